@@ -1,0 +1,1 @@
+"""Requests in, results out: the KV pool, the scheduler, the engine and the interfaces."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the compiled half of Numbatch. No files, no requests."""

@@ -1,0 +1,123 @@
+"""The one place that sets Numba's options.
+
+Two kinds of function:
+
+``cpu_kernel``
+    Called from Python. Releases the GIL, follows IEEE arithmetic, compiled code is kept on disk.
+``cpu_device``
+    Called from kernels only; compiled into them.
+
+Both take ``fast=True`` for arithmetic whose result may be reordered and contracted into fused
+multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` would delete NaN checks, so
+it is never used.
+
+The compiled code lies in the user's cache folder (``NUMBATCH_CACHE``, else ``XDG_CACHE_HOME``, else
+``~/.cache``). Numba's own cache does not notice a change in a helper in another file
+(numba issue 1833), so every entry is stamped with a hash of all kernel sources, and lies in a
+folder of its own for each CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from llvmlite import binding as llvm
+from numba.core import caching
+
+__all__ = ["cache_folder", "cpu_device", "cpu_kernel", "source_stamp"]
+
+FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+def cache_folder() -> Path:
+    """Return the folder that holds what Numbatch keeps between runs (compiled code, models)."""
+    if named := os.environ.get("NUMBATCH_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "numbatch"
+
+
+@functools.cache
+def source_stamp() -> str:
+    """Return a hash of every kernel source file, so that an edit anywhere is seen."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _machine_folder() -> Path:
+    """Return the folder of compiled code for this CPU, these compilers and this installation."""
+    features = llvm.get_host_cpu_features().flatten()
+    parts = (
+        llvm.get_host_cpu_name(),
+        features,
+        numba.__version__,
+        llvmlite.__version__,
+        str(Path(__file__).parent.resolve()),
+    )
+    return cache_folder() / "jit" / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+class _StampedLocator(caching._CacheLocator):
+    """Tells Numba where an entry lies and what makes it stale."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file = py_file  # Numba's own warnings read these two names
+        self._lineno = py_func.__code__.co_firstlineno
+        self._path = str(_machine_folder() / self.get_suitable_cache_subpath(py_file))
+
+    def get_cache_path(self) -> str:
+        return self._path
+
+    def get_source_stamp(self) -> str:
+        return source_stamp()
+
+    def get_disambiguator(self) -> str:
+        return str(self._lineno)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _StampedLocator | None:
+        locator = cls(py_func, py_file)
+        try:
+            locator.ensure_cache_path()
+        except OSError:  # a read-only home: compile anew in each process
+            return None
+        return locator
+
+
+class _StampedImpl(caching.CompileResultCacheImpl):
+    _locator_classes = [_StampedLocator]
+
+
+class _StampedCache(caching.FunctionCache):
+    _impl_class = _StampedImpl
+
+
+def cpu_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
+    """Compile a function that Python calls; its machine code is kept on disk."""
+    if function is None:
+        return functools.partial(cpu_kernel, fast=fast)
+    dispatcher = numba.njit(
+        nogil=True, error_model="numpy", fastmath=FAST if fast else False, cache=False
+    )(function)
+    try:
+        dispatcher._cache = _StampedCache(function)
+    except RuntimeError:  # Numba found no folder it can write
+        pass
+    return dispatcher
+
+
+def cpu_device(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
+    """Compile a function that only kernels call; LLVM inlines it where that pays."""
+    if function is None:
+        return functools.partial(cpu_device, fast=fast)
+    return numba.njit(nogil=True, error_model="numpy", fastmath=FAST if fast else False)(function)

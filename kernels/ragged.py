@@ -1,0 +1,85 @@
+"""The one type for everything that varies in length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+
+__all__ = ["Ragged"]
+
+
+class Ragged:
+    """Rows of different lengths in one flat array, as Arrow lays out a list array.
+
+    Parameters
+    ----------
+    values : array, shape (total,)
+        The rows one after another.
+    offsets : int64 array, shape (rows + 1,)
+        Row ``i`` is ``values[offsets[i]:offsets[i + 1]]``. Starts at 0, never decreases, ends at
+        ``total``.
+
+    Raises
+    ------
+    InputError
+        If the two arrays do not describe rows.
+
+    Examples
+    --------
+    >>> ragged = Ragged.from_rows([[1, 2], [], [3]], dtype="int64")
+    >>> len(ragged), ragged[0].tolist(), ragged.lengths.tolist()
+    (3, [1, 2], [2, 0, 1])
+    """
+
+    __slots__ = ("offsets", "values")
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        self.values = np.ascontiguousarray(values)
+        self.offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+        if self.values.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) == 0:
+            raise InputError(
+                f"Ragged needs one-dimensional values and at least one offset, got shapes "
+                f"{self.values.shape} and {self.offsets.shape}"
+            )
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.values):
+            raise InputError(
+                f"Ragged offsets run from {self.offsets[0]} to {self.offsets[-1]}, "
+                f"should run from 0 to {len(self.values)}"
+            )
+        if np.any(self.offsets[1:] < self.offsets[:-1]):
+            raise InputError("Ragged offsets decrease, should never decrease")
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Any], dtype: Any) -> Ragged:
+        """Copy an iterable of one-dimensional rows into one Ragged of ``dtype``."""
+        arrays = [np.asarray(row, dtype=dtype) for row in rows]
+        offsets = np.zeros(len(arrays) + 1, np.int64)
+        np.cumsum([len(array) for array in arrays], out=offsets[1:])
+        values = np.concatenate(arrays) if arrays else np.empty(0, dtype)
+        return cls(values, offsets)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row, int64, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Row ``row`` as a view; negative rows count from the end, as in a list."""
+        rows = len(self)
+        if not -rows <= row < rows:
+            raise IndexError(f"row {row} is out of range for a Ragged of {rows} rows")
+        row %= rows
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Ragged({len(self)} rows, {len(self.values)} values, {self.values.dtype})"

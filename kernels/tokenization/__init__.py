@@ -1,0 +1,1 @@
+"""Kernels that turn text into token ids and token ids into bytes."""

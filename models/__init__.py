@@ -1,0 +1,1 @@
+"""Files in, arrays out: model files, tokenizer files, and the decoder as data."""
