@@ -1,0 +1,183 @@
+"""Vectors of 16 numbers for Numba, built on llvmlite.
+
+LLVM unrolls a Python loop of 16 or 32 steps before its vectorizer sees it, and then computes one
+number at a time. The types here say what is meant: ``int32x16`` and ``float32x16`` are LLVM
+vectors, which LLVM maps to the host's registers (one of AVX-512, two of AVX2, four of SSE or
+NEON).
+
+``load_uint8(array, at)`` and ``load_int8`` read 16 elements from index ``at`` on,
+``store_float32`` writes them; no bounds are checked. The integer operators ``& | << >> + -`` take
+vectors or integers; ``>>`` shifts zeros in. The float operators ``+ - *`` take vectors or floats
+and round each result to float32 (no fused multiply-add).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+__all__ = [
+    "float32x16",
+    "int32x16",
+    "lanes",
+    "load_int8",
+    "load_uint8",
+    "store_float32",
+    "to_float32",
+]
+
+LANES = 16
+
+
+class Int32x16(types.Type):
+    """Sixteen 32-bit integers; their sign is in the operation, not in the type."""
+
+    def __init__(self) -> None:
+        super().__init__(name="int32x16")
+
+
+class Float32x16(types.Type):
+    """Sixteen float32 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(name="float32x16")
+
+
+int32x16, float32x16 = Int32x16(), Float32x16()
+_INT = ir.VectorType(ir.IntType(32), LANES)
+_FLOAT = ir.VectorType(ir.FloatType(), LANES)
+
+
+@register_model(Int32x16)
+class _Int32x16Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _INT)
+
+
+@register_model(Float32x16)
+class _Float32x16Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _FLOAT)
+
+
+def _broadcast(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
+    """Return a vector with ``scalar`` in every lane."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), lanes)
+
+
+def _as_vector(context: Any, builder: Any, value: Any, given: Any, wanted: Any) -> Any:
+    """Return ``value`` as a vector; a scalar is converted to the lane's type and repeated."""
+    if given == wanted:
+        return value
+    lane, vector = (types.int32, _INT) if wanted == int32x16 else (types.float32, _FLOAT)
+    return _broadcast(builder, context.cast(builder, value, given, lane), vector)
+
+
+def _define(operation: Callable[..., Any], vector: Any, scalar: Any, emit: str) -> None:
+    """Give an operator its meaning on ``vector``; ``emit`` names llvmlite's instruction."""
+
+    class Typing(AbstractTemplate):
+        key = operation
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            known = all(arg == vector or isinstance(arg, scalar) for arg in args)
+            if len(args) == 2 and known and vector in args:
+                return signature(vector, *args)
+            return None
+
+    infer_global(operation)(Typing)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = (
+            _as_vector(context, builder, value, given, vector)
+            for value, given in zip(args, sig.args, strict=True)
+        )
+        return getattr(builder, emit)(left, right)
+
+    for left, right in ((vector, vector), (vector, scalar), (scalar, vector)):
+        lower_builtin(operation, left, right)(lower)
+
+
+for _operation, _emit in (
+    (operator.and_, "and_"),
+    (operator.or_, "or_"),
+    (operator.lshift, "shl"),
+    (operator.rshift, "lshr"),
+    (operator.add, "add"),
+    (operator.sub, "sub"),
+):
+    _define(_operation, int32x16, types.Integer, _emit)
+for _operation, _emit in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+):
+    _define(_operation, float32x16, types.Float, _emit)
+
+
+def _element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    """Return the address of element ``at``; no bounds check, no negative index."""
+    made = context.make_array(array_type)(context, builder, array)
+    return builder.gep(made.data, [at])
+
+
+def _loader(element: Any, name: str, widen: str) -> Any:
+    """Make the intrinsic that loads 16 elements and widens them to 32 bits."""
+
+    def load(typing: Any, array: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            pointer = _element_pointer(context, builder, sig.args[0], *args)
+            packed = ir.VectorType(ir.IntType(element.bitwidth), LANES)
+            pointer = builder.bitcast(pointer, packed.as_pointer())
+            value = builder.load(pointer, align=1)
+            return getattr(builder, widen)(value, _INT)
+
+        return int32x16(array, types.intp), generate
+
+    load.__name__ = name
+    load.__doc__ = f"Return elements ``at`` to ``at + 15`` of a {element} array, {widen}ended."
+    return intrinsic(load)
+
+
+load_uint8 = _loader(types.uint8, "load_uint8", "zext")
+load_int8 = _loader(types.int8, "load_int8", "sext")
+
+
+@intrinsic
+def store_float32(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write a ``Float32x16`` to elements ``at`` to ``at + 15`` of a float32 array."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, _FLOAT.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
+
+
+@intrinsic
+def lanes(typing: Any) -> Any:
+    """Return the vector 0, 1, ..., 15."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(_INT, list(range(LANES)))
+
+    return int32x16(), generate
+
+
+@intrinsic
+def to_float32(typing: Any, value: Any) -> Any:
+    """Convert the signed integers of an ``Int32x16`` to the nearest float32."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], _FLOAT)
+
+    return float32x16(int32x16), generate
