@@ -5,10 +5,14 @@ number at a time. The types here say what is meant: ``int32x16`` and ``float32x1
 vectors, which LLVM maps to the host's registers (one of AVX-512, two of AVX2, four of SSE or
 NEON).
 
-``load_uint8(array, at)`` and ``load_int8`` read 16 elements from index ``at`` on,
-``store_float32`` writes them; no bounds are checked. The integer operators ``& | << >> + -`` take
-vectors or integers; ``>>`` shifts zeros in. The float operators ``+ - *`` take vectors or floats
-and round each result to float32 (no fused multiply-add).
+``load_uint8(array, at)``, ``load_int8`` and ``load_float32`` read 16 elements from flat index ``at``
+of a C-contiguous array of any number of dimensions, ``store_float32`` writes them; no bounds are
+checked. The integer operators ``& | << >> + -`` take vectors or integers; ``>>`` shifts zeros in.
+The float operators ``+ - *`` take vectors or floats and round each result to float32; ``fma`` rounds
+once where the CPU can.
+
+A program that names its lanes fixes the order of its sums in the source, not in what the optimiser
+found: ``sum_lanes`` always adds in one order, so the same bits come out of any tile shape.
 """
 
 from __future__ import annotations
@@ -19,16 +23,22 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
+    "LANES",
     "float32x16",
+    "fma",
     "int32x16",
     "lanes",
+    "load_float32",
     "load_int8",
     "load_uint8",
+    "splat",
     "store_float32",
+    "sum_lanes",
     "to_float32",
 ]
 
@@ -181,3 +191,55 @@ def to_float32(typing: Any, value: Any) -> Any:
         return builder.sitofp(args[0], _FLOAT)
 
     return float32x16(int32x16), generate
+
+
+@intrinsic
+def load_float32(typing: Any, array: Any, at: Any) -> Any:
+    """Return elements ``at`` to ``at + 15`` of a float32 array."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        return builder.load(builder.bitcast(pointer, _FLOAT.as_pointer()), align=4)
+
+    return float32x16(array, types.intp), generate
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """Return a vector with the float ``value`` in every lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _broadcast(builder, args[0], _FLOAT)
+
+    return float32x16(types.float32), generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` of three float vectors."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # fmuladd, not fma: on a CPU without the instruction fma calls a slow exact routine.
+        function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        name = f"llvm.fmuladd.v{LANES}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+    return float32x16(float32x16, float32x16, float32x16), generate
+
+
+@intrinsic
+def sum_lanes(typing: Any, value: Any) -> Any:
+    """Return the sum of 16 lanes: halves are added to halves (0 + 8, 1 + 9, ...) until one is left."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            places = ir.VectorType(ir.IntType(32), width)
+            undefined = ir.Constant(total.type, ir.Undefined)
+            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
+            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.IntType(32)(0))
+
+    return types.float32(float32x16), generate

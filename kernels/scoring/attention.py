@@ -1,0 +1,139 @@
+"""Causal attention over keys and values that lie in fixed blocks.
+
+Tokens of many sequences stand one after another (no padding); each attends to the earlier tokens of
+its own sequence through that sequence's row of the block table. All sums run over positions in
+order, from the first visible one, so a token's result does not depend on the batch or the chunks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.scoring.activation import softcap
+from numbatch.kernels.simd import LANES, fma, load_float32, splat, store_float32, sum_lanes
+
+__all__ = ["attend", "store_kv"]
+
+
+@cpu_kernel
+def store_kv(start, stop, k, v, head_size, slots, keys, values):
+    """Write the keys and values of a range of tokens into their slots of the cache.
+
+    No error check.
+
+    Parameters
+    ----------
+    k, v : float32 arrays, shape (tokens, at least kv_heads * head_size)
+    head_size : int
+    slots : int64 array, shape (tokens,)
+        ``block * block_size + place within the block``.
+    keys, values : float32 arrays, shape (blocks, kv_heads, block_size, padded head size)
+        Modified in place.
+    """
+    heads, block_size, width = keys.shape[1:]
+    for token in range(start, stop):
+        block, place = divmod(slots[token], block_size)
+        for head in range(heads):
+            for i in range(width):
+                inside = i < head_size
+                source = head * head_size + i
+                keys[block, head, place, i] = k[token, source] if inside else np.float32(0)
+                values[block, head, place, i] = v[token, source] if inside else np.float32(0)
+
+
+@cpu_device
+def _scores(query, keys, head, table, first, last, scale, cap, out):
+    """Write the scaled scores of positions ``first`` to ``last`` to ``out``; return the largest."""
+    heads, block_size, width = keys.shape[1:]
+    largest = np.float32(-np.inf)
+    for position in range(first, last + 1):
+        block, place = divmod(position, block_size)
+        base = ((table[block] * heads + head) * block_size + place) * width
+        total = splat(np.float32(0))
+        for i in range(0, width, LANES):
+            total = fma(load_float32(query, i), load_float32(keys, base + i), total)
+        score = softcap(sum_lanes(total) * scale, cap)
+        out[position - first] = score
+        largest = max(largest, score)
+    return largest
+
+
+@cpu_device
+def _softmax(scores, count, largest):
+    """Replace scores by their exponentials, in place; return their sum."""
+    total = 0.0
+    for i in range(count):
+        scores[i] = math.exp(scores[i] - largest)
+        total += scores[i]
+    return np.float32(total)
+
+
+@cpu_device
+def _weighted_values(weights, values, head, table, first, last, factor, out):
+    """Write ``factor * sum(weights[p] * values[p])`` over positions to ``out``."""
+    heads, block_size, width = values.shape[1:]
+    for i in range(0, width, 2 * LANES):
+        two = i + LANES < width
+        low, high = splat(np.float32(0)), splat(np.float32(0))
+        for position in range(first, last + 1):
+            block, place = divmod(position, block_size)
+            base = ((table[block] * heads + head) * block_size + place) * width + i
+            weight = splat(weights[position - first])
+            low = fma(weight, load_float32(values, base), low)
+            if two:
+                high = fma(weight, load_float32(values, base + LANES), high)
+        store_float32(out, i, low * factor)
+        if two:
+            store_float32(out, i + LANES, high * factor)
+
+
+@cpu_kernel
+def attend(
+    start, stop, scratch, q, head_size, keys, values, tables, rows, positions, window, scale, cap, out
+):
+    """Attend for items ``start`` to ``stop - 1``; item ``h * tokens + t`` is head h of token t.
+
+    No error check. Heads come first so that equal ranges of items take about equal time: a late
+    token has more to look at than an early one.
+
+    Parameters
+    ----------
+    scratch : float32 array, shape (2 * padded head size + longest context,)
+        Overwritten.
+    q : float32 array, shape (tokens, at least heads * head_size)
+    head_size : int
+    keys, values : float32 arrays, shape (blocks, kv_heads, block_size, padded head size)
+        Zero beyond ``head_size``.
+    tables : int64 array, shape (sequences, blocks of the longest)
+        The blocks of each sequence, in order.
+    rows : int64 array, shape (tokens,)
+        The token's sequence.
+    positions : int64 array, shape (tokens,)
+        The token's position in its sequence.
+    window : int
+        A token sees itself and ``window - 1`` before it; 0: all before it.
+    scale, cap : float32
+        Factor on scores, and soft cap (0: none).
+    out : float32 array, shape (tokens, at least heads * head_size)
+        Modified in place.
+    """
+    tokens, width = rows.size, keys.shape[3]
+    heads = q.shape[1] // head_size
+    group = heads // keys.shape[1]
+    query, result, scores = scratch[:width], scratch[width : 2 * width], scratch[2 * width :]
+    query[:] = 0
+    for item in range(start, stop):
+        head, token = divmod(item, tokens)
+        base = head * head_size
+        query[:head_size] = q[token, base : base + head_size]
+        last = positions[token]
+        first = max(0, last - window + 1) if window > 0 else 0
+        table = tables[rows[token]]
+        largest = _scores(query, keys, head // group, table, first, last, scale, cap, scores)
+        total = _softmax(scores, last - first + 1, largest)
+        factor = np.float32(1) / total
+        _weighted_values(scores, values, head // group, table, first, last, factor, result)
+        out[token, base : base + head_size] = result[:head_size]
