@@ -1,0 +1,396 @@
+"""The Python interface: texts in, results out, in input order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from numbatch.batching.engine import Engine
+from numbatch.batching.request import Request, SamplingParams
+from numbatch.batching.results import (
+    Choice,
+    FailedResult,
+    GenerationResult,
+    LogLikelihood,
+    Perplexity,
+    Result,
+    ScoreResult,
+)
+from numbatch.errors import InputError
+from numbatch.kernels.ragged import Ragged
+from numbatch.models.load import load_model
+from numbatch.models.tokenizer import Tokenizer
+
+__all__ = ["LLM"]
+
+Prompt = str | bytes | Sequence[int] | np.ndarray
+"""A text, or the token ids of one."""
+
+Message = Mapping[str, Any]
+"""A turn of a conversation: ``role`` and ``content``."""
+
+
+class LLM:
+    """A model, ready to score and to continue texts in batches.
+
+    Parameters
+    ----------
+    model : str or Path
+        A GGUF file, a Hugging Face folder, ``hf:owner/name``, or ``smollm2``, which is fetched
+        once.
+    max_model_len : int, optional
+        The longest sequence, prompt and output together. None: the model's own context, or what
+        memory holds if that is less.
+    max_num_seqs : int
+        The most sequences that run at a time.
+    max_num_batched_tokens : int
+        The most tokens in a step.
+    kv_tokens : int, optional
+        How many tokens of keys and values are held over all sequences; see :class:`Engine`.
+    threads : int, optional
+        None: ``NUMBA_NUM_THREADS``, else all cores.
+    seed : int
+        For requests that name no seed: the same seed and ids draw the same tokens.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be found, read, or is of a kind that is not supported.
+    InputError
+        If a size is out of range.
+
+    Notes
+    -----
+    Results do not depend on what else is in a call, on its order, on sizes of steps or on threads:
+    they are bitwise the same. An error in one text is raised before any is run.
+
+    Examples
+    --------
+    >>> llm = LLM("smollm2")  # doctest: +SKIP
+    >>> llm.generate(["The capital of France is"])[0].text  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "smollm2",
+        *,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 32,
+        max_num_batched_tokens: int = 512,
+        kv_tokens: int | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = load_model(model)
+        self.engine = Engine(
+            self.model,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            kv_tokens=kv_tokens,
+            threads=threads,
+            seed=seed,
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.model.tokenizer
+
+    def encode(self, text: Prompt) -> np.ndarray:
+        """Token ids that the model is given for a text: int64, BOS first where the model wants it.
+
+        Raises
+        ------
+        InputError
+            If the text is not valid Unicode, or ids are no whole numbers.
+        """
+        if isinstance(text, str | bytes):
+            ids = self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos, errors="strict")
+            return ids.astype(np.int64)
+        ids = np.asarray(text)
+        if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+            raise InputError(f"a prompt is {text!r}, should be a text or a list of token ids")
+        return ids.astype(np.int64)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        ids: Sequence[str | int] | None = None,
+        use_tqdm: bool = False,
+    ) -> list[GenerationResult]:
+        """Continue prompts.
+
+        Parameters
+        ----------
+        prompts : texts, or lists of token ids
+            Special tokens in a text are plain text; give token ids to name them.
+        sampling_params : SamplingParams or one for each prompt, optional
+        ids : sequence of str or int, optional
+            A unique id for each prompt; by default its place.
+        use_tqdm : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        list of GenerationResult
+            In input order.
+
+        Raises
+        ------
+        InputError
+            If a prompt is empty or too long, or ids repeat.
+        """
+        several = [prompts] if _is_one_prompt(prompts) else list(prompts)
+        return self._generate([self.encode(p) for p in several], several, sampling_params, ids, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        ids: Sequence[str | int] | None = None,
+        use_tqdm: bool = False,
+    ) -> list[GenerationResult]:
+        """Answer conversations, laid out by the model's chat template.
+
+        Parameters
+        ----------
+        messages : list of ``{"role": ..., "content": ...}``, or a list of such lists
+        sampling_params, ids, use_tqdm
+            As for :meth:`generate`.
+
+        Raises
+        ------
+        InputError
+            If the model has no chat template, or a conversation does not fit it.
+        """
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        texts = [self.tokenizer.apply_chat_template(each) for each in conversations]
+        tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in conversations]
+        return self._generate(tokens, texts, sampling_params, ids, use_tqdm)
+
+    def score(
+        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+    ) -> Ragged:
+        """Log-probability of each token of each text, given the tokens before it.
+
+        Returns
+        -------
+        Ragged of float32
+            Row ``i`` belongs to the tokens ``self.encode(texts[i])``. Natural logarithms; NaN at
+            the first token, which nothing predicts.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long.
+        """
+        results = self.score_results(texts, use_tqdm=use_tqdm)
+        return Ragged.from_rows([result.logprobs for result in results], np.float32)
+
+    def score_results(
+        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+    ) -> list[ScoreResult]:
+        """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
+        several = [texts] if _is_one_prompt(texts) else list(texts)
+        requests = []
+        for i, text in enumerate(several):
+            if len(text) == 0:
+                raise InputError(f"text {i} is empty, should have at least one character")
+            requests.append(Request(i, self.encode(text), text=_shown(text)))
+        return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
+
+    def loglikelihood(
+        self, pairs: Iterable[tuple[str, str]], *, use_tqdm: bool = False
+    ) -> list[LogLikelihood]:
+        """Log-likelihood of continuations after contexts, as lm-eval's ``loglikelihood``.
+
+        Parameters
+        ----------
+        pairs : iterable of (context, continuation)
+            The pair is tokenized as one text and cut where the context's own tokens end; spaces
+            that end the context count to the continuation. An empty context stands for the
+            beginning of a text: the BOS token, or the end token where a model has none.
+
+        Returns
+        -------
+        list of LogLikelihood
+            ``(logprob, is_greedy)``, in input order.
+
+        Raises
+        ------
+        InputError
+            If a continuation has no tokens, or a pair is too long.
+        """
+        requests = []
+        for i, pair in enumerate(pairs):
+            if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+                raise InputError(f"pair {i} is {pair!r}, should be (context, continuation)")
+            tokens, context = self._encode_pair(*pair)
+            if context >= len(tokens):
+                raise InputError(f"the continuation of pair {i} is empty: {pair!r}")
+            requests.append(Request(i, tokens, score_from=context, text="".join(pair)))
+        results = self._run(requests, use_tqdm)
+        return [_loglikelihood(result) for result in results if isinstance(result, ScoreResult)]
+
+    def choose(
+        self, context: str, options: Sequence[str], *, normalize: str | None = None
+    ) -> Choice:
+        """Choose the likeliest of several continuations of a context.
+
+        Parameters
+        ----------
+        context : str
+        options : sequence of str
+            As they continue the context: usually each begins with a space.
+        normalize : {None, "tokens", "bytes"}
+            Compare log-likelihoods as they are (lm-eval's ``acc``), by token, or by byte (its
+            ``acc_norm``).
+
+        Raises
+        ------
+        InputError
+            If there are no options, or ``normalize`` is unknown.
+        """
+        if isinstance(options, str) or not len(options):
+            raise InputError(f"options is {options!r}, should be a list of at least one text")
+        if normalize not in (None, "tokens", "bytes"):
+            raise InputError(f'normalize is {normalize!r}, should be None, "tokens" or "bytes"')
+        found = self.loglikelihood([(context, option) for option in options])
+        logprobs = np.array([each.logprob for each in found])
+        scores = logprobs
+        if normalize == "bytes":
+            scores = logprobs / [len(option.encode()) for option in options]
+        elif normalize == "tokens":
+            encoded = [self._encode_pair(context, option) for option in options]
+            scores = logprobs / [len(tokens) - begin for tokens, begin in encoded]
+        index = int(np.argmax(scores))
+        return Choice(index, options[index], logprobs, scores)
+
+    def perplexity(
+        self, texts: str | Sequence[str], *, use_tqdm: bool = False
+    ) -> Perplexity:
+        """Perplexity of each text and of all together, and bits per byte.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long.
+        """
+        results = self.score_results(texts, use_tqdm=use_tqdm)
+        total = math.fsum(result.sum_logprob for result in results)
+        scored = sum(result.tokens_scored for result in results)
+        size = sum(
+            len(self.tokenizer.decode_bytes(result.token_ids[1:])) for result in results
+        )
+        return Perplexity(
+            texts=np.array([result.perplexity for result in results]),
+            corpus=math.exp(-total / scored) if scored else math.nan,
+            bits_per_byte=-total / math.log(2) / size if size else math.nan,
+            tokens=scored,
+        )
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
+        """Tokens of context and continuation, and where the continuation begins."""
+        spaces = len(context) - len(context.rstrip())
+        if spaces:
+            continuation = context[-spaces:] + continuation
+            context = context[:-spaces]
+        if not context:
+            return self._encode_alone(continuation)
+        whole = self.encode(context + continuation)
+        return whole, len(self.encode(context))
+
+    def _encode_alone(self, continuation: str) -> tuple[np.ndarray, int]:
+        tokens = self.encode(continuation)
+        if self.tokenizer.adds_bos:
+            return tokens, 1
+        first = self.tokenizer.bos_id
+        if first is None:
+            first = min(self.model.eos_ids, default=None)
+        if first is None:
+            raise InputError("an empty context needs a model with a BOS or an end token")
+        return np.concatenate([[first], tokens]), 1
+
+    def _generate(
+        self,
+        tokens: list[np.ndarray],
+        texts: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        ids: Sequence[str | int] | None,
+        use_tqdm: bool,
+    ) -> list[GenerationResult]:
+        params = _one_each(sampling_params, len(tokens))
+        names = range(len(tokens)) if ids is None else _unique(ids, len(tokens))
+        requests = [
+            Request(name, each, own, text=_shown(text))
+            for name, each, own, text in zip(names, tokens, params, texts, strict=True)
+        ]
+        results = self._run(requests, use_tqdm)
+        return [result for result in results if isinstance(result, GenerationResult)]
+
+    def _run(self, requests: Sequence[Request], use_tqdm: bool) -> list[Result]:
+        """Serve requests that are all sound; return the results in their order."""
+        for request in requests:
+            self.engine.check(request)
+        place = {request.id: i for i, request in enumerate(requests)}
+        results: list[Result] = [FailedResult(request.id, "not run") for request in requests]
+        for result in tqdm(self.engine.run(requests), total=len(requests), disable=not use_tqdm):
+            if isinstance(result, FailedResult):
+                raise InputError(f"request {result.id!r} failed: {result.error}")
+            results[place[result.id]] = result
+        return results
+
+
+def _is_one_prompt(prompts: Any) -> bool:
+    """Whether this is a single text or a single list of token ids."""
+    if isinstance(prompts, str | bytes):
+        return True
+    if isinstance(prompts, np.ndarray):
+        return prompts.ndim == 1 and prompts.dtype != object
+    return len(prompts) > 0 and isinstance(prompts[0], int | np.integer)
+
+
+def _shown(text: Any) -> str:
+    """Return the text that a result carries; none for a prompt of token ids."""
+    if isinstance(text, bytes):
+        return text.decode()
+    return text if isinstance(text, str) else ""
+
+
+def _one_each(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count or not all(isinstance(each, SamplingParams) for each in params):
+        raise InputError(
+            f"there are {len(params)} sampling parameters for {count} prompts; give one "
+            f"SamplingParams, or a list with one for each prompt"
+        )
+    return list(params)
+
+
+def _unique(ids: Sequence[str | int], count: int) -> list[str | int]:
+    if len(ids) != count:
+        raise InputError(f"there are {len(ids)} ids for {count} prompts, should be one for each")
+    places: dict[str | int, int] = {}
+    for i, name in enumerate(ids):
+        if not isinstance(name, str | int) or name == "":
+            raise InputError(f"id {i} is {name!r}, should be a non-empty text or a whole number")
+        if places.setdefault(name, i) != i:
+            raise InputError(f"id {name!r} stands at {places[name]} and at {i}, should be unique")
+    return list(ids)
+
+
+def _loglikelihood(result: ScoreResult) -> LogLikelihood:
+    scored = ~np.isnan(result.logprobs)
+    return LogLikelihood(result.sum_logprob, bool(np.all(result.greedy[scored])))

@@ -1,0 +1,149 @@
+"""What is asked: sampling parameters and requests, checked where they enter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+
+__all__ = ["Request", "SamplingParams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next tokens of one request are chosen; names and defaults are vLLM's.
+
+    Parameters
+    ----------
+    temperature : float
+        0 takes the likeliest token each time.
+    top_k : int
+        Only the ``top_k`` likeliest tokens; 0 or -1: all.
+    top_p : float
+        Only the likeliest tokens whose probabilities add up to ``top_p``; in (0, 1].
+    min_p : float
+        Only tokens at least ``min_p`` times as probable as the likeliest; in [0, 1].
+    repetition_penalty : float
+        Divides the positive logits of tokens seen in prompt or output, multiplies the negative.
+    presence_penalty, frequency_penalty : float
+        Taken off the logits of tokens in the output, once or for each time.
+    seed : int, optional
+        The same seed and prompt give the same tokens, in whatever batch. None: a seed is made
+        from the engine's seed and the request's id.
+    max_tokens : int
+        The most tokens to generate.
+    stop : str or sequence of str
+        Generation ends where one of them appears; the text ends before it.
+    stop_token_ids : sequence of int
+        Generation ends after one of them.
+    ignore_eos : bool
+        Go on past the model's own end tokens.
+    logprobs : int, optional
+        Also report the log-probabilities of so many likeliest tokens at each place.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range or of a wrong type.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    max_tokens: int = 16
+    stop: str | Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _number("temperature", self.temperature, 0, math.inf, "at least 0")
+        _number("top_p", self.top_p, 0, 1, "in (0, 1]", above=True)
+        _number("min_p", self.min_p, 0, 1, "in [0, 1]")
+        _number("repetition_penalty", self.repetition_penalty, 0, math.inf, "over 0", above=True)
+        for name in ("presence_penalty", "frequency_penalty"):
+            _number(name, getattr(self, name), -math.inf, math.inf, "a finite number")
+        _integer("top_k", self.top_k, -1)
+        _integer("max_tokens", self.max_tokens, 1)
+        if self.logprobs is not None:
+            _integer("logprobs", self.logprobs, 0, 100)
+        if self.seed is not None:
+            _integer("seed", self.seed, -(2**63), 2**64 - 1)
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        object.__setattr__(self, "stop", _strings("stop", stop))
+        object.__setattr__(self, "stop_token_ids", _token_ids(self.stop_token_ids))
+        if not isinstance(self.ignore_eos, bool):
+            raise InputError(f"ignore_eos is {self.ignore_eos!r}, should be true or false")
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether any penalty is other than neutral."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+
+def _number(
+    name: str, value: Any, low: float, high: float, wanted: str, *, above: bool = False
+) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high or (above and value <= low):
+        raise InputError(f"{name} is {value!r}, should be a number {wanted}")
+
+
+def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        limit = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise InputError(f"{name} is {value!r}, should be a whole number {limit}")
+
+
+def _strings(name: str, values: Any) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    if not isinstance(values, Sequence) or not all(isinstance(v, str) and v for v in values):
+        raise InputError(f"{name} is {values!r}, should be a text or a list of texts, none empty")
+    return tuple(values)
+
+
+def _token_ids(values: Any) -> tuple[int, ...]:
+    if values is None:
+        return ()
+    ids = tuple(values) if isinstance(values, Sequence | np.ndarray) else (None,)
+    for value in ids:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise InputError(f"stop_token_ids is {values!r}, should be a list of token ids")
+    return tuple(int(value) for value in ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to continue or to score.
+
+    Parameters
+    ----------
+    id : str or int
+        Unique among the requests of a run; results carry it.
+    tokens : int64 array, shape (n,)
+        The prompt, or the text to score.
+    params : SamplingParams, optional
+        None: the text is scored.
+    score_from : int
+        The first token whose log-probability is wanted, at least 1; those before it are context.
+    text : str
+        What the tokens were made from.
+    """
+
+    id: str | int
+    tokens: np.ndarray
+    params: SamplingParams | None = None
+    score_from: int = 1
+    text: str = field(default="", repr=False)
