@@ -84,9 +84,7 @@ class ForwardPass:
         self._cosine, self._sine = buffer(pairs), buffer(pairs)
         widest = max(config.width, heads, inner)
         self._tile = tile_scratch(team.threads, widest)
-        self._scores = np.empty(
-            (team.threads, 2 * padded(config.head_size) + context), np.float32
-        )
+        self._scores = np.empty((team.threads, 2 * padded(config.head_size) + context), np.float32)
         self._logprob_scratch = logprob.logprob_scratch(team.threads, config.width)
 
     def run(self, batch: Batch) -> np.ndarray:

@@ -149,7 +149,9 @@ class LLM:
             If a prompt is empty or too long, or ids repeat.
         """
         several = [prompts] if _is_one_prompt(prompts) else list(prompts)
-        return self._generate([self.encode(p) for p in several], several, sampling_params, ids, use_tqdm)
+        return self._generate(
+            [self.encode(p) for p in several], several, sampling_params, ids, use_tqdm
+        )
 
     def chat(
         self,
@@ -177,9 +179,7 @@ class LLM:
         tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in conversations]
         return self._generate(tokens, texts, sampling_params, ids, use_tqdm)
 
-    def score(
-        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
-    ) -> Ragged:
+    def score(self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False) -> Ragged:
         """Log-probability of each token of each text, given the tokens before it.
 
         Returns
@@ -275,9 +275,7 @@ class LLM:
         index = int(np.argmax(scores))
         return Choice(index, options[index], logprobs, scores)
 
-    def perplexity(
-        self, texts: str | Sequence[str], *, use_tqdm: bool = False
-    ) -> Perplexity:
+    def perplexity(self, texts: str | Sequence[str], *, use_tqdm: bool = False) -> Perplexity:
         """Perplexity of each text and of all together, and bits per byte.
 
         Raises
@@ -288,9 +286,7 @@ class LLM:
         results = self.score_results(texts, use_tqdm=use_tqdm)
         total = math.fsum(result.sum_logprob for result in results)
         scored = sum(result.tokens_scored for result in results)
-        size = sum(
-            len(self.tokenizer.decode_bytes(result.token_ids[1:])) for result in results
-        )
+        size = sum(len(self.tokenizer.decode_bytes(result.token_ids[1:])) for result in results)
         return Perplexity(
             texts=np.array([result.perplexity for result in results]),
             corpus=math.exp(-total / scored) if scored else math.nan,

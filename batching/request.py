@@ -95,7 +95,12 @@ def _number(
     name: str, value: Any, low: float, high: float, wanted: str, *, above: bool = False
 ) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high or (above and value <= low):
+    if (
+        not number
+        or not math.isfinite(value)
+        or not low <= value <= high
+        or (above and value <= low)
+    ):
         raise InputError(f"{name} is {value!r}, should be a number {wanted}")
 
 

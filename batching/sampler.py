@@ -19,9 +19,7 @@ def request_seed(request: Request, engine_seed: int) -> int:
     """Return the request's own seed, or one made from the engine's seed and the request's id."""
     if request.params is not None and request.params.seed is not None:
         return int(request.params.seed) % 2**64
-    words = f"{engine_seed} {type(request.id).__name__} {request.id}".encode(
-        errors="surrogatepass"
-    )
+    words = f"{engine_seed} {type(request.id).__name__} {request.id}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
 
 

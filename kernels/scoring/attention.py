@@ -92,7 +92,20 @@ def _weighted_values(weights, values, head, table, first, last, factor, out):
 
 @cpu_kernel
 def attend(
-    start, stop, scratch, q, head_size, keys, values, tables, rows, positions, window, scale, cap, out
+    start,
+    stop,
+    scratch,
+    q,
+    head_size,
+    keys,
+    values,
+    tables,
+    rows,
+    positions,
+    window,
+    scale,
+    cap,
+    out,
 ):
     """Attend for items ``start`` to ``stop - 1``; item ``h * tokens + t`` is head h of token t.
 

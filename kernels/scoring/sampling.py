@@ -257,9 +257,7 @@ def sample_rows(
         row = rows[i]
         past = history[offsets[i] : offsets[i + 1]]
         unpenalized[:] = logits[i]
-        _penalize(
-            logits[i], counts, past, row.prompt, row.repetition, row.presence, row.frequency
-        )
+        _penalize(logits[i], counts, past, row.prompt, row.repetition, row.presence, row.frequency)
         u = coin(row.seed, row.position)
         chosen[i] = _sample(logits[i], keys, weights, buckets, row, u)
         logprob[i] = np.nan

@@ -1,0 +1,76 @@
+"""The JIT cache: a second process starts compiled, and an edit to any kernel source is seen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = {
+    "numbatch/__init__.py": "",
+    "numbatch/kernels/__init__.py": "",
+    "numbatch/kernels/helper.py": (
+        "from numbatch.kernels.jit import cpu_device\n"
+        "@cpu_device\n"
+        "def amount(x):\n"
+        "    return x + 1\n"
+    ),
+    "numbatch/kernels/deep/__init__.py": "",
+    "numbatch/kernels/deep/main.py": (
+        "from numbatch.kernels.helper import amount\n"
+        "from numbatch.kernels.jit import cpu_kernel\n"
+        "@cpu_kernel\n"
+        "def work(x):\n"
+        "    return 10 * amount(x)\n"
+    ),
+}
+
+RUN = (
+    "from numbatch.kernels.deep.main import work\n"
+    "print(work(4), sum(work.stats.cache_hits.values()), sum(work.stats.cache_misses.values()))\n"
+)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A small package of the same shape, with the real jit.py in it."""
+    import numbatch.kernels.jit as jit
+
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "numbatch/kernels/jit.py").write_text(Path(jit.__file__).read_text())
+    return tmp_path
+
+
+def run(package, cache):
+    environment = dict(os.environ, NUMBATCH_CACHE=str(cache), PYTHONDONTWRITEBYTECODE="1")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], cwd=package, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return tuple(map(int, done.stdout.split()))
+
+
+def test_a_second_process_starts_compiled_and_an_edit_in_another_file_is_seen(package):
+    cache = package / "cache"
+    assert run(package, cache) == (50, 0, 1)
+    assert run(package, cache) == (50, 1, 0)
+    helper = package / "numbatch/kernels/helper.py"
+    helper.write_text(helper.read_text().replace("x + 1", "x + 2"))
+    assert run(package, cache) == (60, 0, 1)
+    assert run(package, cache) == (60, 1, 0)
+
+
+def test_a_new_file_under_kernels_is_seen(package):
+    cache = package / "cache"
+    run(package, cache)
+    (package / "numbatch/kernels/deep/other.py").write_text("VALUE = 1\n")
+    assert run(package, cache) == (50, 0, 1)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(package):
+    blocked = package / "a_file"
+    blocked.write_text("")
+    assert run(package, blocked) == (50, 0, 1)
