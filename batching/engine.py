@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numbatch.models.load import LoadedModel
 
 from numbatch.batching.forward import Batch, ForwardPass
 from numbatch.batching.kv_pool import KVPool
@@ -19,7 +20,6 @@ from numbatch.errors import InputError
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
-from numbatch.models.load import LoadedModel
 
 __all__ = ["Engine"]
 
@@ -170,7 +170,7 @@ class Engine:
             return []
         hidden = self.forward.run(self._batch(chunks))
         for chunk in chunks:
-            chunk.sequence.computed += chunk.count
+            chunk.sequence.computed += chunk.length
         self._score(chunks, hidden)
         return self._sample(chunks, hidden) + self._finish_scored(chunks)
 
@@ -180,9 +180,9 @@ class Engine:
         tables = np.zeros((len(chunks), longest), np.int64)
         for row, chunk in enumerate(chunks):
             tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
-        counts = [chunk.count for chunk in chunks]
+        counts = [chunk.length for chunk in chunks]
         rows = np.repeat(np.arange(len(chunks)), counts)
-        spans = [(c.sequence, c.start, c.start + c.count) for c in chunks]
+        spans = [(c.sequence, c.start, c.start + c.length) for c in chunks]
         positions = np.concatenate([np.arange(start, stop) for _, start, stop in spans])
         tokens = np.concatenate([sequence.tokens[start:stop] for sequence, start, stop in spans])
         blocks = tables[rows, positions // block_size]
@@ -194,14 +194,14 @@ class Engine:
         places: list[np.ndarray] = []
         parts: list[tuple[Sequence, slice]] = []
         begin = 0
-        for sequence, start, count in chunks:
+        for sequence, start, length in chunks:
             if sequence.params is None:
                 low = max(start + 1, sequence.request.score_from)
-                high = start + count + 1  # a hidden state tells of the token after it
+                high = start + length + 1  # a hidden state tells of the token after it
                 if low < high:
-                    places.append(np.arange(begin + low - start - 1, begin + count))
+                    places.append(np.arange(begin + low - start - 1, begin + length))
                     parts.append((sequence, slice(low, high)))
-            begin += count
+            begin += length
         if not parts:
             return
         targets = np.concatenate([sequence.tokens[part] for sequence, part in parts])
@@ -215,7 +215,7 @@ class Engine:
 
     def _sample(self, chunks: list[Chunk], hidden: np.ndarray) -> list[Result]:
         """Draw a token for each sequence that has caught up with its own."""
-        ends = np.cumsum([chunk.count for chunk in chunks]) - 1
+        ends = np.cumsum([chunk.length for chunk in chunks]) - 1
         drawing = [
             (chunk.sequence, end)
             for chunk, end in zip(chunks, ends, strict=True)

@@ -7,6 +7,7 @@ text or the one token that a generating sequence is behind.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -231,11 +232,11 @@ class ForwardPass:
     def _norm(self, weights: Norm, x: np.ndarray, out: np.ndarray) -> np.ndarray:
         config = self.decoder.config
         # The norms over heads are RMS norms in every family, and have no bias.
+        args: tuple[Any, ...] = (x, weights.weight, config.norm_epsilon, out)
+        kernel = norm.rms_norm
         if weights.bias is not None:
-            kernel, arrays = norm.layer_norm, (weights.weight, weights.bias)
-        else:
-            kernel, arrays = norm.rms_norm, (weights.weight,)
-        args = (x, *arrays, float(config.norm_epsilon), out)
+            kernel = norm.layer_norm
+            args = (x, weights.weight, weights.bias, config.norm_epsilon, out)
         self.team.run(Call(kernel, len(x), args, grain=ROWS_GRAIN))
         return out
 

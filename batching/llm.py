@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numbatch.models.load import load_model
+from numbatch.models.tokenizer import Tokenizer
 from tqdm import tqdm
 
 from numbatch.batching.engine import Engine
@@ -23,8 +25,6 @@ from numbatch.batching.results import (
 )
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
-from numbatch.models.load import load_model
-from numbatch.models.tokenizer import Tokenizer
 
 __all__ = ["LLM"]
 
@@ -148,7 +148,7 @@ class LLM:
         InputError
             If a prompt is empty or too long, or ids repeat.
         """
-        several = [prompts] if _is_one_prompt(prompts) else list(prompts)
+        several = _several(prompts)
         return self._generate(
             [self.encode(p) for p in several], several, sampling_params, ids, use_tqdm
         )
@@ -200,7 +200,7 @@ class LLM:
         self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
     ) -> list[ScoreResult]:
         """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
-        several = [texts] if _is_one_prompt(texts) else list(texts)
+        several = _several(texts)
         requests = []
         for i, text in enumerate(several):
             if len(text) == 0:
@@ -346,8 +346,12 @@ class LLM:
         return results
 
 
+def _several(prompts: Any) -> list[Prompt]:
+    """Return a list of prompts, also where a single text or a single list of ids was given."""
+    return [prompts] if _is_one_prompt(prompts) else list(prompts)
+
+
 def _is_one_prompt(prompts: Any) -> bool:
-    """Whether this is a single text or a single list of token ids."""
     if isinstance(prompts, str | bytes):
         return True
     if isinstance(prompts, np.ndarray):

@@ -12,11 +12,11 @@ __all__ = ["Chunk", "Scheduler"]
 
 
 class Chunk(NamedTuple):
-    """Tokens ``start`` to ``start + count - 1`` of a sequence, to be run in one step."""
+    """Tokens ``start`` to ``start + length - 1`` of a sequence, to be run in one step."""
 
     sequence: Sequence
     start: int
-    count: int
+    length: int
 
 
 class Scheduler:
@@ -53,7 +53,7 @@ class Scheduler:
         for sequence in sorted(self.running, key=lambda each: each.behind):
             if budget > 0:
                 chunks.append(Chunk(sequence, sequence.computed, min(budget, sequence.behind)))
-                budget -= chunks[-1].count
+                budget -= chunks[-1].length
         while self.waiting and budget > 0 and len(self.running) < self.max_sequences:
             blocks = self.pool.allocate(self.waiting[0].cached_tokens)
             if blocks is None:
@@ -62,7 +62,7 @@ class Scheduler:
             sequence.blocks = blocks
             self.running.append(sequence)
             chunks.append(Chunk(sequence, 0, min(budget, sequence.behind)))
-            budget -= chunks[-1].count
+            budget -= chunks[-1].length
         return chunks
 
     def finish(self, sequence: Sequence) -> None:

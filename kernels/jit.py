@@ -19,12 +19,13 @@ folder of its own for each CPU.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite
 import numba
@@ -95,7 +96,7 @@ class _StampedLocator(caching._CacheLocator):
 
 
 class _StampedImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_StampedLocator]
+    _locator_classes: ClassVar = [_StampedLocator]
 
 
 class _StampedCache(caching.FunctionCache):
@@ -109,10 +110,8 @@ def cpu_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False
     dispatcher = numba.njit(
         nogil=True, error_model="numpy", fastmath=FAST if fast else False, cache=False
     )(function)
-    try:
+    with contextlib.suppress(RuntimeError):  # raised where there is no folder it can write
         dispatcher._cache = _StampedCache(function)
-    except RuntimeError:  # Numba found no folder it can write
-        pass
     return dispatcher
 
 

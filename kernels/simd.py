@@ -5,11 +5,11 @@ number at a time. The types here say what is meant: ``int32x16`` and ``float32x1
 vectors, which LLVM maps to the host's registers (one of AVX-512, two of AVX2, four of SSE or
 NEON).
 
-``load_uint8(array, at)``, ``load_int8`` and ``load_float32`` read 16 elements from flat index ``at``
-of a C-contiguous array of any number of dimensions, ``store_float32`` writes them; no bounds are
-checked. The integer operators ``& | << >> + -`` take vectors or integers; ``>>`` shifts zeros in.
-The float operators ``+ - *`` take vectors or floats and round each result to float32; ``fma`` rounds
-once where the CPU can.
+``load_uint8(array, at)``, ``load_int8`` and ``load_float32`` read 16 elements from flat index
+``at`` of a C-contiguous array of any number of dimensions, ``store_float32`` writes them; no bounds
+are checked. The integer operators ``& | << >> + -`` take vectors or integers; ``>>`` shifts zeros
+in. The float operators ``+ - *`` take vectors or floats and round each result to float32; ``fma``
+rounds once where the CPU can.
 
 A program that names its lanes fixes the order of its sums in the source, not in what the optimiser
 found: ``sum_lanes`` always adds in one order, so the same bits come out of any tile shape.
@@ -229,7 +229,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def sum_lanes(typing: Any, value: Any) -> Any:
-    """Return the sum of 16 lanes: halves are added to halves (0 + 8, 1 + 9, ...) until one is left."""
+    """Return the sum of 16 lanes: half is added to half (0 + 8, 1 + 9, ...) until one is left."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         total, width = args[0], LANES

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from numbatch.kernels import simd
 from numbatch.kernels.jit import cpu_kernel
 

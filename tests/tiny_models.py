@@ -104,14 +104,17 @@ def make_model(family: str, seed: int = 0, **overrides: Any) -> Any:
     """
     kind, changes = FAMILIES[family]
     sizes = {} if kind == "gpt2" else dict(_SIZES)
-    config = transformers.AutoConfig.for_model(kind, **{**sizes, **_copy(changes), **overrides})
+    sizes |= {**_copy(changes), **overrides}
+    if sizes.get("head_dim", 0) is None:  # a family that has no such choice
+        del sizes["head_dim"]
+    config = transformers.AutoConfig.for_model(kind, **sizes)
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(_scaled(name, noise, kind))
+            weight.copy_(_scaled(name, noise, config))
     return model
 
 
@@ -119,14 +122,15 @@ def _copy(value: Any) -> Any:
     return json.loads(json.dumps(value))  # transformers writes into the dicts that it is given
 
 
-def _scaled(name: str, noise: torch.Tensor, kind: str) -> torch.Tensor:
+def _scaled(name: str, noise: torch.Tensor, config: Any) -> torch.Tensor:
+    kind = config.model_type
     if "norm" in name or ".ln_" in name:
         at_rest = 0.0 if kind.startswith("gemma") or name.endswith("bias") else 1.0
         return at_rest + 0.2 * noise
     if noise.ndim == 1:
         return 0.2 * noise
     if "embed" in name or "wte" in name or "wpe" in name:
-        return (0.25 if kind.startswith("gemma") else 0.7) * noise
+        return (0.15 if config.tie_word_embeddings else 0.7) * noise
     inputs = noise.shape[0] if kind == "gpt2" and "lm_head" not in name else noise.shape[1]
     return 1.2 * inputs**-0.5 * noise
 

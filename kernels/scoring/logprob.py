@@ -2,7 +2,7 @@
 
 The vocabulary is cut into segments of a fixed size. For each token and segment only the largest
 logit, the sum of exponentials and the place of the largest are kept; these are then merged in the
-order of the vocabulary. The segments do not depend on the number of threads, so neither do the bits.
+order of the vocabulary. The segments do not depend on the number of threads, so the bits do not.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _merge_segments(largest, sums, best, targets, target_logits, logprob, greedy
 
 @cpu_kernel
 def scale_logits(start, stop, logits, scale, cap):
-    """Scale and softly cap rows ``start`` to ``stop - 1`` of ``logits`` in place. No error check."""
+    """Scale and softly cap a range of rows of ``logits`` in place. No error check."""
     for row in range(start, stop):
         for i in range(logits.shape[1]):
             logits[row, i] = softcap(logits[row, i] * scale, cap)

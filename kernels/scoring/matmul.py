@@ -2,8 +2,8 @@
 
 Weights are unpacked a few rows at a time into float32 working memory and multiplied from there, so
 no float32 copy of a matrix ever exists. Each output is one chain of fused multiply-adds over the
-columns in sixteen lanes, summed in a fixed order at the end: its bits depend on the number of columns
-alone, not on how many rows of activations there are or which tile they fall into.
+columns in sixteen lanes, summed in a fixed order at the end: its bits depend on the number of
+columns alone, not on how many rows of activations there are or which tile they fall into.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def sampling_scratch(threads: int, vocabulary: int) -> np.ndarray:
 
 @cpu_device
 def _mix(z):
-    """The finaliser of SplitMix64 (Steele et al. 2014, doi 10.1145/2660193.2660195)."""
+    """Scramble 64 bits; SplitMix64's finaliser (Steele et al. 2014, 10.1145/2660193.2660195)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
