@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -175,6 +174,18 @@ class GGUFFile:
         """Names of all tensors."""
         return frozenset(self._tensors)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file that the tensors lie in."""
+        return (str(self.path),)
+
+    def rows(self, name: str) -> int:
+        """Return the rows of a matrix; raises ModelError where it is missing or no matrix."""
+        shape = self._find(name).shape
+        if len(shape) != 2:
+            raise ModelError(f"{self.path}: tensor {name} has shape {shape}, should be a matrix")
+        return shape[0]
+
     def matrix(self, name: str, rows: int, columns: int) -> Matrix:
         """Return a tensor as a packed matrix, a read-only view of the file.
 
@@ -199,10 +210,14 @@ class GGUFFile:
         values.flags.writeable = False
         return values
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> _Tensor:
+    def _find(self, name: str) -> _Tensor:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise ModelError(f"{self.path} has no tensor {name}, which its architecture needs")
+        return tensor
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> _Tensor:
+        tensor = self._find(name)
         if tensor.format not in FORMATS:
             supported = ", ".join(entry.name for entry in FORMATS.values())
             raise ModelError(
@@ -224,24 +239,6 @@ def open_gguf(path: str | Path) -> GGUFFile:
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Return the metadata of a GGUF file; see ``GGUFFile.metadata``."""
     return GGUFFile(Path(path)).metadata
-
-
-def metadata_value(
-    metadata: Mapping[str, Any], key: str, convert: Callable[[Any], Any], where: object
-) -> Any:
-    """Return ``convert(metadata[key])``.
-
-    Raises
-    ------
-    ModelError
-        If the key is missing or its value cannot be converted.
-    """
-    if key not in metadata:
-        raise ModelError(f"{where} has no metadata key {key}, which its architecture needs")
-    try:
-        return convert(metadata[key])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{where}: metadata key {key} cannot be used: {error}") from error
 
 
 def _check_start(path: Path) -> None:
