@@ -143,9 +143,9 @@ class GGUFFile:
                 f"{path} is truncated: it has {path.stat().st_size:,} bytes and names data up to "
                 f"byte {error.needed:,}. Fetch the file again"
             ) from None
+        except ModelError:
+            raise
         except (ValueError, KeyError, IndexError, OverflowError, OSError, MemoryError) as error:
-            if isinstance(error, ModelError):
-                raise
             raise ModelError(f"{path} is not a GGUF file that can be read: {error}") from error
 
     def _describe(self, field: ReaderField, start: int) -> tuple[str, _Tensor]:

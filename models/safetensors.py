@@ -164,9 +164,9 @@ def _read(path: Path) -> dict[str, _Tensor]:
         header = json.loads(data[8:begin].tobytes())
         header.pop("__metadata__", None)
         return {name: _place(path, name, entry, data[begin:]) for name, entry in header.items()}
+    except ModelError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(f"{path} has a damaged header: {error!r}. Fetch it again") from error
 
 
