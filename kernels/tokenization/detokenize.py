@@ -6,6 +6,7 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.tables import read_only
 
 __all__ = ["bytes_of_tokens"]
 
@@ -46,5 +47,5 @@ def bytes_of_tokens(ids: np.ndarray, tokens: Ragged) -> Ragged:
     offsets = np.zeros(ids.size + 1, np.int64)
     room = int(tokens.lengths[ids].sum()) if ids.size else 0
     out = np.empty(room, np.uint8)
-    _gather(ids, tokens.values, tokens.offsets, out, offsets[1:])
+    _gather(read_only(ids), read_only(tokens.values), read_only(tokens.offsets), out, offsets[1:])
     return Ragged(out, offsets)

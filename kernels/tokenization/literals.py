@@ -10,6 +10,7 @@ from numbatch.kernels.tokenization.tables import (
     StringTable,
     extend_hash,
     find_hashed_string,
+    read_only,
 )
 
 __all__ = ["find_literals", "longest_by_first_byte"]
@@ -57,8 +58,7 @@ def longest_by_first_byte(table: StringTable) -> np.ndarray:
     lengths = np.diff(table.offsets)
     filled = lengths > 0
     np.maximum.at(reach, table.values[table.offsets[:-1][filled]], lengths[filled])
-    reach.flags.writeable = False
-    return reach
+    return read_only(reach)
 
 
 def find_literals(
@@ -81,8 +81,7 @@ def find_literals(
     rows : int32 array, shape (matches,)
         The literal that matched.
     """
-    text = np.ascontiguousarray(text, np.uint8).view()
-    text.flags.writeable = False
+    text = read_only(np.ascontiguousarray(text, np.uint8))
     room = 64
     while True:
         starts, rows = np.empty(room, np.int64), np.empty(room, np.int32)

@@ -13,7 +13,13 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.tables import PairTable, StringTable, find_pair, find_string
+from numbatch.kernels.tokenization.tables import (
+    PairTable,
+    StringTable,
+    find_pair,
+    find_string,
+    read_only,
+)
 
 __all__ = ["MergeTables", "encode_pieces"]
 
@@ -239,14 +245,14 @@ def encode_pieces(pieces: Ragged, fixed: np.ndarray, tables: MergeTables) -> Rag
     longest = int(pieces.lengths.max(initial=0))
     if longest >= 2**31:
         raise ValueError(f"a piece has {longest} bytes, should have less than {2**31}")
-    text = pieces.values.view()
-    text.flags.writeable = False
+    text = read_only(pieces.values)
     symbols, following, preceding = (np.empty(longest + 1, np.int32) for _ in range(3))
     # Each merge takes one entry off and puts at most two on, and each leaves one symbol less.
     heap = np.empty(2 * longest + 2, np.int64)
     out = np.empty(text.size + fixed.size, np.uint32)
     offsets = np.zeros(fixed.size + 1, np.int64)
     _encode(
-        text, pieces.offsets, fixed, tables, symbols, following, preceding, heap, out, offsets[1:]
-    )
+        text, read_only(pieces.offsets), read_only(fixed), tables,
+        symbols, following, preceding, heap, out, offsets[1:],
+    )  # fmt: skip
     return Ragged(out[: offsets[-1]].copy(), offsets)

@@ -22,6 +22,7 @@ __all__ = [
     "find_hashed_string",
     "find_pair",
     "find_string",
+    "read_only",
 ]
 
 HASH_START = np.uint64(0xCBF29CE484222325)
@@ -161,7 +162,8 @@ def _slots_for(entries: int) -> int:
     return 1 << max(3, (2 * entries).bit_length())
 
 
-def _locked(array: np.ndarray) -> np.ndarray:
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view that cannot be written, of the one type that the kernels are compiled for."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -195,9 +197,9 @@ def build_string_table(strings: Ragged, rows: np.ndarray) -> tuple[StringTable, 
     if rows.size and not 0 <= rows.min() <= rows.max() < len(strings):
         raise ValueError(f"rows run from {rows.min()} to {rows.max()} of {len(strings)} strings")
     slots = np.full(_slots_for(rows.size), -1, np.int32)
-    values, offsets = _locked(strings.values), _locked(strings.offsets)
+    values, offsets = read_only(strings.values), read_only(strings.offsets)
     duplicate = int(_insert_strings(rows, values, offsets, slots))
-    return StringTable(_locked(slots), values, offsets), duplicate
+    return StringTable(read_only(slots), values, offsets), duplicate
 
 
 def build_pair_table(
@@ -225,4 +227,4 @@ def build_pair_table(
         np.full(size, _NO_KEY, np.uint64), np.zeros(size, np.int32), np.zeros(size, np.int32)
     )
     _insert_pairs(*columns, *table)
-    return PairTable(*(_locked(array) for array in table))
+    return PairTable(*(read_only(array) for array in table))

@@ -1,0 +1,379 @@
+"""The tokenizer: text to token ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.merge import encode_pieces
+from numbatch.models.added_tokens import AddedToken
+from numbatch.models.chat_template import render_chat
+from numbatch.models.repair_text import Errors, valid_text
+from numbatch.models.text_groups import in_groups, piece_bytes, stacked
+from numbatch.models.text_pipeline import TextPipeline
+from numbatch.models.tokenizer_decode import Decoding, StreamDecoder
+from numbatch.models.vocabulary import Vocabulary
+
+__all__ = ["StreamDecoder", "Tokenizer"]
+
+Allowed = Literal["all"] | Collection[str]
+
+
+class Tokenizer:
+    """Turns text into token ids and back; made by one of the ``from_`` methods.
+
+    Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM) and SentencePiece-style BPE with byte fallback
+    (Llama 2, Gemma). The ids equal those of tiktoken and of Hugging Face's tokenizers.
+
+    Special tokens are parsed only where asked for: by default the text ``<|endoftext|>`` is
+    eleven or so ordinary characters. Tokens that a model adds without calling them special are
+    always parsed, as in Hugging Face's tokenizers.
+
+    Attributes
+    ----------
+    name : str
+        For messages and reports.
+    vocabulary_size : int
+        Ids run from 0 to this, exclusive. Where no token has an id, it decodes to nothing.
+    bos_id : int or None
+        The token that begins a text.
+    eos_id : int or None
+        The token that the model's files call EOS.
+    eos_ids : frozenset of int
+        All tokens that end a text or a turn, ``eos_id`` among them.
+    adds_bos : bool
+        Whether the model's files ask for BOS before a text.
+    special_ids : dict of str to int
+        The special tokens. Do not change it.
+    chat_template : str or None
+        Jinja2.
+
+    Notes
+    -----
+    A vocabulary may lack single bytes (SmolLM2's lacks some control characters). Like Hugging
+    Face's tokenizers, ``encode`` leaves them out; with ``errors="strict"`` it refuses them.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        pipeline: TextPipeline,
+        added: Sequence[AddedToken],
+        *,
+        name: str,
+        bos_id: int | None = None,
+        eos_id: int | None = None,
+        eos_ids: Iterable[int] = (),
+        adds_bos: bool = False,
+        leading_spaces: int = 0,
+        chat_template: str | None = None,
+    ) -> None:
+        self.name = name
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        self.eos_ids = frozenset(eos_ids) | ({eos_id} if eos_id is not None else set())
+        self.adds_bos = adds_bos and bos_id is not None
+        self.special_ids = {token.content: token.id for token in added if token.special}
+        self.chat_template = chat_template
+        self._added = {token.content for token in added}
+        self._tables = vocabulary.tables
+        self._pipeline = pipeline
+        self._decoding = Decoding(vocabulary.outputs, [*self.special_ids.values()], leading_spaces)
+        lost = not vocabulary.tables.by_character and vocabulary.tables.unknown_id < 0
+        self._lost_bytes = (vocabulary.tables.byte_ids < 0) & lost
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        encoding: str | None = None,
+        pattern: str | None = None,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Tokenizer:
+        """Read a tokenizer from a file.
+
+        Parameters
+        ----------
+        path : path
+            A ``tokenizer.json``, a ``.gguf`` model, a ``.tiktoken`` file, or a folder that holds
+            ``tokenizer.json`` (and ``tokenizer_config.json``, ``chat_template.jinja``,
+            ``generation_config.json``).
+        encoding : str, optional
+            For ``.tiktoken``: the name of a known encoding, such as ``cl100k_base``; by default
+            the file's name without its suffix.
+        pattern, special_tokens : str and mapping, optional
+            For ``.tiktoken`` of an unknown encoding: how text is split, and the special tokens.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing, damaged, or of a kind that is not supported.
+        """
+        from numbatch.models.tokenizer_files import tokenizer_from_path
+
+        return tokenizer_from_path(
+            Path(path), encoding=encoding, pattern=pattern, special_tokens=special_tokens
+        )
+
+    @classmethod
+    def from_tiktoken(cls, encoding: Any) -> Tokenizer:
+        """Take over a tiktoken encoding, given by its name or as a ``tiktoken.Encoding``.
+
+        Raises
+        ------
+        ModelError
+            If tiktoken is not installed or does not know the name.
+        """
+        from numbatch.models.tokenizer_tiktoken import tokenizer_from_encoding
+
+        return tokenizer_from_encoding(encoding)
+
+    @classmethod
+    def from_huggingface(cls, tokenizer: Any) -> Tokenizer:
+        """Take over a ``tokenizers.Tokenizer`` or a fast tokenizer of transformers.
+
+        Raises
+        ------
+        ModelError
+            If it is neither, or has a part that is not supported.
+        """
+        from numbatch.models.tokenizer_json import tokenizer_from_huggingface
+
+        return tokenizer_from_huggingface(tokenizer)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids run from 0 to this, exclusive."""
+        return len(self._decoding.outputs)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.name!r}, {self.vocabulary_size} ids)"
+
+    def encode(
+        self,
+        text: str | bytes,
+        *,
+        add_bos: bool = False,
+        allowed_special: Allowed = (),
+        errors: Errors = "replace",
+    ) -> np.ndarray:
+        """Return the token ids of one text.
+
+        Parameters
+        ----------
+        text : str or bytes
+            Bytes are UTF-8.
+        add_bos : bool
+            Put BOS first, unless the text begins with it already.
+        allowed_special : ``"all"`` or a collection of str
+            The special tokens that are parsed; by default none.
+        errors : ``"replace"`` or ``"strict"``
+            What becomes of lone surrogates and invalid UTF-8: U+FFFD, or an InputError.
+
+        Returns
+        -------
+        uint32 array, shape (tokens,)
+
+        Raises
+        ------
+        InputError
+            If the text is neither str nor bytes, is not valid and ``errors`` is ``strict``, a
+            name in ``allowed_special`` is no special token, or there is no BOS to add.
+        """
+        if not isinstance(text, str | bytes):
+            raise InputError(f"the text is a {type(text).__name__}, should be str or bytes")
+        return self.encode_batch(
+            [text], add_bos=add_bos, allowed_special=allowed_special, errors=errors
+        ).values
+
+    def encode_batch(
+        self,
+        texts: Iterable[str | bytes],
+        *,
+        add_bos: bool = False,
+        allowed_special: Allowed = (),
+        errors: Errors = "replace",
+    ) -> Ragged:
+        """Return the token ids of many texts, a row each; see :meth:`encode`.
+
+        Returns
+        -------
+        Ragged of uint32
+
+        Raises
+        ------
+        InputError
+            As :meth:`encode`; it names the text by its index.
+        """
+        if isinstance(texts, str | bytes):
+            raise InputError("texts is one text, should be a list of texts")
+        allowed = self._allowed_ids(allowed_special)
+        if add_bos and self.bos_id is None:
+            raise InputError(f"add_bos is set, but tokenizer {self.name!r} has no BOS token")
+        start = self.bos_id if add_bos else None
+        valid = (valid_text(text, errors, f"text {i}") for i, text in enumerate(texts))
+        groups, done = [], 0
+        for group in in_groups(valid):
+            groups.append(self._encode_group(group, start, allowed, errors, done))
+            done += len(group)
+        return stacked(groups)
+
+    def count(self, texts: Iterable[str | bytes], **options: Any) -> np.ndarray:
+        """Return the number of tokens of each text, int64; options as in :meth:`encode`."""
+        return self.encode_batch(texts, **options).lengths
+
+    def decode(self, ids: Any, *, skip_special: bool = False, continues: bool = False) -> str:
+        """Return the text of a sequence of token ids.
+
+        Parameters
+        ----------
+        ids : sequence of int
+        skip_special : bool
+            Leave special tokens out.
+        continues : bool
+            The ids go on from others, so no space is taken off the start. Only Llama 2 and its
+            like put one there when they encode.
+
+        Returns
+        -------
+        str
+            Bytes that are not valid UTF-8 become U+FFFD, as ``bytes.decode`` does it.
+
+        Raises
+        ------
+        InputError
+            If an id is out of range; it names the id and its position.
+        """
+        return self.decode_bytes(ids, skip_special=skip_special, continues=continues).decode(
+            "utf-8", "replace"
+        )
+
+    def decode_bytes(
+        self, ids: Any, *, skip_special: bool = False, continues: bool = False
+    ) -> bytes:
+        """Return the bytes of a sequence of token ids; see :meth:`decode`."""
+        return self._decoding.join(ids, skip_special, continues)
+
+    def decode_batch(
+        self, rows: Iterable[Any], *, skip_special: bool = False, continues: bool = False
+    ) -> list[str]:
+        """Return the text of each row of a Ragged or of a list; see :meth:`decode`."""
+        return [self.decode(row, skip_special=skip_special, continues=continues) for row in rows]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of one token, which may be part of a character."""
+        return self._decoding.join([token_id], skip_special=False, continues=True)
+
+    def stream_decoder(
+        self, *, skip_special: bool = False, continues: bool = False
+    ) -> StreamDecoder:
+        """Return a decoder that takes ids as they come; parameters as in :meth:`decode`."""
+        return StreamDecoder(self._decoding, skip_special, continues)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        **extra: Any,
+    ) -> str:
+        """Return the prompt that the model's chat template makes of messages.
+
+        Parameters
+        ----------
+        messages : sequence of mappings
+            Each with ``role`` and ``content``.
+        add_generation_prompt : bool
+            Whether the prompt ends where the assistant's answer begins.
+        **extra
+            Further variables of the template.
+
+        Raises
+        ------
+        InputError
+            If there is no template, the messages are malformed, or the template refuses them.
+        """
+        if self.chat_template is None:
+            raise InputError(f"tokenizer {self.name!r} has no chat template")
+        tokens = {
+            "bos_token": "" if self.bos_id is None else self._text_of(self.bos_id),
+            "eos_token": "" if self.eos_id is None else self._text_of(self.eos_id),
+        }
+        return render_chat(
+            self.chat_template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            **{**tokens, **extra},
+        )
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        **extra: Any,
+    ) -> np.ndarray:
+        """Return the token ids of a chat, uint32: special tokens parsed, BOS at most once.
+
+        Parameters and errors are those of :meth:`apply_chat_template`.
+        """
+        prompt = self.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, **extra
+        )
+        return self.encode(prompt, add_bos=self.adds_bos, allowed_special="all")
+
+    def _text_of(self, token_id: int) -> str:
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def _allowed_ids(self, allowed: Allowed) -> frozenset[int]:
+        if isinstance(allowed, str):
+            if allowed != "all":
+                raise InputError(
+                    f"allowed_special is {allowed!r}, should be 'all' or a collection of tokens"
+                )
+            return frozenset(self.special_ids.values())
+        for token in allowed:
+            if token not in self._added:
+                raise InputError(f"allowed_special has {token!r}, which is no special token")
+        return frozenset(self.special_ids[token] for token in allowed if token in self.special_ids)
+
+    def _encode_group(
+        self,
+        texts: list[str],
+        start: int | None,
+        allowed: frozenset[int],
+        errors: Errors,
+        done: int,
+    ) -> Ragged:
+        """Encode some texts; ``done`` is how many came before them, for messages."""
+        pieces: list[str | int] = []
+        rows = np.zeros(len(texts) + 1, np.int64)
+        for row, text in enumerate(texts):
+            begin = len(pieces)
+            pieces.extend(self._pipeline.pieces(text, allowed))
+            if start is not None and (len(pieces) == begin or pieces[begin] != start):
+                pieces.insert(begin, start)
+            rows[row + 1] = len(pieces)
+        fixed = np.array([p if isinstance(p, int) else -1 for p in pieces], np.int32)
+        encoded = piece_bytes(["" if isinstance(p, int) else p for p in pieces])
+        if errors == "strict":
+            self._refuse_lost(encoded, rows, done)
+        ids = encode_pieces(encoded, fixed, self._tables)
+        return Ragged(ids.values, ids.offsets[rows])
+
+    def _refuse_lost(self, pieces: Ragged, rows: np.ndarray, done: int) -> None:
+        lost = np.flatnonzero(self._lost_bytes[pieces.values])
+        if lost.size:
+            piece = np.searchsorted(pieces.offsets, lost[0], side="right") - 1
+            text = done + int(np.searchsorted(rows, piece, side="right")) - 1
+            raise InputError(
+                f"text {text} has the byte 0x{pieces.values[lost[0]]:02X} in "
+                f"{pieces[piece].tobytes().decode()!r}, for which tokenizer {self.name!r} "
+                "has no token"
+            )

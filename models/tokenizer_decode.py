@@ -1,0 +1,111 @@
+"""From token ids back to text, whole or as they come."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.detokenize import bytes_of_tokens
+
+__all__ = ["Decoding", "StreamDecoder", "checked_ids"]
+
+
+def checked_ids(ids: Any, size: int) -> np.ndarray:
+    """Return ids as an int64 array of shape (n,).
+
+    Raises
+    ------
+    InputError
+        If they are not whole numbers in one dimension, or one is out of range; it says which.
+    """
+    array = np.asarray(ids)
+    if array.size == 0 and array.ndim == 1:
+        return np.empty(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"token ids are an array of {array.dtype} of shape {array.shape}, "
+            "should be whole numbers in one dimension"
+        )
+    bad = np.flatnonzero((array < 0) | (array >= size))
+    if bad.size:
+        raise InputError(
+            f"token id {array[bad[0]]} at position {bad[0]} is out of range, "
+            f"should be from 0 to {size - 1} (the vocabulary has {size} ids)"
+        )
+    return array.astype(np.int64)
+
+
+class Decoding:
+    """Writes out token ids.
+
+    Parameters
+    ----------
+    outputs : Ragged of uint8
+        Row ``i`` is the bytes of id ``i``.
+    special : sequence of int
+        Ids that ``skip_special`` leaves out.
+    leading_spaces : int
+        How many spaces are taken off the start of a text, where encoding put them there.
+    """
+
+    def __init__(self, outputs: Ragged, special: Sequence[int], leading_spaces: int) -> None:
+        self.outputs = outputs
+        self.leading_spaces = leading_spaces
+        self._special = np.zeros(len(outputs), bool)
+        self._special[list(special)] = True
+
+    def join(self, ids: Any, skip_special: bool, continues: bool) -> bytes:
+        """Return the bytes of a sequence; ``continues``: nothing is taken off its start."""
+        checked = checked_ids(ids, len(self.outputs))
+        if skip_special:
+            checked = checked[~self._special[checked]]
+        data = bytes_of_tokens(checked, self.outputs).values.tobytes()
+        return data if continues else data[_spaces(data, self.leading_spaces) :]
+
+
+def _spaces(data: bytes, most: int) -> int:
+    """Return how many spaces the data begins with, at most ``most``."""
+    return len(data[:most]) - len(data[:most].lstrip(b" "))
+
+
+class StreamDecoder:
+    """Decodes ids one at a time and never gives out half a character.
+
+    What :meth:`push` and :meth:`flush` return, joined, equals ``decode`` of all the ids.
+    """
+
+    def __init__(self, decoding: Decoding, skip_special: bool, continues: bool) -> None:
+        self._decoding = decoding
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._spaces_left = 0 if continues else decoding.leading_spaces
+
+    def push(self, token_id: int) -> str:
+        """Return the characters that this id completes, often none.
+
+        Raises
+        ------
+        InputError
+            If the id is out of range.
+        """
+        return self._utf8.decode(self._without_leading(self._bytes(token_id)))
+
+    def flush(self) -> str:
+        """Return what is left at the end: U+FFFD for a character cut short."""
+        return self._utf8.decode(b"", final=True)
+
+    def _bytes(self, token_id: int) -> bytes:
+        return self._decoding.join([token_id], self._skip_special, continues=True)
+
+    def _without_leading(self, data: bytes) -> bytes:
+        if not self._spaces_left or not data:
+            return data
+        taken = _spaces(data, self._spaces_left)
+        # The start is over at the first byte that stays.
+        self._spaces_left = self._spaces_left - taken if taken == len(data) else 0
+        return data[taken:]
