@@ -14,3 +14,13 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no vocabularies and corpora in {folder}; set NUMBATCH_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The default model's file, fetched if it is not in the cache."""
+    if os.environ.get("NUMBATCH_TEST_OFFLINE"):
+        pytest.skip("NUMBATCH_TEST_OFFLINE is set: tests of the real model are skipped")
+    from numbatch.models.locate import locate
+
+    return locate("smollm2")

@@ -1,0 +1,1 @@
+"""Benchmarks by topic; see CONTRIBUTING.md for the commands."""

@@ -1,0 +1,78 @@
+"""Every decoder family, with tiny random weights, against transformers."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_models import END, FAMILIES, GGUF_FAMILIES, VOCABULARY, write_gguf, write_huggingface
+
+from numbatch import LLM, SamplingParams
+from numbatch.batching.forward import Batch
+
+TOKENS = np.random.default_rng(4).integers(0, VOCABULARY - 2, 60)
+
+
+def all_logits(llm, tokens):
+    """Logits at every place of one sequence, by one run of the forward pass."""
+    forward = llm.engine.forward
+    n, block_size = len(tokens), forward.pool.block_size
+    positions = np.arange(n)
+    tables = np.arange(-(-n // block_size))[None]
+    rows = np.zeros(n, np.int64)
+    return forward.logits(forward.run(Batch(tokens, positions, rows, positions, tables)))
+
+
+def reference_logits(model, tokens):
+    with torch.no_grad():
+        return model.float()(torch.tensor(np.asarray(tokens)[None])).logits[0].numpy()
+
+
+def assert_same_model(llm, model):
+    expected = reference_logits(model, TOKENS)
+    found = all_logits(llm, TOKENS)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    # The windows and the original rope contexts are shorter than this.
+    logprobs = llm.score(TOKENS)[0]
+    exact = torch.log_softmax(torch.tensor(expected).double(), -1).numpy()
+    assert np.isnan(logprobs[0])
+    np.testing.assert_allclose(logprobs[1:], exact[np.arange(59), TOKENS[1:]], atol=2e-4)
+
+
+def assert_same_greedy_tokens(llm, model):
+    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+    found = llm.generate([TOKENS[:7], TOKENS[20:60]], params)
+    for prompt, result in zip([TOKENS[:7], TOKENS[20:60]], found, strict=True):
+        tokens = list(prompt)
+        for _ in range(24):
+            tokens.append(int(reference_logits(model, tokens)[-1].argmax()))
+        assert result.token_ids.tolist() == tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_huggingface_folder(family, tmp_path):
+    model = write_huggingface(family, tmp_path)
+    llm = LLM(tmp_path, threads=2)
+    assert_same_model(llm, model)
+    assert_same_greedy_tokens(llm, model)
+
+
+@pytest.mark.parametrize("family", GGUF_FAMILIES)
+def test_gguf_file(family, tmp_path):
+    model = write_gguf(family, tmp_path / "tiny.gguf")
+    llm = LLM(tmp_path / "tiny.gguf", threads=2)
+    assert_same_model(llm, model)
+    assert_same_greedy_tokens(llm, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_half_precision_weights(family, dtype, tmp_path):
+    write_huggingface(family, tmp_path, dtype=dtype)
+    # Read again: a model cast to half has lost digits of its rotary frequencies too.
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert_same_model(LLM(tmp_path), model.eval())
+
+
+def test_the_end_token_of_the_folder_ends_a_text(tmp_path):
+    write_huggingface("llama", tmp_path)
+    assert LLM(tmp_path).model.eos_ids == {END}
