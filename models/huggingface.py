@@ -70,7 +70,7 @@ def decoder_from_folder(folder: str | Path) -> Decoder:
     kind = values.get("model_type")
     if kind == "gemma3" and isinstance(values.get("text_config"), dict):
         values, kind = values["text_config"], "gemma3_text"  # the rest is about images
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ModelError(
             f"{path} has model_type {kind!r}, supported are {', '.join(FAMILIES)} and gemma3"
         )

@@ -50,7 +50,7 @@ def inverse_frequencies(
     if theta <= 1:
         raise ModelError(f"{where}: rotary base is {theta}, should be greater than 1")
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind not in _SCALINGS:
+    if not isinstance(kind, str) or kind not in _SCALINGS:
         raise ModelError(
             f"{where}: rotary scaling {kind!r} is not supported; supported are "
             f"{', '.join(_SCALINGS)}"
