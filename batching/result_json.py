@@ -1,0 +1,75 @@
+"""Results as JSON values: arrays to lists, numbers short, and what is not finite as null."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numbatch.batching.results import GenerationResult, ScoreResult
+
+if TYPE_CHECKING:
+    from numbatch.models.tokenizer import Tokenizer
+
+__all__ = ["finite", "floats", "generation_json", "score_json"]
+
+
+def floats(values: np.ndarray) -> list[float | None]:
+    """Return numbers as the shortest that read back as the same float32; None if not finite."""
+    texts = np.asarray(values, np.float32).astype(str).tolist()
+    return [finite(float(text)) for text in texts]
+
+
+def finite(value: float) -> float | None:
+    """Return a number in at most ten digits; None if it is not finite."""
+    return float(f"{value:.10g}") if math.isfinite(value) else None
+
+
+def generation_json(result: GenerationResult, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return a continued prompt; ``top_logprobs`` only where likeliest tokens were asked for."""
+    record: dict[str, Any] = {
+        "custom_id": result.id,
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+    }
+    if result.stop_reason is not None:
+        record["stop_reason"] = result.stop_reason
+    record["token_ids"] = result.token_ids.tolist()
+    record["logprobs"] = floats(result.logprobs)
+    if result.top_token_ids.shape[1]:
+        record["top_logprobs"] = [
+            _likeliest(ids, values, tokenizer)
+            for ids, values in zip(result.top_token_ids, result.top_logprobs, strict=True)
+        ]
+    record["usage"] = {
+        "prompt_tokens": len(result.prompt_token_ids),
+        "completion_tokens": len(result.token_ids),
+    }
+    return record
+
+
+def _likeliest(ids: np.ndarray, values: np.ndarray, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    return [
+        {
+            "token_id": token,
+            "token": tokenizer.token_bytes(token).decode(errors="replace"),
+            "logprob": logprob,
+        }
+        for token, logprob in zip(ids.tolist(), floats(values), strict=True)
+    ]
+
+
+def score_json(result: ScoreResult, *, is_continuation: bool) -> dict[str, Any]:
+    """Return a scored text; ``is_greedy`` only for a continuation after a context."""
+    record: dict[str, Any] = {
+        "custom_id": result.id,
+        "token_ids": result.token_ids.tolist(),
+        "logprobs": floats(result.logprobs),
+        "sum_logprob": finite(result.sum_logprob),
+        "perplexity": finite(result.perplexity),
+        "tokens_scored": result.tokens_scored,
+    }
+    if is_continuation:
+        record["is_greedy"] = bool(np.all(result.greedy[~np.isnan(result.logprobs)]))
+    return record
