@@ -75,7 +75,7 @@ def decoder_from_folder(folder: str | Path) -> Decoder:
             f"{path} has model_type {kind!r}, supported are {', '.join(FAMILIES)} and gemma3"
         )
     family = FAMILIES[kind]
-    settings = Settings({family.keys.get(key, key): value for key, value in values.items()}, path)
+    settings = Settings(values, path, aliases=family.keys)
     for key, wanted in family.only.items():
         if settings.flag(key, wanted) is not wanted:
             raise ModelError(f"{path}: {key} is {not wanted}, only {wanted} is supported")

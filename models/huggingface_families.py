@@ -43,7 +43,7 @@ class Family:
     defaults : Mapping
         What transformers' configuration class says where the file says nothing.
     keys : Mapping
-        The family's own names of configuration values -> the common ones.
+        Common names of configuration values -> the family's own.
     only : Mapping
         Flags of which one value is supported.
     biased, biased_if : frozenset, Mapping
@@ -113,17 +113,17 @@ _GPT2 = {
 }
 _QKV = frozenset({"query", "key", "value"})
 _ATTENTION_BIAS = {"attention_bias": _QKV | {"output"}}
-_EPSILON = {"rms_norm_eps": "norm_epsilon"}
-_KEYS = _EPSILON | {"hidden_act": "activation"}
-_GEMMA_KEYS = _EPSILON | {"hidden_activation": "activation"}
+_EPSILON = {"norm_epsilon": "rms_norm_eps"}
+_KEYS = _EPSILON | {"activation": "hidden_act"}
+_GEMMA_KEYS = _EPSILON | {"activation": "hidden_activation"}
 _GPT2_KEYS = {
-    "n_embd": "hidden_size",
-    "n_head": "num_attention_heads",
-    "n_layer": "num_hidden_layers",
-    "n_inner": "intermediate_size",
-    "n_positions": "max_position_embeddings",
-    "activation_function": "activation",
-    "layer_norm_epsilon": "norm_epsilon",
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions",
+    "activation": "activation_function",
+    "norm_epsilon": "layer_norm_epsilon",
 }
 
 

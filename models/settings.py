@@ -25,6 +25,8 @@ class Settings:
         What the values were read from, for messages.
     prefix : str, optional
         Put before every key.
+    aliases : Mapping, optional
+        Key -> the file's own name for it.
 
     Raises
     ------
@@ -33,17 +35,25 @@ class Settings:
         another type or out of range. A value of None (JSON's null) counts as missing.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: object, prefix: str = "") -> None:
-        self.values, self.where, self._prefix = values, where, prefix
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: object,
+        prefix: str = "",
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self.values, self.where = values, where
+        self._prefix, self._aliases = prefix, aliases or {}
 
-    def __contains__(self, key: str) -> bool:
-        return self.values.get(self._prefix + key) is not None
+    def _key(self, key: str) -> str:
+        """Return the key as the file has it."""
+        return self._prefix + self._aliases.get(key, key)
 
     def _get(self, key: str, default: Any) -> Any:
-        value = self.values.get(self._prefix + key)
+        value = self.values.get(self._key(key))
         if value is None:
             if default is _REQUIRED:
-                raise ModelError(f"{self.where} lacks {self._prefix}{key}")
+                raise ModelError(f"{self.where} lacks {self._key(key)}")
             return default
         if isinstance(value, np.ndarray) and len(value) and (value == value[0]).all():
             return value[0].item()  # one value for each layer, all the same
@@ -51,7 +61,7 @@ class Settings:
 
     def _refuse(self, key: str, value: Any, right: str) -> ModelError:
         shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-        return ModelError(f"{self.where}: {self._prefix}{key} is {shown}, should be {right}")
+        return ModelError(f"{self.where}: {self._key(key)} is {shown}, should be {right}")
 
     def integer(self, key: str, default: Any = _REQUIRED, least: int = 1, most: int = 2**31) -> Any:
         """Return an integer from ``least`` to ``most``, or the default."""
