@@ -1,53 +1,57 @@
+"""Vector operations against NumPy's, lane by lane."""
+
 import numpy as np
-import pytest
 
 from numbatch.kernels import simd
 from numbatch.kernels.jit import cpu_kernel
 
 
 @cpu_kernel
-def multiply_add(a, b, c, out):
-    for i in range(0, a.size, simd.LANES):
-        total = simd.fma(simd.load_float32(a, i), simd.load_float32(b, i), simd.splat(c))
-        simd.store_float32(out, i, total)
+def integer_operations(unsigned, signed, at, number, out):
+    """Every operator, with a number on either side; sums stay exact in float32."""
+    a, b = simd.load_uint8(unsigned, at), simd.load_int8(signed, at)
+    results = (
+        (a & b, a | b, a + b, b - a),
+        (a & 15, a | 3, 7 - a, b - 8),
+        ((a >> 4) << 2, number >> simd.lanes(), a >> (simd.lanes() & 7), b + number),
+    )
+    for i in range(3):
+        for j in range(4):
+            simd.store_float32(out, (4 * i + j) * 16, simd.to_float32(results[i][j]))
 
 
 @cpu_kernel
-def total(a):
-    return simd.sum_lanes(simd.load_float32(a, 0))
+def float_operations(unsigned, scale, least, out):
+    a = simd.to_float32(simd.load_uint8(unsigned, 0))
+    simd.store_float32(out, 0, a * scale + least)
+    simd.store_float32(out, 16, least - scale * a)
+    simd.store_float32(out, 32, a * a - a)
 
 
-@cpu_kernel
-def integers(a, b, out):
-    x, y = simd.load_uint8(a, 0), simd.load_int8(b, 0)
-    simd.store_float32(out, 0, simd.to_float32(((x >> 2) & 15) + (y - simd.lanes())))
-
-
-def test_fma_rounds_as_float64_would():
+def test_integer_operations() -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 64)).astype(np.float32)
-    out = np.empty_like(a)
-    multiply_add(a, b, np.float32(0.5), out)
-    exact = a.astype(np.float64) * b.astype(np.float64) + 0.5
-    np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_lanes_are_added_in_the_stated_order(seed):
-    values = np.random.default_rng(seed).standard_normal(16).astype(np.float32) * 10**seed
-    expected = values
-    while len(expected) > 1:
-        half = len(expected) // 2
-        expected = expected[:half] + expected[half:]
-    assert total(values) == expected[0]
-
-
-def test_integer_vectors_know_their_sign():
-    a = np.arange(200, 216).astype(np.uint8)
-    b = np.arange(-8, 8).astype(np.int8)
-    out = np.empty(16, np.float32)
-    integers(a, b, out)
-    assert out.tolist() == [
-        float(((x >> 2) & 15) + (y - i))
-        for i, (x, y) in enumerate(zip(a.tolist(), b.tolist(), strict=True))
+    unsigned = rng.integers(0, 256, 19, dtype=np.uint8)
+    signed = rng.integers(-128, 128, 19).astype(np.int8)
+    out = np.empty(12 * 16, np.float32)
+    integer_operations(unsigned, signed, 3, np.int64(54321), out)
+    a, b, lanes = unsigned[3:].astype(np.int32), signed[3:].astype(np.int32), np.arange(16)
+    wanted = [
+        *(a & b, a | b, a + b, b - a),
+        *(a & 15, a | 3, 7 - a, b - 8),
+        *((a >> 4) << 2, 54321 >> lanes, a >> (lanes & 7), b + 54321),
     ]
+    assert np.array_equal(out.reshape(12, 16), np.array(wanted, np.float32))
+
+
+def test_float_operations_round_each_result() -> None:
+    """A fused multiply-add would round once and differ in some lanes."""
+    unsigned = np.arange(200, 216, dtype=np.uint8)
+    scale, least = np.float32(0.1), np.float32(-20.123457)
+    out = np.empty(48, np.float32)
+    float_operations(unsigned, scale, least, out)
+    a = unsigned.astype(np.float32)
+    assert np.array_equal(out[:16], a * scale + least)
+    assert np.array_equal(out[16:32], least - scale * a)
+    assert np.array_equal(out[32:], a * a - a)
+    fused = (a.astype(np.float64) * scale + least).astype(np.float32)
+    assert not np.array_equal(out[:16], fused)
