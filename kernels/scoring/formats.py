@@ -221,26 +221,32 @@ def _unpack_q4_k(row, out):
 
     Part 2j is the low halves of bytes 32j to 32j + 31, part 2j + 1 the high halves.
     """
-    for part in range(len(out) // 32):
-        at, to, j = part // 8 * 144, part * 32, part % 8
-        scale, least = _k_scales(row, at + 4, j)
-        scale, least = _half(row, at) * scale, _half(row, at + 2) * least
-        for i in range(0, 32, 16):
-            packed = load_uint8(row, at + 16 + j // 2 * 32 + i) >> (j % 2 * 4)
-            store_float32(out, to + i, to_float32(packed & 15) * scale - least)
+    for block in range(len(out) // 256):
+        at = block * 144
+        whole_scale, whole_least = _half(row, at), _half(row, at + 2)
+        for j in range(8):
+            scale, least = _k_scales(row, at + 4, j)
+            scale, least = whole_scale * scale, whole_least * least
+            to = block * 256 + j * 32
+            for i in range(0, 32, 16):
+                packed = load_uint8(row, at + 16 + j // 2 * 32 + i) >> (j % 2 * 4)
+                store_float32(out, to + i, to_float32(packed & 15) * scale - least)
 
 
 @cpu_device
 def _unpack_q5_k(row, out):
     """Block: as Q4_K, with 32 bytes of fifth bits before the 128: bit j of each is part j's."""
-    for part in range(len(out) // 32):
-        at, to, j = part // 8 * 176, part * 32, part % 8
-        scale, least = _k_scales(row, at + 4, j)
-        scale, least = _half(row, at) * scale, _half(row, at + 2) * least
-        for i in range(0, 32, 16):
-            packed = load_uint8(row, at + 48 + j // 2 * 32 + i) >> (j % 2 * 4)
-            fifth = (load_uint8(row, at + 16 + i) >> j) & 1
-            store_float32(out, to + i, to_float32((packed & 15) | (fifth << 4)) * scale - least)
+    for block in range(len(out) // 256):
+        at = block * 176
+        whole_scale, whole_least = _half(row, at), _half(row, at + 2)
+        for j in range(8):
+            scale, least = _k_scales(row, at + 4, j)
+            scale, least = whole_scale * scale, whole_least * least
+            to = block * 256 + j * 32
+            for i in range(0, 32, 16):
+                packed = load_uint8(row, at + 48 + j // 2 * 32 + i) >> (j % 2 * 4)
+                fifth = ((load_uint8(row, at + 16 + i) >> j) & 1) << 4
+                store_float32(out, to + i, to_float32((packed & 15) | fifth) * scale - least)
 
 
 @cpu_device
