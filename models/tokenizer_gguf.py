@@ -85,22 +85,28 @@ def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
     values = metadata.get(_PREFIX + key)
     if not isinstance(values, list | tuple) or not values:
         raise ModelError(f"{_PREFIX}{key} is missing or empty, should be a list of strings")
+    return [
+        value if type(value) is str else _text(value, f"{_PREFIX}{key}[{index}]")
+        for index, value in enumerate(values)
+    ]
+
+
+def _text(value: Any, where: str) -> str:
     try:
-        texts = [v.decode() if isinstance(v, bytes) else v for v in values]
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{_PREFIX}{key} holds {error.object!r}, which is not UTF-8") from None
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ModelError(f"{_PREFIX}{key}[{index}] is {text!r}, should be a string")
-    return texts
+        if isinstance(value, bytes):
+            return value.decode()
+    except UnicodeDecodeError:
+        raise ModelError(f"{where} is {value!r}, which is not UTF-8") from None
+    raise ModelError(f"{where} is {value!r}, should be a string")
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     tokens = _strings(metadata, "tokens")
-    seen: dict[str, int] = {}
-    for index, token in enumerate(tokens):
-        if seen.setdefault(token, index) != index:
-            raise ModelError(f"{_PREFIX}tokens: {seen[token]} and {index} are both {token!r}")
+    if len(set(tokens)) < len(tokens):
+        seen: dict[str, int] = {}
+        for index, token in enumerate(tokens):
+            if seen.setdefault(token, index) != index:
+                raise ModelError(f"{_PREFIX}tokens: {seen[token]} and {index} are both {token!r}")
     return tokens
 
 

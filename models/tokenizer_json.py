@@ -223,25 +223,25 @@ def merges_of(merges: Any, tokens: Mapping[str, int], where: str) -> Merges:
     """
     if not isinstance(merges, list):
         raise ModelError(f"{where} is missing or no list")
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    for rank, pair in enumerate(pairs):
-        if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ModelError(f"{where}[{rank}] is {merges[rank]!r}, should be two tokens")
-    lefts = [pair[0] for pair in pairs]
-    rights = [pair[1] for pair in pairs]
+    pairs = [merge.split(" ") if type(merge) is str else merge for merge in merges]
     try:
-        columns = (lefts, rights, [left + right for left, right in pairs])
-        ids = [np.array([tokens[text] for text in column], np.int32) for column in columns]
-    except (KeyError, TypeError):
-        raise _bad_merge(pairs, tokens, where) from None
-    return Merges(ids[0], ids[1], np.arange(len(pairs), dtype=np.int32), ids[2])
+        lefts = [tokens[left] for left, _ in pairs]
+        rights = [tokens[right] for _, right in pairs]
+        whole = [tokens[left + right] for left, right in pairs]
+    except (KeyError, TypeError, ValueError):
+        raise _bad_merge(merges, tokens, where) from None
+    columns = [np.array(column, np.int32) for column in (lefts, rights, whole)]
+    return Merges(columns[0], columns[1], np.arange(len(pairs), dtype=np.int32), columns[2])
 
 
-def _bad_merge(pairs: list[Any], tokens: Mapping[str, int], where: str) -> ModelError:
-    for rank, (left, right) in enumerate(pairs):
-        if not isinstance(left, str) or not isinstance(right, str):
-            return ModelError(f"{where}[{rank}] is {(left, right)!r}, should be two strings")
-        for text in (left, right, left + right):
+def _bad_merge(merges: list[Any], tokens: Mapping[str, int], where: str) -> ModelError:
+    """Say which merge cannot be used."""
+    for rank, merge in enumerate(merges):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        texts = [text for text in pair if isinstance(text, str)] if isinstance(pair, list) else []
+        if len(texts) != 2 or len(pair) != 2:
+            return ModelError(f"{where}[{rank}] is {merge!r}, should be two tokens")
+        for text in (*texts, "".join(texts)):
             if text not in tokens:
                 return ModelError(f"{where}[{rank}] needs {text!r}, which is no token")
     return ModelError(f"{where} cannot be read")
