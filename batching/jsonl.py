@@ -61,8 +61,8 @@ def parse_line(line: bytes) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    value = int(digits) if len(digits) <= 20 else 2**64
-    if not -(2**63) <= value < 2**64:
+    value = int(digits) if len(digits) <= 20 else 2**63
+    if not -(2**63) <= value < 2**63:
         raise InputError(f"the number {digits[:24]} has more than 64 bits")
     return value
 
@@ -72,7 +72,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _json_type(value: Any) -> str:
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
     return names.get(type(value), "null")
 
 
@@ -93,7 +93,7 @@ class LineIds:
         name = record.get("custom_id", f"line-{line}")
         if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
             raise InputError(
-                f"custom_id is {name!r}, should be a non-empty string or a whole number"
+                f"custom_id is {shown(name)}, should be a non-empty string or a whole number"
             )
         check_unicode("custom_id", name)
         first = self._lines.setdefault(name, line)

@@ -27,8 +27,10 @@ class LineWriter:
         Unbuffered; ``write`` returns how many bytes it took.
     name : str
         What messages call it.
+    owned : bool
+        Whether it is this writer's to close.
     regular : bool
-        Whether it is a regular file of this writer's own, which may be cut.
+        Whether it is a regular file, which may be cut.
 
     Attributes
     ----------
@@ -36,10 +38,13 @@ class LineWriter:
         How many lines have been written.
     """
 
-    def __init__(self, raw: BinaryIO, name: str, *, regular: bool = False) -> None:
+    def __init__(
+        self, raw: BinaryIO, name: str, *, owned: bool = False, regular: bool = False
+    ) -> None:
         self.name = name
         self.lines = 0
         self._raw = raw
+        self._owned = owned
         self._regular = regular
         self._end = 0
 
@@ -60,12 +65,14 @@ class LineWriter:
     def write(self, line: str) -> None:
         """Write a line; the line end is added.
 
+        Half a surrogate pair, as names of files may hold it, becomes a question mark.
+
         Raises
         ------
         OutputError
             If it cannot be written: a full disk, a closed pipe.
         """
-        data = line.encode() + b"\n"
+        data = line.encode(errors="replace") + b"\n"
         left = memoryview(data)
         try:
             while left:
@@ -87,14 +94,14 @@ class LineWriter:
         return f"{results} whole in {self.name}"
 
     def close(self) -> None:
-        """Close a file of this writer's own.
+        """Close what is this writer's own.
 
         Raises
         ------
         OutputError
             If the system reports only now that something was not written.
         """
-        if self._regular:
+        if self._owned:
             try:
                 self._raw.close()
             except OSError as error:
@@ -163,7 +170,7 @@ def open_output(path: str, *, overwrite: bool, source: BinaryIO) -> LineWriter:
     except InputError:
         raw.close()
         raise
-    return LineWriter(raw, path, regular=regular)
+    return LineWriter(raw, path, owned=True, regular=regular)
 
 
 def _is_same_file(status: os.stat_result, source: BinaryIO) -> bool:

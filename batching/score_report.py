@@ -100,15 +100,16 @@ def read_texts(paths: Iterable[str], *, lines: bool) -> list[tuple[str, str]]:
     texts: list[tuple[str, str]] = []
     for path in paths:
         content = read_text(path)
-        found = [(path, content)] if content else []
+        name = "standard input" if path == "-" else path
+        found = [(name, content)] if content else []
         if lines:
             found = [
-                (f"{path}:{number}", line.removesuffix("\r"))
+                (f"{name}:{number}", line.removesuffix("\r"))
                 for number, line in enumerate(content.split("\n"), 1)
                 if line.strip()
             ]
         if not found:
-            raise InputError(f"{path} is empty, should have some text to score")
+            raise InputError(f"{name} is empty, should have some text to score")
         texts += found
     return texts
 
