@@ -121,16 +121,16 @@ def run(
     quiet: bool,
     **sizes: Any,
 ) -> None:
-    r"""Serve a file of requests, one JSON object a line.
+    """Serve a file of requests, one JSON object a line.
 
     INPUT is a file, or - for standard input. Each line has an optional custom_id (string or
     integer, line-N by default) and one of
 
     \b
-      "prompt": "..."                        continue a text, or a list of token ids
-      "messages": [{"role":, "content":}]    answer a chat
-      "text": "..."                          score a text, or a list of token ids
-      "context": "...", "continuation": "..."    score the continuation
+      "prompt": "..." or token ids              continue a text
+      "messages": [{"role":, "content":}]       answer a chat
+      "text": "..." or token ids                score a text
+      "context": "...", "continuation": "..."   score the continuation
 
     For the first two, sampling parameters stand beside it: temperature, top_k, top_p, min_p,
     repetition_penalty, presence_penalty, frequency_penalty, seed, max_tokens, stop,
@@ -143,7 +143,7 @@ def run(
 
     Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
     written, 2 if nothing was run, 130 after Ctrl-C.
-    """
+    """  # noqa: D301 (click reads the backspace)
     from numbatch.batching.line_writer import open_output
     from numbatch.batching.run_file import FileRun
 

@@ -75,6 +75,11 @@ def test_help_and_version_import_nothing_heavy():
     assert f"numbatch, version {__version__}" in done.stdout
 
 
+def test_help_shows_the_kinds_of_requests_as_a_table():
+    said = invoke("run", "--help").output
+    assert '\n    "text": "..." or token ids                score a text\n' in said
+
+
 def test_the_package_runs_as_a_program():
     done = subprocess.run([sys.executable, "-m", "numbatch", "--version"], capture_output=True)
     assert done.returncode == 0, done.stderr
