@@ -83,7 +83,6 @@ class Engine:
         self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, self.context)
         self.sampler = Sampler(team, decoder.config.vocabulary, seed)
         self.scheduler = Scheduler(pool, max_num_seqs, max_num_batched_tokens)
-        self._special = frozenset(model.tokenizer.special_ids.values())
         self._texts: dict[Sequence, TextStream] = {}
 
     @staticmethod
@@ -152,7 +151,7 @@ class Engine:
         if request.params is None and request.score_from >= sequence.length:
             return [self._scored(sequence)]
         if request.params is not None:
-            decoder = self.model.tokenizer.stream_decoder()
+            decoder = self.model.tokenizer.stream_decoder(skip_special=True, continues=True)
             self._texts[sequence] = TextStream(decoder, tuple(request.params.stop))
         self.scheduler.add(sequence)
         return []
@@ -243,7 +242,7 @@ class Engine:
             return self._generated(sequence, "stop", token)
         if token in self.model.eos_ids and not params.ignore_eos:
             return self._generated(sequence, "stop", None)
-        stop = None if token in self._special else texts.push(token)
+        stop = texts.push(token)
         full = sequence.length == sequence.capacity
         if full and stop is None:
             stop = texts.flush()

@@ -173,8 +173,8 @@ class ForwardPass:
                 rows = x.reshape(n * heads, config.head_size)
                 self._norm(head_norm, rows, rows)
             self._rotate(layer, x, heads)
-        keys, values = self.pool.keys[index], self.pool.values[index]
-        args = (k, v, config.head_size, batch.slots, keys, values)
+        cache = self.pool.cache
+        args = (k, v, config.head_size, batch.slots, index, cache)
         self.team.run(Call(attention.store_kv, n, args, grain=ROWS_GRAIN))
         attended = self._attended[:n]
         scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
@@ -183,7 +183,7 @@ class ForwardPass:
                 attention.attend,
                 n * config.heads,
                 (
-                    *(q, config.head_size, keys, values, batch.tables, batch.rows),
+                    *(q, config.head_size, index, cache, batch.tables, batch.rows),
                     *(batch.positions, layer.window, scale, cap, attended),
                 ),
                 self._scores,

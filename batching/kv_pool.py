@@ -25,8 +25,9 @@ class KVPool:
 
     Attributes
     ----------
-    keys, values : float32 arrays, shape (layers, blocks, kv_heads, block_size, padded head size)
-        The system gives them memory when they are first written, block by block.
+    cache : float32 array, shape (blocks, layers, 2, kv_heads, block_size, padded head size)
+        Keys and values. Blocks come first because the system gives memory when it is first written,
+        in pages of up to 2 MB: with the layers first, one block would take a page in each layer.
 
     Raises
     ------
@@ -40,12 +41,11 @@ class KVPool:
         self.block_size = block_size
         self.blocks = self.blocks_for(tokens)
         width = padded(config.head_size)
-        shape = (layers, self.blocks, config.kv_heads, block_size, width)
+        shape = (self.blocks, layers, 2, config.kv_heads, block_size, width)
         try:
-            self.keys = np.empty(shape, np.float32)
-            self.values = np.empty(shape, np.float32)
+            self.cache = np.empty(shape, np.float32)
         except MemoryError as error:
-            size = 2 * 4 * int(np.prod(shape, dtype=np.int64))
+            size = 4 * int(np.prod(shape, dtype=np.int64))
             raise InputError(
                 f"no memory for a KV pool of {tokens} tokens ({size / 2**20:.0f} MB); "
                 f"ask for less with kv_tokens"

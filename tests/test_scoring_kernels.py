@@ -110,16 +110,18 @@ def attend(q, k, v, window, cap, order, block_size=4):
     tokens, heads, size = q.shape
     kv_heads = k.shape[1]
     blocks = np.asarray(order, np.int64)
-    shape = (len(order), kv_heads, block_size, padded(size))
-    keys, values = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    layers, layer = 3, 1
+    shape = (len(order), layers, 2, kv_heads, block_size, padded(size))
+    cache = np.full(shape, np.nan, np.float32)
     positions = np.arange(tokens)
     slots = blocks[positions // block_size] * block_size + positions % block_size
     flat_k, flat_v = k.reshape(tokens, -1), v.reshape(tokens, -1)
-    attention.store_kv(0, tokens, flat_k, flat_v, size, slots, keys, values)
+    attention.store_kv(0, tokens, flat_k, flat_v, size, slots, layer, cache)
+    assert np.isnan(cache[:, [0, 2]]).all()
     out = np.zeros((tokens, heads * size), np.float32)
     scratch = np.empty((2, 2 * padded(size) + tokens), np.float32)
     rows = np.zeros(tokens, np.int64)
-    args = (q.reshape(tokens, -1), size, keys, values, blocks[None], rows, positions)
+    args = (q.reshape(tokens, -1), size, layer, cache, blocks[None], rows, positions)
     scale, cap = np.float32(size**-0.5), np.float32(cap)
     call = Call(attention.attend, tokens * heads, (*args, window, scale, cap, out), scratch)
     ThreadTeam(2).run(call)

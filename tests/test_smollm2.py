@@ -15,7 +15,7 @@ from numbatch import LLM, SamplingParams
 ROOT = Path(__file__).parents[1]
 
 TEXTS = [
-    *[part for part in (ROOT / "LICENSE").read_text().split("\n\n") if len(part) > 300][:6],
+    *[part for part in (ROOT / "LICENSE").read_text().split("\n\n") if len(part) > 300][:4],
     (ROOT / "kernels" / "scoring" / "norm.py").read_text()[:1500],
     "Der schnelle braune Fuchs springt über den faulen Hund. Ça va très bien, merci ! こんにちは。",
     "1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233",
@@ -65,18 +65,26 @@ def test_log_probabilities_match_transformers(llm, reference):
     assert found.bits_per_byte == pytest.approx(bits, rel=1e-4)
 
 
+def reference_continuation(model, tokens, count):
+    """Greedy continuation by transformers, as tokens and their log-probabilities."""
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([list(tokens)]),
+            max_new_tokens=count,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    logprobs = [float(torch.log_softmax(logits[0], -1).max()) for logits in out.logits]
+    return out.sequences[0, len(tokens) :].tolist(), logprobs
+
+
 def test_greedy_tokens_match_transformers(llm, reference):
     prompts = ["The capital of France is", TEXTS[0][:400]]
     results = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=20))
     for prompt, result in zip(prompts, results, strict=True):
-        tokens = llm.encode(prompt).tolist()
-        logprobs = []
-        for _ in range(len(result.token_ids)):
-            with torch.no_grad():
-                last = torch.log_softmax(reference(torch.tensor([tokens])).logits[0, -1], -1)
-            tokens.append(int(last.argmax()))
-            logprobs.append(float(last.max()))
-        assert result.token_ids.tolist() == tokens[-len(result.token_ids) :]
+        tokens, logprobs = reference_continuation(reference, llm.encode(prompt), 20)
+        assert result.token_ids.tolist() == tokens
         np.testing.assert_allclose(result.logprobs, logprobs, atol=1e-3)
     assert " Paris" in results[0].text
 
@@ -98,15 +106,25 @@ def test_log_likelihoods_match_transformers(llm, reference):
         assert found.is_greedy == (best[begin - 1 : -1].tolist() == whole[begin:])
 
 
-def test_chat_answers(llm, reference):
+def test_chat_matches_transformers(llm, reference, smollm2):
+    import transformers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            smollm2.parent, gguf_file=smollm2.name
+        )
     messages = [{"role": "user", "content": "What is the capital of Italy?"}]
-    (result,) = llm.chat(messages, SamplingParams(temperature=0, max_tokens=30))
-    assert "Rome" in result.text
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    params = SamplingParams(temperature=0, max_tokens=30)
+    (result,) = llm.chat(messages, params)
+    assert result.prompt == prompt
+    # Each begins with <|im_start|>, which is also this model's BOS: it is not added again.
+    assert result.prompt_token_ids.tolist() == tokenizer(prompt)["input_ids"]
+    tokens, _ = reference_continuation(reference, result.prompt_token_ids, 30)
+    assert result.token_ids.tolist() == tokens
     assert result.finish_reason == "stop"
-    assert result.prompt.startswith("<|im_start|>system")
-    assert result.prompt_token_ids[:2].tolist() != [result.prompt_token_ids[0]] * 2  # no BOS twice
-    several = llm.chat([messages, messages], SamplingParams(temperature=0, max_tokens=30))
-    assert [each.text for each in several] == [result.text] * 2
+    assert [each.text for each in llm.chat([messages, messages], params)] == [result.text] * 2
 
 
 def test_real_text_gives_the_same_bits_in_any_batch(smollm2, llm):
@@ -124,19 +142,20 @@ def test_real_text_gives_the_same_bits_in_any_batch(smollm2, llm):
 
 
 MEMORY = """
-import numpy, resource, sys
+import numpy, sys
 from numbatch import LLM
 rng = numpy.random.default_rng(0)
 LLM(sys.argv[1]).score(list(rng.integers(1000, 40000, (8, 512))))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak) * 1024)  # not ru_maxrss, which begins with the parent's
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_bounded(smollm2, llm):
     """8 sequences of 512 tokens in a process of its own, its kernels compiled before (by llm)."""
     llm.score(TEXTS[0])
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(smollm2)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) * 1024 < 600e6
+    assert int(done.stdout) < 600e6

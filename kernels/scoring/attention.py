@@ -18,8 +18,15 @@ from numbatch.kernels.simd import LANES, fma, load_float32, splat, store_float32
 __all__ = ["attend", "store_kv"]
 
 
+@cpu_device
+def _at(shape, block, layer, part, head, place):
+    """Return the flat index of a cached vector; ``part`` is 0 for keys, 1 for values."""
+    _, layers, _, heads, block_size, width = shape
+    return ((((block * layers + layer) * 2 + part) * heads + head) * block_size + place) * width
+
+
 @cpu_kernel
-def store_kv(start, stop, k, v, head_size, slots, keys, values):
+def store_kv(start, stop, k, v, head_size, slots, layer, cache):
     """Write the keys and values of a range of tokens into their slots of the cache.
 
     No error check.
@@ -30,31 +37,33 @@ def store_kv(start, stop, k, v, head_size, slots, keys, values):
     head_size : int
     slots : int64 array, shape (tokens,)
         ``block * block_size + place within the block``.
-    keys, values : float32 arrays, shape (blocks, kv_heads, block_size, padded head size)
-        Modified in place.
+    layer : int
+    cache : float32 array, shape (blocks, layers, 2, kv_heads, block_size, padded head size)
+        Modified in place: keys at ``[..., 0, ...]``, values at ``[..., 1, ...]``, zero beyond
+        ``head_size``.
     """
-    heads, block_size, width = keys.shape[1:]
+    heads, block_size = cache.shape[3:5]
     for token in range(start, stop):
         block, place = divmod(slots[token], block_size)
         for head in range(heads):
-            for i in range(width):
-                inside = i < head_size
-                source = head * head_size + i
-                keys[block, head, place, i] = k[token, source] if inside else np.float32(0)
-                values[block, head, place, i] = v[token, source] if inside else np.float32(0)
+            source = slice(head * head_size, (head + 1) * head_size)
+            for part in range(2):
+                out = cache[block, layer, part, head, place]
+                out[:head_size] = k[token, source] if part == 0 else v[token, source]
+                out[head_size:] = 0
 
 
 @cpu_device
-def _scores(query, keys, head, table, first, last, scale, cap, out):
+def _scores(query, cache, layer, head, table, first, last, scale, cap, out):
     """Write the scaled scores of positions ``first`` to ``last`` to ``out``; return the largest."""
-    heads, block_size, width = keys.shape[1:]
+    block_size, width = cache.shape[4:]
     largest = np.float32(-np.inf)
     for position in range(first, last + 1):
         block, place = divmod(position, block_size)
-        base = ((table[block] * heads + head) * block_size + place) * width
+        base = _at(cache.shape, table[block], layer, 0, head, place)
         total = splat(np.float32(0))
         for i in range(0, width, LANES):
-            total = fma(load_float32(query, i), load_float32(keys, base + i), total)
+            total = fma(load_float32(query, i), load_float32(cache, base + i), total)
         score = softcap(sum_lanes(total) * scale, cap)
         out[position - first] = score
         largest = max(largest, score)
@@ -72,19 +81,19 @@ def _softmax(scores, count, largest):
 
 
 @cpu_device
-def _weighted_values(weights, values, head, table, first, last, factor, out):
+def _weighted_values(weights, cache, layer, head, table, first, last, factor, out):
     """Write ``factor * sum(weights[p] * values[p])`` over positions to ``out``."""
-    heads, block_size, width = values.shape[1:]
+    block_size, width = cache.shape[4:]
     for i in range(0, width, 2 * LANES):
         two = i + LANES < width
-        low, high = splat(np.float32(0)), splat(np.float32(0))
+        low = high = splat(np.float32(0))
         for position in range(first, last + 1):
             block, place = divmod(position, block_size)
-            base = ((table[block] * heads + head) * block_size + place) * width + i
+            base = _at(cache.shape, table[block], layer, 1, head, place) + i
             weight = splat(weights[position - first])
-            low = fma(weight, load_float32(values, base), low)
+            low = fma(weight, load_float32(cache, base), low)
             if two:
-                high = fma(weight, load_float32(values, base + LANES), high)
+                high = fma(weight, load_float32(cache, base + LANES), high)
         store_float32(out, i, low * factor)
         if two:
             store_float32(out, i + LANES, high * factor)
@@ -97,8 +106,8 @@ def attend(
     scratch,
     q,
     head_size,
-    keys,
-    values,
+    layer,
+    cache,
     tables,
     rows,
     positions,
@@ -118,8 +127,8 @@ def attend(
         Overwritten.
     q : float32 array, shape (tokens, at least heads * head_size)
     head_size : int
-    keys, values : float32 arrays, shape (blocks, kv_heads, block_size, padded head size)
-        Zero beyond ``head_size``.
+    layer, cache
+        As in :func:`store_kv`.
     tables : int64 array, shape (sequences, blocks of the longest)
         The blocks of each sequence, in order.
     rows : int64 array, shape (tokens,)
@@ -133,9 +142,9 @@ def attend(
     out : float32 array, shape (tokens, at least heads * head_size)
         Modified in place.
     """
-    tokens, width = rows.size, keys.shape[3]
+    tokens, width = rows.size, cache.shape[5]
     heads = q.shape[1] // head_size
-    group = heads // keys.shape[1]
+    group = heads // cache.shape[3]
     query, result, scores = scratch[:width], scratch[width : 2 * width], scratch[2 * width :]
     query[:] = 0
     for item in range(start, stop):
@@ -145,8 +154,8 @@ def attend(
         last = positions[token]
         first = max(0, last - window + 1) if window > 0 else 0
         table = tables[rows[token]]
-        largest = _scores(query, keys, head // group, table, first, last, scale, cap, scores)
+        largest = _scores(query, cache, layer, head // group, table, first, last, scale, cap, scores)
         total = _softmax(scores, last - first + 1, largest)
         factor = np.float32(1) / total
-        _weighted_values(scores, values, head // group, table, first, last, factor, result)
+        _weighted_values(scores, cache, layer, head // group, table, first, last, factor, result)
         out[token, base : base + head_size] = result[:head_size]

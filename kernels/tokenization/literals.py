@@ -36,7 +36,7 @@ def _find(text, table, reach, starts, rows):
     No error check.
     """
     count = 0
-    i = 0
+    i = np.intp(0)
     while i < text.size:
         row = -1
         if reach[text[i]] > 0:

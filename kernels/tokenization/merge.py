@@ -44,66 +44,39 @@ class MergeTables(NamedTuple):
     """True: a run of unknown characters is one unknown id."""
 
 
-@cpu_device
-def _character_length(lead):
-    if lead < 0x80:
-        return 1
-    if lead < 0xE0:
-        return 2
-    return 3 if lead < 0xF0 else 4
+# np.intp(0) where a plain 0 would do: Numba types a plain 0 as a constant of its own, and would
+# compile the functions that it is given to a second time.
 
 
 @cpu_device
-def _add_unknown(symbols, count, tables, after_unknown):
-    if tables.unknown_id < 0 or (after_unknown and tables.fuse_unknown):
-        return count
-    symbols[count] = tables.unknown_id
-    return count + 1
-
-
-@cpu_device
-def _byte_symbols(text, start, stop, tables, symbols):
-    count = 0
+def _initial_symbols(text, start, stop, tables, symbols):
+    """Write the symbols that merging starts from; return their number. No error check."""
+    count = np.intp(0)
     after_unknown = False
-    for i in range(start, stop):
-        symbol = tables.byte_ids[text[i]]
+    at = start
+    while at < stop:
+        end, symbol = at + 1, -1
+        if tables.by_character:
+            while end < stop and text[end] & 0xC0 == 0x80:
+                end += 1
+            symbol = find_string(text, at, end, tables.strings)
+        begin = count
         if symbol >= 0:
             symbols[count] = symbol
             count += 1
         else:
-            count = _add_unknown(symbols, count, tables, after_unknown)
-        after_unknown = symbol < 0
-    return count
-
-
-@cpu_device
-def _spelled_in_bytes(text, start, stop, tables):
-    for i in range(start, stop):
-        if tables.byte_ids[text[i]] < 0:
-            return False
-    return True
-
-
-@cpu_device
-def _character_symbols(text, start, stop, tables, symbols):
-    count = 0
-    after_unknown = False
-    i = start
-    while i < stop:
-        end = min(i + _character_length(text[i]), stop)
-        symbol = find_string(text, i, end, tables.strings)
-        known = symbol >= 0 or _spelled_in_bytes(text, i, end, tables)
-        if symbol >= 0:
-            symbols[count] = symbol
-            count += 1
-        elif known:
-            for j in range(i, end):
-                symbols[count] = tables.byte_ids[text[j]]
+            for i in range(at, end):
+                if tables.byte_ids[text[i]] < 0:
+                    count = begin  # all bytes of a character or none
+                    break
+                symbols[count] = tables.byte_ids[text[i]]
                 count += 1
-        else:
-            count = _add_unknown(symbols, count, tables, after_unknown)
-        after_unknown = not known
-        i = end
+        unknown = count == begin
+        if unknown and tables.unknown_id >= 0 and not (after_unknown and tables.fuse_unknown):
+            symbols[count] = tables.unknown_id
+            count += 1
+        after_unknown = unknown
+        at = end
     return count
 
 
@@ -146,7 +119,7 @@ def _push_pair(symbols, left, right, pairs, heap, size):
 @cpu_device
 def _merge_symbols(symbols, count, following, preceding, heap, pairs):
     """Merge ``symbols[:count]`` in place; return how many are left. No error check."""
-    size = 0
+    size = np.intp(0)
     for i in range(count):
         following[i] = i + 1
         preceding[i] = i - 1
@@ -187,10 +160,7 @@ def _encode_piece(text, start, stop, tables, symbols, following, preceding, heap
         if row >= 0:
             symbols[0] = row
             return 1
-    if tables.by_character:
-        count = _character_symbols(text, start, stop, tables, symbols)
-    else:
-        count = _byte_symbols(text, start, stop, tables, symbols)
+    count = _initial_symbols(text, start, stop, tables, symbols)
     return _merge_symbols(symbols, count, following, preceding, heap, tables.pairs)
 
 
