@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numbatch.models.load import LoadedModel
 
 from numbatch.batching.forward import Batch, ForwardPass
 from numbatch.batching.kv_pool import KVPool
@@ -20,6 +19,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
+from numbatch.models.load import LoadedModel
 
 __all__ = ["Engine"]
 

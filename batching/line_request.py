@@ -108,7 +108,7 @@ def _encode(record: Mapping[str, Any], kind: str, llm: LLM) -> tuple[np.ndarray,
         context, continuation = record["context"], _filled_text(record, "continuation")
         if not isinstance(context, str):
             raise InputError(f"context is {shown(context)}, should be a text")
-        tokens, begin = llm._encode_pair(context, continuation)
+        tokens, begin = llm.encode_pair(context, continuation)
         if begin >= len(tokens):
             raise InputError(f"the continuation {continuation!r} has no tokens of its own")
         return tokens, begin, context + continuation

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numbatch.models.load import load_model
-from numbatch.models.tokenizer import Tokenizer
 from tqdm import tqdm
 
 from numbatch.batching.engine import Engine
@@ -22,9 +20,12 @@ from numbatch.batching.results import (
     Perplexity,
     Result,
     ScoreResult,
+    perplexity_of,
 )
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
+from numbatch.models.load import load_model
+from numbatch.models.tokenizer import Tokenizer
 
 __all__ = ["LLM"]
 
@@ -174,7 +175,7 @@ class LLM:
         InputError
             If the model has no chat template, or a conversation does not fit it.
         """
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        conversations = _conversations(messages)
         texts = [self.tokenizer.apply_chat_template(each) for each in conversations]
         tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in conversations]
         return self._generate(tokens, texts, sampling_params, ids, use_tqdm)
@@ -234,7 +235,7 @@ class LLM:
         for i, pair in enumerate(pairs):
             if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
                 raise InputError(f"pair {i} is {pair!r}, should be (context, continuation)")
-            tokens, context = self._encode_pair(*pair)
+            tokens, context = self.encode_pair(*pair)
             if context >= len(tokens):
                 raise InputError(f"the continuation of pair {i} is empty: {pair!r}")
             requests.append(Request(i, tokens, score_from=context, text="".join(pair)))
@@ -270,7 +271,7 @@ class LLM:
         if normalize == "bytes":
             scores = logprobs / [len(option.encode()) for option in options]
         elif normalize == "tokens":
-            encoded = [self._encode_pair(context, option) for option in options]
+            encoded = [self.encode_pair(context, option) for option in options]
             scores = logprobs / [len(tokens) - begin for tokens, begin in encoded]
         index = int(np.argmax(scores))
         return Choice(index, options[index], logprobs, scores)
@@ -289,13 +290,16 @@ class LLM:
         size = sum(len(self.tokenizer.decode_bytes(result.token_ids[1:])) for result in results)
         return Perplexity(
             texts=np.array([result.perplexity for result in results]),
-            corpus=math.exp(-total / scored) if scored else math.nan,
+            corpus=perplexity_of(total, scored),
             bits_per_byte=-total / math.log(2) / size if size else math.nan,
             tokens=scored,
         )
 
-    def _encode_pair(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
-        """Tokens of context and continuation, and where the continuation begins."""
+    def encode_pair(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
+        """Return the tokens of a context and its continuation, and where the latter begins.
+
+        The pair is split as :meth:`loglikelihood` says.
+        """
         spaces = len(context) - len(context.rstrip())
         if spaces:
             continuation = context[-spaces:] + continuation
@@ -344,6 +348,12 @@ class LLM:
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result
         return results
+
+
+def _conversations(messages: Any) -> list[Sequence[Message]]:
+    """Return a list of conversations, also where a single one was given."""
+    single = len(messages) > 0 and isinstance(messages[0], Mapping)
+    return [messages] if single else list(messages)
 
 
 def _several(prompts: Any) -> list[Prompt]:

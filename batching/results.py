@@ -16,7 +16,18 @@ __all__ = [
     "Perplexity",
     "Result",
     "ScoreResult",
+    "perplexity_of",
 ]
+
+
+def perplexity_of(sum_logprob: float, tokens: int) -> float:
+    """Return ``exp(-sum_logprob / tokens)``: NaN for no tokens, infinity where it is too large."""
+    if not tokens:
+        return math.nan
+    try:
+        return math.exp(-sum_logprob / tokens)
+    except OverflowError:
+        return math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +108,7 @@ class ScoreResult:
     @property
     def perplexity(self) -> float:
         """``exp(-mean log-probability)``; NaN where no token was scored."""
-        scored = self.tokens_scored
-        return math.exp(-self.sum_logprob / scored) if scored else math.nan
+        return perplexity_of(self.sum_logprob, self.tokens_scored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import time
@@ -18,7 +17,13 @@ from numbatch.batching.line_request import Task, build_task
 from numbatch.batching.line_writer import LineWriter
 from numbatch.batching.request import Request
 from numbatch.batching.result_json import generation_json, score_json
-from numbatch.batching.results import FailedResult, GenerationResult, Result, ScoreResult
+from numbatch.batching.results import (
+    FailedResult,
+    GenerationResult,
+    Result,
+    ScoreResult,
+    perplexity_of,
+)
 from numbatch.errors import InputError, NumbatchError
 
 if TYPE_CHECKING:
@@ -57,7 +62,7 @@ class Summary:
     @property
     def perplexity(self) -> float:
         """Perplexity of all scored texts together; NaN where there were none."""
-        return math.exp(-self.text_logprob / self.text_tokens) if self.text_tokens else math.nan
+        return perplexity_of(self.text_logprob, self.text_tokens)
 
     def add(self, result: GenerationResult | ScoreResult, kind: str) -> None:
         """Count the result of a request that succeeded."""

@@ -15,7 +15,7 @@ from numbatch.batching.jsonl import dump_line
 from numbatch.batching.line_writer import LineWriter
 from numbatch.batching.request import Request
 from numbatch.batching.result_json import finite, floats
-from numbatch.batching.results import FailedResult, ScoreResult
+from numbatch.batching.results import FailedResult, ScoreResult, perplexity_of
 from numbatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """``exp(-mean log-probability)``; NaN where no token was scored."""
-        return math.exp(-self.sum_logprob / self.tokens_scored) if self.tokens_scored else math.nan
+        return perplexity_of(self.sum_logprob, self.tokens_scored)
 
     @property
     def bits_per_byte(self) -> float:

@@ -92,7 +92,7 @@ class FakeLLM:
     def encode(self, text):
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
 
-    def _encode_pair(self, context, continuation):
+    def encode_pair(self, context, continuation):
         return self.encode(context + continuation), len(self.encode(context)) or 1
 
 

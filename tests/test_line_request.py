@@ -83,7 +83,7 @@ def test_openai_names_of_parameters_are_read(given, wanted):
         ({"messages": [{"role": "u", "content": [{"type": "image_url"}]}]}, "only text"),
         ({"prompt": "a\udc80"}, "lone surrogate"),
         ({"prompt": "a", "stop": ["\ud800"]}, "'stop' holds the lone surrogate"),
-        ({"prompt": "a", "temperature": -1}, "temperature is -1, should be a number at least 0"),
+        ({"prompt": "a", "temperature": -1}, "temperature is -1, should be a number from 0 to"),
         ({"prompt": "a", "top_p": 0}, "top_p is 0"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens is 0"),
         ({"prompt": "a", "max_tokens": 1, "max_completion_tokens": 1}, "are the same"),
@@ -99,7 +99,7 @@ def test_what_cannot_be_served_is_refused_by_its_fault(record, said):
 
 def test_a_continuation_needs_tokens_of_its_own():
     llm = FakeLLM()
-    llm._encode_pair = lambda context, continuation: (llm.encode(context), len(context))
+    llm.encode_pair = lambda context, continuation: (llm.encode(context), len(context))
     with pytest.raises(InputError, match="'b' has no tokens of its own"):
         build_task({"context": "a", "continuation": "b"}, 1, "name", llm)
 

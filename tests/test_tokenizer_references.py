@@ -48,7 +48,7 @@ texts = st.one_of(
     st.lists(st.one_of(st.text(tricky), st.text(st.sampled_from(KNOWN), max_size=3))).map("".join),
 )
 hypothesis_settings = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

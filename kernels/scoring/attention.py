@@ -153,9 +153,8 @@ def attend(
         query[:head_size] = q[token, base : base + head_size]
         last = positions[token]
         first = max(0, last - window + 1) if window > 0 else 0
-        table = tables[rows[token]]
-        largest = _scores(query, cache, layer, head // group, table, first, last, scale, cap, scores)
-        total = _softmax(scores, last - first + 1, largest)
-        factor = np.float32(1) / total
-        _weighted_values(scores, cache, layer, head // group, table, first, last, factor, result)
+        place = (layer, head // group, tables[rows[token]], first, last)
+        largest = _scores(query, cache, *place, scale, cap, scores)
+        factor = np.float32(1) / _softmax(scores, last - first + 1, largest)
+        _weighted_values(scores, cache, *place, factor, result)
         out[token, base : base + head_size] = result[:head_size]
