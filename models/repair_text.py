@@ -33,8 +33,8 @@ def valid_text(text: Any, errors: Errors, which: str) -> str:
         raise InputError(f"errors is {errors!r}, should be 'replace' or 'strict'")
     if isinstance(text, str):
         return _without_surrogates(text, errors, which)
-    if isinstance(text, bytes | bytearray | memoryview):
-        return _decoded(bytes(text), errors, which)
+    if isinstance(text, bytes):
+        return _decoded(text, errors, which)
     raise InputError(f"{which} is a {type(text).__name__}, should be str or bytes")
 
 
