@@ -58,15 +58,18 @@ def _scores(query, cache, layer, head, table, first, last, scale, cap, out):
     """Write the scaled scores of positions ``first`` to ``last`` to ``out``; return the largest."""
     block_size, width = cache.shape[4:]
     largest = np.float32(-np.inf)
-    for position in range(first, last + 1):
-        block, place = divmod(position, block_size)
-        base = _at(cache.shape, table[block], layer, 0, head, place)
-        total = splat(np.float32(0))
-        for i in range(0, width, LANES):
-            total = fma(load_float32(query, i), load_float32(cache, base + i), total)
-        score = softcap(sum_lanes(total) * scale, cap)
-        out[position - first] = score
-        largest = max(largest, score)
+    # Blocks outside, places inside: a division at each position would cost as much as its product.
+    for index in range(first // block_size, last // block_size + 1):
+        begin = index * block_size
+        base = _at(cache.shape, table[index], layer, 0, head, 0)
+        for place in range(max(first - begin, 0), min(last - begin + 1, block_size)):
+            total = splat(np.float32(0))
+            for i in range(0, width, LANES):
+                key = load_float32(cache, base + place * width + i)
+                total = fma(load_float32(query, i), key, total)
+            score = softcap(sum_lanes(total) * scale, cap)
+            out[begin + place - first] = score
+            largest = max(largest, score)
     return largest
 
 
@@ -87,13 +90,15 @@ def _weighted_values(weights, cache, layer, head, table, first, last, factor, ou
     for i in range(0, width, 2 * LANES):
         two = i + LANES < width
         low = high = splat(np.float32(0))
-        for position in range(first, last + 1):
-            block, place = divmod(position, block_size)
-            base = _at(cache.shape, table[block], layer, 1, head, place) + i
-            weight = splat(weights[position - first])
-            low = fma(weight, load_float32(cache, base), low)
-            if two:
-                high = fma(weight, load_float32(cache, base + LANES), high)
+        for index in range(first // block_size, last // block_size + 1):
+            begin = index * block_size
+            base = _at(cache.shape, table[index], layer, 1, head, 0) + i
+            for place in range(max(first - begin, 0), min(last - begin + 1, block_size)):
+                weight = splat(weights[begin + place - first])
+                low = fma(weight, load_float32(cache, base + place * width), low)
+                if two:
+                    value = load_float32(cache, base + place * width + LANES)
+                    high = fma(weight, value, high)
         store_float32(out, i, low * factor)
         if two:
             store_float32(out, i + LANES, high * factor)
