@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from numbatch.errors import ModelError
 from numbatch.models.decoder import Decoder
+from numbatch.models.decoders.from_gguf import decoder_from_gguf
+from numbatch.models.decoders.from_huggingface import decoder_from_folder, read_json
 from numbatch.models.gguf import open_gguf
-from numbatch.models.gguf_decoder import decoder_from_gguf
-from numbatch.models.huggingface import decoder_from_folder, read_json
 from numbatch.models.locate import DEFAULT_MODEL, locate
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load_model(name: str | Path = DEFAULT_MODEL) -> LoadedModel:
 
 
 def _load_gguf(path: Path) -> LoadedModel:
-    from numbatch.models.tokenizer_gguf import tokenizer_from_gguf
+    from numbatch.models.tokenizers.from_gguf import tokenizer_from_gguf
 
     file = open_gguf(path)
     decoder = decoder_from_gguf(file)

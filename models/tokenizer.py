@@ -11,13 +11,13 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.merge import encode_pieces
-from numbatch.models.added_tokens import AddedToken
-from numbatch.models.chat_template import render_chat
-from numbatch.models.repair_text import Errors, valid_text
-from numbatch.models.text_groups import in_groups, piece_bytes, stacked
-from numbatch.models.text_pipeline import TextPipeline
-from numbatch.models.tokenizer_decode import Decoding, StreamDecoder
-from numbatch.models.vocabulary import Vocabulary
+from numbatch.models.tokenizers.added_tokens import AddedToken
+from numbatch.models.tokenizers.chat_template import render_chat
+from numbatch.models.tokenizers.decode import Decoding, StreamDecoder
+from numbatch.models.tokenizers.repair_text import Errors, valid_text
+from numbatch.models.tokenizers.text_groups import in_groups, piece_bytes, stacked
+from numbatch.models.tokenizers.text_pipeline import TextPipeline
+from numbatch.models.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -56,7 +56,7 @@ class Tokenizer:
     Notes
     -----
     A vocabulary may lack single bytes (SmolLM2's lacks some control characters). Like Hugging
-    Face's tokenizers, ``encode`` leaves them out; with ``errors="strict"`` it refuses them.
+    Face's tokenizers, ``encode`` leaves them out.
     """
 
     def __init__(
@@ -84,8 +84,6 @@ class Tokenizer:
         self._tables = vocabulary.tables
         self._pipeline = pipeline
         self._decoding = Decoding(vocabulary.outputs, [*self.special_ids.values()], leading_spaces)
-        lost = not vocabulary.tables.by_character and vocabulary.tables.unknown_id < 0
-        self._lost_bytes = (vocabulary.tables.byte_ids < 0) & lost
 
     @classmethod
     def from_file(
@@ -115,7 +113,7 @@ class Tokenizer:
         ModelError
             If the file is missing, damaged, or of a kind that is not supported.
         """
-        from numbatch.models.tokenizer_files import tokenizer_from_path
+        from numbatch.models.tokenizers.files import tokenizer_from_path
 
         return tokenizer_from_path(
             Path(path), encoding=encoding, pattern=pattern, special_tokens=special_tokens
@@ -130,7 +128,7 @@ class Tokenizer:
         ModelError
             If tiktoken is not installed or does not know the name.
         """
-        from numbatch.models.tokenizer_tiktoken import tokenizer_from_encoding
+        from numbatch.models.tokenizers.from_tiktoken import tokenizer_from_encoding
 
         return tokenizer_from_encoding(encoding)
 
@@ -143,7 +141,7 @@ class Tokenizer:
         ModelError
             If it is neither, or has a part that is not supported.
         """
-        from numbatch.models.tokenizer_json import tokenizer_from_huggingface
+        from numbatch.models.tokenizers.from_json import tokenizer_from_huggingface
 
         return tokenizer_from_huggingface(tokenizer)
 
@@ -218,11 +216,7 @@ class Tokenizer:
             raise InputError(f"add_bos is set, but tokenizer {self.name!r} has no BOS token")
         start = self.bos_id if add_bos else None
         valid = (valid_text(text, errors, f"text {i}") for i, text in enumerate(texts))
-        groups, done = [], 0
-        for group in in_groups(valid):
-            groups.append(self._encode_group(group, start, allowed, errors, done))
-            done += len(group)
-        return stacked(groups)
+        return stacked([self._encode_group(group, start, allowed) for group in in_groups(valid)])
 
     def count(self, texts: Iterable[str | bytes], **options: Any) -> np.ndarray:
         """Return the number of tokens of each text, int64; options as in :meth:`encode`."""
@@ -343,15 +337,7 @@ class Tokenizer:
                 raise InputError(f"allowed_special has {token!r}, which is no special token")
         return frozenset(self.special_ids[token] for token in allowed if token in self.special_ids)
 
-    def _encode_group(
-        self,
-        texts: list[str],
-        start: int | None,
-        allowed: frozenset[int],
-        errors: Errors,
-        done: int,
-    ) -> Ragged:
-        """Encode some texts; ``done`` is how many came before them, for messages."""
+    def _encode_group(self, texts: list[str], start: int | None, allowed: frozenset[int]) -> Ragged:
         pieces: list[str | int] = []
         rows = np.zeros(len(texts) + 1, np.int64)
         for row, text in enumerate(texts):
@@ -362,18 +348,5 @@ class Tokenizer:
             rows[row + 1] = len(pieces)
         fixed = np.array([p if isinstance(p, int) else -1 for p in pieces], np.int32)
         encoded = piece_bytes(["" if isinstance(p, int) else p for p in pieces])
-        if errors == "strict":
-            self._refuse_lost(encoded, rows, done)
         ids = encode_pieces(encoded, fixed, self._tables)
         return Ragged(ids.values, ids.offsets[rows])
-
-    def _refuse_lost(self, pieces: Ragged, rows: np.ndarray, done: int) -> None:
-        lost = np.flatnonzero(self._lost_bytes[pieces.values])
-        if lost.size:
-            piece = np.searchsorted(pieces.offsets, lost[0], side="right") - 1
-            text = done + int(np.searchsorted(rows, piece, side="right")) - 1
-            raise InputError(
-                f"text {text} has the byte 0x{pieces.values[lost[0]]:02X} in "
-                f"{pieces[piece].tobytes().decode()!r}, for which tokenizer {self.name!r} "
-                "has no token"
-            )

@@ -97,7 +97,7 @@ class FakeLLM:
 
 
 if __name__ == "__main__":
-    from numbatch.batching import cli
+    from numbatch.batching.commands import cli
 
     cli.load_llm = lambda model, **options: FakeLLM()
     cli.main()

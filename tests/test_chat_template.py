@@ -4,7 +4,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from numbatch.errors import InputError
-from numbatch.models.chat_template import render_chat
+from numbatch.models.tokenizers.chat_template import render_chat
 
 CHATML = (
     "{% for message in messages %}\n"

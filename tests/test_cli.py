@@ -14,7 +14,7 @@ from fake_llm import FakeLLM
 from tiny_models import write_huggingface
 
 from numbatch import LLM, SamplingParams
-from numbatch.batching import cli
+from numbatch.batching.commands import cli
 from numbatch.version import __version__
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_llm.py"))]
@@ -64,7 +64,7 @@ def read(path):
 
 def test_help_and_version_import_nothing_heavy():
     program = (
-        "import sys; from numbatch.batching.cli import main\n"
+        "import sys; from numbatch.batching.commands.cli import main\n"
         "for args in (['--help'], ['run', '--help'], ['--version']):\n"
         "    main(args, standalone_mode=False)\n"
         "print({'numba', 'numpy', 'tqdm', 'jinja2'} & set(sys.modules))\n"

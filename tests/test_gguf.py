@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numbatch.errors import ModelError
 from numbatch.kernels.scoring.formats import FORMATS, unpack
 from numbatch.models.decoder import Decoder, Matrix
+from numbatch.models.decoders.from_gguf import decoder_from_gguf
 from numbatch.models.gguf import open_gguf, read_metadata
-from numbatch.models.gguf_decoder import decoder_from_gguf
 
 
 def values(matrix: Matrix) -> np.ndarray:

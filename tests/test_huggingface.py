@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from numbatch.errors import ModelError
 from numbatch.kernels.scoring.formats import BF16, F16, F32, unpack
 from numbatch.models.decoder import Decoder, Matrix
-from numbatch.models.huggingface import decoder_from_folder
+from numbatch.models.decoders.from_huggingface import decoder_from_folder
 from numbatch.models.safetensors import SafetensorsFolder
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numbatch.batching.jsonl import (
+from numbatch.batching.commands.jsonl import (
     LineIds,
     check_unicode,
     dump_line,

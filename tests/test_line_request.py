@@ -3,7 +3,7 @@
 import pytest
 from fake_llm import FakeLLM
 
-from numbatch.batching.line_request import build_task
+from numbatch.batching.commands.line_request import build_task
 from numbatch.batching.request import SamplingParams
 from numbatch.errors import InputError
 

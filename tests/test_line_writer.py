@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from numbatch.batching.line_writer import LineWriter, open_output
+from numbatch.batching.commands.line_writer import LineWriter, open_output
 from numbatch.errors import InputError, OutputError
 
 SOURCE = io.BytesIO()

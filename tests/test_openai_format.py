@@ -3,8 +3,8 @@
 import pytest
 from fake_llm import FakeLLM
 
-from numbatch.batching.line_request import build_task
-from numbatch.batching.openai_format import Answerer, is_openai, refusal
+from numbatch.batching.commands.line_request import build_task
+from numbatch.batching.commands.openai_format import Answerer, is_openai, refusal
 from numbatch.batching.request import SamplingParams
 from numbatch.errors import InputError
 

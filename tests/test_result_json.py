@@ -8,8 +8,8 @@ from fake_llm import FakeTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numbatch.batching.jsonl import dump_line
-from numbatch.batching.result_json import finite, floats, generation_json, score_json
+from numbatch.batching.commands.jsonl import dump_line
+from numbatch.batching.commands.result_json import finite, floats, generation_json, score_json
 from numbatch.batching.results import GenerationResult, ScoreResult
 
 

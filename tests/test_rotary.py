@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from numbatch.errors import ModelError
-from numbatch.models.rotary import inverse_frequencies
+from numbatch.models.decoders.rotary import inverse_frequencies
 
 CONTEXT = 4096
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

@@ -7,8 +7,8 @@ import math
 import pytest
 from fake_llm import FakeLLM
 
-from numbatch.batching.line_writer import LineWriter
-from numbatch.batching.run_file import FileRun, Summary, count_lines
+from numbatch.batching.commands.line_writer import LineWriter
+from numbatch.batching.commands.run_file import FileRun, Summary, count_lines
 from numbatch.errors import InputError, OutputError
 
 

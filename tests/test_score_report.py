@@ -7,8 +7,8 @@ import math
 import pytest
 from fake_llm import FakeLLM
 
-from numbatch.batching.line_writer import LineWriter
-from numbatch.batching.score_report import (
+from numbatch.batching.commands.line_writer import LineWriter
+from numbatch.batching.commands.score_report import (
     Score,
     read_texts,
     score_texts,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from numbatch.errors import ModelError
-from numbatch.models.byte_level import byte_characters
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.tokenizer_gguf import tokenizer_from_gguf
+from numbatch.models.tokenizers.byte_level import byte_characters
+from numbatch.models.tokenizers.from_gguf import tokenizer_from_gguf
 
 ALL_BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
 BYTES = {character: index for index, character in enumerate(byte_characters())}

@@ -10,12 +10,12 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HuggingFace
 
 from numbatch.errors import ModelError
-from numbatch.models.byte_level import byte_characters, bytes_of_spelled
-from numbatch.models.normalize import parse_normalizer
-from numbatch.models.split_patterns import TIKTOKEN, gguf_split
-from numbatch.models.split_text import parse_splitter
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.tokenizer_json import tokenizer_from_json
+from numbatch.models.tokenizers.byte_level import byte_characters, bytes_of_spelled
+from numbatch.models.tokenizers.from_json import tokenizer_from_json
+from numbatch.models.tokenizers.normalize import parse_normalizer
+from numbatch.models.tokenizers.split_patterns import TIKTOKEN, gguf_split
+from numbatch.models.tokenizers.split_text import parse_splitter
 
 letters = st.sampled_from(list("aAbB  \t\n.,12½é\u0301Å▁\u03a3\u03c3İÅﬁ你x-<>"))
 texts = st.text(letters, max_size=25)

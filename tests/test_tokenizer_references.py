@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as HuggingFace
 from tokenizers import decoders, models, pre_tokenizers
 
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.tokenizer_gguf import tokenizer_from_gguf
+from numbatch.models.tokenizers.from_gguf import tokenizer_from_gguf
 
 TIKTOKEN_NAMES = ("r50k_base", "p50k_base", "cl100k_base", "o200k_base")
 JSON_NAMES = ("llama3", "qwen3", "llama2", "gemma3")

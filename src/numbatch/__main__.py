@@ -1,6 +1,6 @@
 """``python -m numbatch``: the command line."""
 
-from numbatch.batching.cli import main
+from numbatch.batching.commands.cli import main
 
 if __name__ == "__main__":
     main(prog_name="numbatch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from numbatch.models.added_tokens import AddedToken
+from numbatch.models.tokenizers.added_tokens import AddedToken
 
 __all__ = ["ends_of_turn", "likely_bos"]
 

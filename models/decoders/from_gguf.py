@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.assemble import Plan, assemble
 from numbatch.models.decoder import Decoder, DecoderConfig
+from numbatch.models.decoders.assemble import Plan, assemble
+from numbatch.models.decoders.rotary import inverse_frequencies
+from numbatch.models.decoders.settings import Settings
 from numbatch.models.gguf import GGUFFile, open_gguf
-from numbatch.models.rotary import inverse_frequencies
-from numbatch.models.settings import Settings
 
 __all__ = ["ARCHITECTURES", "decoder_from_gguf"]
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.assemble import Plan, assemble
 from numbatch.models.decoder import Decoder, DecoderConfig
-from numbatch.models.huggingface_families import FAMILIES, Family
-from numbatch.models.rotary import inverse_frequencies
+from numbatch.models.decoders.assemble import Plan, assemble
+from numbatch.models.decoders.huggingface_families import FAMILIES, Family
+from numbatch.models.decoders.rotary import inverse_frequencies
+from numbatch.models.decoders.settings import Settings
 from numbatch.models.safetensors import SafetensorsFolder
-from numbatch.models.settings import Settings
 
 __all__ = ["decoder_from_folder", "read_json"]
 

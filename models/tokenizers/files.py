@@ -9,8 +9,8 @@ from typing import Any
 
 from numbatch.errors import ModelError
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.tokenizer_json import tokenizer_from_json
-from numbatch.models.tokenizer_tiktoken import tokenizer_from_tiktoken_file
+from numbatch.models.tokenizers.from_json import tokenizer_from_json
+from numbatch.models.tokenizers.from_tiktoken import tokenizer_from_tiktoken_file
 
 __all__ = ["tokenizer_from_path"]
 
@@ -37,7 +37,7 @@ def tokenizer_from_path(
         return tokenizer_from_json(_read_json(path), name=str(path))
     if path.suffix == ".gguf":
         from numbatch.models.gguf import read_metadata
-        from numbatch.models.tokenizer_gguf import tokenizer_from_gguf
+        from numbatch.models.tokenizers.from_gguf import tokenizer_from_gguf
 
         return tokenizer_from_gguf(read_metadata(path))
     raise ModelError(

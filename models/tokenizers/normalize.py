@@ -10,7 +10,7 @@ from typing import Any
 import regex
 
 from numbatch.errors import ModelError
-from numbatch.models.split_text import compile_pattern
+from numbatch.models.tokenizers.split_text import compile_pattern
 
 __all__ = ["WHITE_SPACE", "Normalizer", "parse_normalizer", "space_marker"]
 

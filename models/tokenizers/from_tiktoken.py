@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.added_tokens import AddedToken
-from numbatch.models.special_names import ends_of_turn, likely_bos
-from numbatch.models.split_patterns import TIKTOKEN, TiktokenEncoding
-from numbatch.models.split_text import PatternSplitter, compile_pattern
-from numbatch.models.text_pipeline import build_pipeline
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.vocabulary import build_vocabulary
+from numbatch.models.tokenizers.added_tokens import AddedToken
+from numbatch.models.tokenizers.special_names import ends_of_turn, likely_bos
+from numbatch.models.tokenizers.split_patterns import TIKTOKEN, TiktokenEncoding
+from numbatch.models.tokenizers.split_text import PatternSplitter, compile_pattern
+from numbatch.models.tokenizers.text_pipeline import build_pipeline
+from numbatch.models.tokenizers.vocabulary import build_vocabulary
 
 __all__ = ["tokenizer_from_encoding", "tokenizer_from_ranks", "tokenizer_from_tiktoken_file"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numbatch.batching import openai_format
-from numbatch.batching.jsonl import check_unicode, refuse_unknown, shown
+from numbatch.batching.commands import openai_format
+from numbatch.batching.commands.jsonl import check_unicode, refuse_unknown, shown
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.errors import InputError
 

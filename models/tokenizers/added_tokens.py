@@ -11,8 +11,8 @@ import regex
 from numbatch.errors import ModelError
 from numbatch.kernels.tokenization.literals import find_literals, longest_by_first_byte
 from numbatch.kernels.tokenization.tables import build_string_table
-from numbatch.models.normalize import WHITE_SPACE
-from numbatch.models.vocabulary import byte_strings
+from numbatch.models.tokenizers.normalize import WHITE_SPACE
+from numbatch.models.tokenizers.vocabulary import byte_strings
 
 __all__ = ["AddedToken", "AddedTokenFinder"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from numbatch.batching.jsonl import refuse_unknown, shown
-from numbatch.batching.result_json import floats
+from numbatch.batching.commands.jsonl import refuse_unknown, shown
+from numbatch.batching.commands.result_json import floats
 from numbatch.batching.results import GenerationResult, ScoreResult
 from numbatch.errors import InputError
 

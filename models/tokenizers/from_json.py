@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.added_tokens import AddedToken
-from numbatch.models.byte_level import byte_characters, bytes_of_spelled
-from numbatch.models.normalize import parse_normalizer
-from numbatch.models.special_names import ends_of_turn, likely_bos
-from numbatch.models.split_text import parse_splitter
-from numbatch.models.text_pipeline import build_pipeline
-from numbatch.models.token_writing import TokenWriting, parse_decoder
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.vocabulary import Merges, Vocabulary, build_vocabulary, place_by_id
+from numbatch.models.tokenizers.added_tokens import AddedToken
+from numbatch.models.tokenizers.byte_level import byte_characters, bytes_of_spelled
+from numbatch.models.tokenizers.normalize import parse_normalizer
+from numbatch.models.tokenizers.special_names import ends_of_turn, likely_bos
+from numbatch.models.tokenizers.split_text import parse_splitter
+from numbatch.models.tokenizers.text_pipeline import build_pipeline
+from numbatch.models.tokenizers.token_writing import TokenWriting, parse_decoder
+from numbatch.models.tokenizers.vocabulary import Merges, Vocabulary, build_vocabulary, place_by_id
 
 __all__ = ["merges_of", "tokenizer_from_huggingface", "tokenizer_from_json", "usable_byte_ids"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.settings import Settings
+from numbatch.models.decoders.settings import Settings
 
 __all__ = ["inverse_frequencies"]
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.models.added_tokens import AddedToken
-from numbatch.models.byte_level import byte_characters, bytes_of_spelled
-from numbatch.models.normalize import space_marker
-from numbatch.models.special_names import ends_of_turn, likely_bos
-from numbatch.models.split_patterns import gguf_split
-from numbatch.models.split_text import ChainedSplitter, PatternSplitter, compile_pattern
-from numbatch.models.text_pipeline import TextPipeline, build_pipeline
-from numbatch.models.token_writing import TokenWriting
 from numbatch.models.tokenizer import Tokenizer
-from numbatch.models.tokenizer_json import merges_of, usable_byte_ids
-from numbatch.models.vocabulary import Vocabulary, build_vocabulary
+from numbatch.models.tokenizers.added_tokens import AddedToken
+from numbatch.models.tokenizers.byte_level import byte_characters, bytes_of_spelled
+from numbatch.models.tokenizers.from_json import merges_of, usable_byte_ids
+from numbatch.models.tokenizers.normalize import space_marker
+from numbatch.models.tokenizers.special_names import ends_of_turn, likely_bos
+from numbatch.models.tokenizers.split_patterns import gguf_split
+from numbatch.models.tokenizers.split_text import ChainedSplitter, PatternSplitter, compile_pattern
+from numbatch.models.tokenizers.text_pipeline import TextPipeline, build_pipeline
+from numbatch.models.tokenizers.token_writing import TokenWriting
+from numbatch.models.tokenizers.vocabulary import Vocabulary, build_vocabulary
 
 __all__ = ["tokenizer_from_gguf"]
 

@@ -144,8 +144,8 @@ def run(
     Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
     written, 2 if nothing was run, 130 after Ctrl-C.
     """  # noqa: D301 (click reads the backspace)
-    from numbatch.batching.line_writer import open_output
-    from numbatch.batching.run_file import FileRun
+    from numbatch.batching.commands.line_writer import open_output
+    from numbatch.batching.commands.run_file import FileRun
 
     with (
         _open_input(source) as lines,
@@ -192,9 +192,9 @@ def generate(
     **sampling: Any,
 ) -> None:
     """Continue each PROMPT and print what follows it; - reads the prompt from standard input."""
-    from numbatch.batching.line_writer import standard_output
+    from numbatch.batching.commands.line_writer import standard_output
+    from numbatch.batching.commands.score_report import read_text
     from numbatch.batching.request import SamplingParams
-    from numbatch.batching.score_report import read_text
 
     params = SamplingParams(**sampling)
     texts = [read_text("-").removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
@@ -230,8 +230,8 @@ def score(
     Each FILE is one text; - is standard input. The first token of a text has nothing before it:
     it is scored only by a model that begins texts with a token of its own.
     """
-    from numbatch.batching import score_report
-    from numbatch.batching.line_writer import standard_output
+    from numbatch.batching.commands import score_report
+    from numbatch.batching.commands.line_writer import standard_output
 
     texts = score_report.read_texts(files, lines=lines)
     llm = load_llm(model, max_model_len=max_model_len, threads=threads)

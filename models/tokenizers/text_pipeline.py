@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from numbatch.models.added_tokens import AddedToken, AddedTokenFinder
-from numbatch.models.normalize import Normalizer
-from numbatch.models.split_text import Splitter
+from numbatch.models.tokenizers.added_tokens import AddedToken, AddedTokenFinder
+from numbatch.models.tokenizers.normalize import Normalizer
+from numbatch.models.tokenizers.split_text import Splitter
 
 __all__ = ["TextPipeline", "build_pipeline"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from numbatch.models.settings import Settings
+from numbatch.models.decoders.settings import Settings
 
 __all__ = ["FAMILIES", "Family"]
 
@@ -39,7 +39,7 @@ class Family:
     Parameters
     ----------
     names : Mapping
-        Part -> tensor, as in ``numbatch.models.assemble.Plan``, without a prefix.
+        Part -> tensor, as in ``numbatch.models.decoders.assemble.Plan``, without a prefix.
     defaults : Mapping
         What transformers' configuration class says where the file says nothing.
     keys : Mapping

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numbatch.errors import ModelError
-from numbatch.models.byte_level import bytes_of_spelled
+from numbatch.models.tokenizers.byte_level import bytes_of_spelled
 
 __all__ = ["TokenWriting", "parse_decoder"]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import regex
 
 from numbatch.errors import ModelError
-from numbatch.models.split_patterns import GPT2
+from numbatch.models.tokenizers.split_patterns import GPT2
 
 __all__ = ["ChainedSplitter", "PatternSplitter", "Splitter", "compile_pattern", "parse_splitter"]
 

@@ -1,0 +1,1 @@
+"""The command line, and the files of requests and results that it reads and writes."""

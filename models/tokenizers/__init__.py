@@ -1,0 +1,1 @@
+"""The parts of a tokenizer, and its readers: GGUF metadata, tokenizer.json, tiktoken."""
