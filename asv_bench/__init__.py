@@ -1,0 +1,1 @@
+"""Benchmarks: airspeed velocity's in benchmarks/, and programs that print a table."""
