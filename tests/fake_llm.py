@@ -5,6 +5,7 @@ Run as a program, it is the command line with this model: ``python fake_llm.py r
 
 from __future__ import annotations
 
+import signal
 import time
 
 import numpy as np
@@ -99,5 +100,7 @@ class FakeLLM:
 if __name__ == "__main__":
     from numbatch.batching.commands import cli
 
+    # A shell starts what it runs in the background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.load_llm = lambda model, **options: FakeLLM()
     cli.main()
