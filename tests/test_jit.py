@@ -44,8 +44,8 @@ def package(tmp_path):
     return tmp_path
 
 
-def run(package, cache):
-    environment = dict(os.environ, NUMBATCH_CACHE=str(cache), PYTHONDONTWRITEBYTECODE="1")
+def run(package, cache, **more):
+    environment = dict(os.environ, NUMBATCH_CACHE=str(cache), PYTHONDONTWRITEBYTECODE="1", **more)
     done = subprocess.run(
         [sys.executable, "-c", RUN], cwd=package, env=environment, capture_output=True, text=True
     )
@@ -68,6 +68,15 @@ def test_a_new_file_under_kernels_is_seen(package):
     run(package, cache)
     (package / "numbatch/kernels/deep/other.py").write_text("VALUE = 1\n")
     assert run(package, cache) == (50, 0, 1)
+
+
+def test_code_for_another_cpu_is_kept_apart(package):
+    cache = package / "cache"
+    other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    assert run(package, cache) == (50, 0, 1)
+    assert run(package, cache, **other) == (50, 0, 1)
+    assert run(package, cache, **other) == (50, 1, 0)
+    assert run(package, cache) == (50, 1, 0)
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(package):
