@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from numbatch.batching.batch_result import BatchResponse
 from numbatch.batching.engine import Engine
+from numbatch.batching.job import Job
+from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
     Choice,
@@ -22,6 +26,7 @@ from numbatch.batching.results import (
     ScoreResult,
     perplexity_of,
 )
+from numbatch.batching.service import Service
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.models.load import load_model
@@ -57,6 +62,10 @@ class LLM:
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
         For requests that name no seed: the same seed and ids draw the same tokens.
+    policy : Policy, optional
+        Who is served next; :class:`FairPriority` by default.
+    enable_prefix_caching : bool
+        Whether the keys and values of a common beginning are computed once.
 
     Raises
     ------
@@ -86,6 +95,8 @@ class LLM:
         kv_tokens: int | None = None,
         threads: int | None = None,
         seed: int = 0,
+        policy: Policy | None = None,
+        enable_prefix_caching: bool = True,
     ) -> None:
         self.model = load_model(model)
         self.engine = Engine(
@@ -96,7 +107,10 @@ class LLM:
             kv_tokens=kv_tokens,
             threads=threads,
             seed=seed,
+            policy=policy,
+            enable_prefix_caching=enable_prefix_caching,
         )
+        self._service = Service(self.engine)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -118,6 +132,69 @@ class LLM:
         if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
             raise InputError(f"a prompt is {text!r}, should be a text or a list of token ids")
         return ids.astype(np.int64)
+
+    def submit(
+        self,
+        requests: Iterable[Request],
+        *,
+        lookahead: int | None = None,
+        keep_results: bool = True,
+        on_result: Callable[[BatchResponse], Any] | None = None,
+    ) -> Job:
+        """Begin to serve requests in the background.
+
+        Jobs share the engine: requests of all of them run in the same steps, by priority and tag.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+            Their ``tokens`` may be texts. Those of a list are all queued at once, so that priority
+            holds among all of them; an iterator, which may be endless, is read only as fast as it
+            is served.
+        lookahead : int, optional
+            How many requests of an iterator may be read and not finished. None: twice
+            ``max_num_seqs``.
+        keep_results : bool
+            Whether the job keeps results, for ``job[id]`` and ``job.result()``. If not, each goes
+            to the one reader of ``job.as_completed()`` that takes it, and at most ``lookahead`` are
+            held: where nobody reads, no more requests are read.
+        on_result : function, optional
+            Called with each response on the engine's thread. If it raises, it is not called again;
+            the job goes on, and the exception is raised where the job ends.
+
+        Returns
+        -------
+        Job
+
+        Raises
+        ------
+        InputError
+            If two requests of a list have one id (the message gives both places), or ``lookahead``
+            is less than 1.
+
+        Examples
+        --------
+        >>> job = llm.submit([Request("a", "Once upon a time", SamplingParams())])  # doctest: +SKIP
+        >>> for response in job.as_completed():  # doctest: +SKIP
+        ...     print(response.id, response.result.text)
+        """
+        if lookahead is not None and lookahead < 1:
+            raise InputError(f"lookahead is {lookahead}, should be at least 1")
+        return Job(
+            self._service,
+            requests,
+            self._prepared,
+            lookahead=lookahead or 2 * self.engine.scheduler.max_sequences,
+            keep_results=keep_results,
+            on_result=on_result,
+        )
+
+    def _prepared(self, request: Request) -> Request:
+        """Return a request with its text turned into tokens."""
+        if isinstance(request.tokens, np.ndarray) and request.tokens.dtype == np.int64:
+            return request
+        text = request.text or _shown(request.tokens)
+        return dataclasses.replace(request, tokens=self.encode(request.tokens), text=text)
 
     def generate(
         self,
@@ -343,7 +420,11 @@ class LLM:
             self.engine.check(request)
         place = {request.id: i for i, request in enumerate(requests)}
         results: list[Result] = [FailedResult(request.id, "not run") for request in requests]
-        for result in tqdm(self.engine.run(requests), total=len(requests), disable=not use_tqdm):
+        # While jobs run, their thread alone drives the engine.
+        running: Iterable[Result] = self.engine.run(requests)
+        if self._service.is_active:
+            running = (each.result for each in self.submit(requests).as_completed())
+        for result in tqdm(running, total=len(requests), disable=not use_tqdm):
             if isinstance(result, FailedResult):
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result

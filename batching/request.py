@@ -165,7 +165,7 @@ class Request:
     """
 
     id: str | int
-    tokens: np.ndarray
+    tokens: Any
     params: SamplingParams | None = None
     score_from: int = 1
     text: str = field(default="", repr=False)

@@ -1,5 +1,7 @@
 """Shared beginnings and pre-emption: the same bits as alone, and every block accounted for."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -182,15 +184,17 @@ def test_a_waiting_sequence_follows_no_less_urgent_one(model):
 
 
 def test_the_followers_of_a_cancelled_sequence_go_on(model, alone):
-    engine = Engine(model, max_num_batched_tokens=16, threads=1)
+    engine = Engine(model, threads=1)
     results = []
 
     def sink(sequence, result):
         results.append(result)
 
-    leader, *others = [engine.submit(r, sink) for r in make_requests() if r.id % 3 == 2]
-    engine.step()
-    assert engine.scheduler._followers
+    shared = [dataclasses.replace(r, priority=0) for r in make_requests() if r.id % 3 == 2]
+    leader, *others = [engine.submit(request, sink) for request in shared]
+    chunks = engine.scheduler.schedule()
+    assert chunks[0].sequence is leader
+    assert sum(map(len, engine.scheduler._followers.values())) >= 3
     engine.cancel(others[0])
     engine.cancel(leader, "no more")
     while engine.scheduler.running or engine.scheduler.waiting:

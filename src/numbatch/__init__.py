@@ -7,7 +7,16 @@ from numbatch.errors import InputError, ModelError, NumbatchError, OutputError
 from numbatch.version import __version__
 
 if TYPE_CHECKING:
+    from numbatch.batching.batch_result import (
+        BatchResponse,
+        BatchResult,
+        BatchStats,
+        TokenEvent,
+    )
+    from numbatch.batching.ids import IdMap
+    from numbatch.batching.job import Job
     from numbatch.batching.llm import LLM
+    from numbatch.batching.policy import FairPriority, FirstCome, Policy
     from numbatch.batching.request import Request, SamplingParams
     from numbatch.batching.results import (
         Choice,
@@ -22,24 +31,42 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "BatchResponse",
+    "BatchResult",
+    "BatchStats",
     "Choice",
     "FailedResult",
+    "FairPriority",
+    "FirstCome",
     "GenerationResult",
+    "IdMap",
     "InputError",
+    "Job",
     "LogLikelihood",
     "ModelError",
     "NumbatchError",
     "OutputError",
     "Perplexity",
+    "Policy",
     "Ragged",
     "Request",
     "SamplingParams",
     "ScoreResult",
+    "TokenEvent",
     "Tokenizer",
     "__version__",
 ]
 
 _MODULES = {
+    "BatchResponse": "batching.batch_result",
+    "BatchResult": "batching.batch_result",
+    "BatchStats": "batching.batch_result",
+    "TokenEvent": "batching.batch_result",
+    "IdMap": "batching.ids",
+    "Job": "batching.job",
+    "FairPriority": "batching.policy",
+    "FirstCome": "batching.policy",
+    "Policy": "batching.policy",
     "LLM": "batching.llm",
     "Request": "batching.request",
     "SamplingParams": "batching.request",
