@@ -26,8 +26,8 @@ class Job:
     """Requests that are served in the background; made by :meth:`LLM.submit`.
 
     Two threads work for a job: one reads and tokenizes requests; one, which all jobs of a model
-    share, runs the engine. Requests of a list are all queued; an iterator is read at most ``lookahead``
-    requests ahead of the results.
+    share, runs the engine. Requests of a list are all queued; an iterator is read at most
+    ``lookahead`` requests ahead of the results.
 
     Parameters
     ----------

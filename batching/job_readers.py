@@ -31,7 +31,7 @@ class _Reader(Generic[Item]):
         self._job = job
 
     def _take(self) -> Item | None:
-        """Return what is there, None if nothing is yet; raise _JobOverError at the end. Lock is held."""
+        """Return what is there, None if nothing is; raise _JobOverError at the end. Lock held."""
         raise NotImplementedError
 
     def __iter__(self) -> _Reader[Item]:
