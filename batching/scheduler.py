@@ -72,9 +72,11 @@ class Scheduler:
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step, admitting from the queue what fits."""
         self._chunks, self._left = {}, self.token_budget
-        ranked = sorted(self.running, key=self.policy.rank)
+        ranked = list(self.running)
+        if len(ranked) > min(self.token_budget, self.pool.free_blocks):  # not all may get theirs
+            ranked.sort(key=self.policy.rank)
         for sequence in ranked:
-            if sequence.blocks and sequence.behind == 1:
+            if sequence.behind == 1 and sequence.blocks:
                 self._give(sequence)
         begun = [sequence for sequence in ranked if sequence.behind > 1]
         has_room = True
@@ -101,9 +103,10 @@ class Scheduler:
         size = self.pool.block_size
         for sequence, start, length in chunks:
             sequence.computed = start + length
-            if self.share:
+            full = range(start // size, sequence.computed // size)
+            if self.share and full:
                 keys = sequence.block_keys(sequence.computed, size)
-                for i in range(start // size, sequence.computed // size):
+                for i in full:
                     self.pool.publish(sequence.blocks[i], keys[i])
                     self._wake(keys[i], sequence)
 
@@ -124,16 +127,22 @@ class Scheduler:
         if not tokens:
             return
         missing = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
-        while missing > self.pool.free_blocks:
-            others = [s for s in self.running if s not in self._chunks]
-            victim = max(others, key=self.policy.rank)
-            if victim is sequence:
-                return
-            self._preempt(victim)
-        sequence.blocks += self.pool.lend(max(missing, 0)) or []
+        if missing > 0 and not self._make_room(sequence, missing):
+            return
         self._chunks[sequence] = Chunk(sequence, sequence.computed, tokens)
         self._left -= tokens
         self.policy.charge(sequence, tokens)
+
+    def _make_room(self, sequence: Sequence, missing: int) -> bool:
+        """Lend a running sequence blocks; False if all that could be pre-empted rank before it."""
+        while missing > self.pool.free_blocks:
+            others = [each for each in self.running if each not in self._chunks]
+            victim = max(others, key=self.policy.rank)
+            if victim is sequence:
+                return False
+            self._preempt(victim)
+        sequence.blocks += self.pool.lend(missing) or []
+        return True
 
     def _admit(self, head: Sequence) -> bool:
         """Begin with a waiting sequence, if there is room or it may take another's."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numbatch.batching.request import Request, SamplingParams
+from numbatch.batching.request import Request
 
 if TYPE_CHECKING:
     from numbatch.batching.results import Result
@@ -46,6 +46,8 @@ class Sequence:
         The likeliest tokens at each generated place, where asked for.
     blocks : list of int
         The blocks of the pool that it holds, in order; empty where it does not run.
+    params : SamplingParams or None
+        Sampling parameters; None where the text is scored.
     arrival : int
         How many came before it; the scheduler's.
     expires : float
@@ -58,6 +60,7 @@ class Sequence:
 
     __slots__ = (
         "__weakref__",
+        "_unread",
         "arrival",
         "blocks",
         "capacity",
@@ -69,6 +72,7 @@ class Sequence:
         "keys",
         "length",
         "logprobs",
+        "params",
         "prompt_length",
         "request",
         "sink",
@@ -85,7 +89,9 @@ class Sequence:
         sink: Callable[[Sequence, Result], None] | None = None,
     ) -> None:
         self.request = request
+        self.params = request.params
         self.sink = sink
+        self._unread = 0 if request.params is not None else 1
         self.prompt_length = len(request.tokens)
         limit = 0 if request.params is None else request.params.max_tokens
         self.capacity = min(self.prompt_length + limit, max(context, self.prompt_length))
@@ -113,22 +119,17 @@ class Sequence:
         self.top_logprobs = np.empty((self.capacity, wanted), np.float32)
 
     @property
-    def params(self) -> SamplingParams | None:
-        """Sampling parameters; None where the text is scored."""
-        return self.request.params
-
-    @property
     def wanted(self) -> int:
         """How many of the known tokens the model has to see.
 
         The last token of a scored text predicts nothing that is wanted, so it is never run.
         """
-        return self.length if self.params is not None else self.length - 1
+        return self.length - self._unread
 
     @property
     def behind(self) -> int:
         """How many known tokens the model has not seen yet."""
-        return self.wanted - self.computed
+        return self.length - self._unread - self.computed
 
     @property
     def shareable(self) -> int:
