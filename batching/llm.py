@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from numbatch.batching.batch_result import BatchResponse
+from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.engine import Engine
 from numbatch.batching.job import Job
+from numbatch.batching.journal import Journal
+from numbatch.batching.journal_records import model_fingerprint
+from numbatch.batching.journaled_run import JournaledRun
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
@@ -188,6 +191,48 @@ class LLM:
             keep_results=keep_results,
             on_result=on_result,
         )
+
+    def run(
+        self,
+        requests: Iterable[Request],
+        *,
+        journal: str | Path | None = None,
+        on_result: Callable[[BatchResponse], Any] | None = None,
+    ) -> BatchResult:
+        """Serve requests and return all responses, in their order.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+            Read to its end first.
+        journal : str or Path, optional
+            A file that keeps what is finished. The same call after a crash goes on where it
+            stopped: what the file holds is not run again.
+        on_result : function, optional
+            Called with each response that is computed now; see :meth:`submit`.
+
+        Raises
+        ------
+        InputError
+            If ids repeat, or the journal cannot be used: it belongs to another model or other
+            requests, is of a newer version, damaged or in use.
+        OutputError
+            If the journal cannot be written.
+        """
+        given = list(requests)
+        if journal is None:
+            return self.submit(given, on_result=on_result).result()
+        with Journal(journal, self.identity) as book:
+            return JournaledRun(self.submit, given, book, on_result).result()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What results depend on, besides the requests: for journals."""
+        return {
+            "model": model_fingerprint(self.model.path),
+            "seed": str(self.engine.sampler.seed),
+            "max_model_len": str(self.engine.context),
+        }
 
     def _prepared(self, request: Request) -> Request:
         """Return a request with its text turned into tokens."""
