@@ -133,6 +133,7 @@ class FairPriority:
         self.age_every = age_every
         self._admitted = 0
         self._idle_level = 0.0
+        self._level = 0.0  # the most urgent priority that waits
         self._tags: dict[str, _Tag] = {}
         self._waiting: dict[str, _Tag] = {}
 
@@ -149,7 +150,7 @@ class FairPriority:
         request = sequence.request
         tag = self._tags[request.tag]
         sequence.is_waiting = True
-        entry = (request.priority, sequence.expires, sequence.arrival, sequence)
+        entry = (sequence.priority, sequence.expires, sequence.arrival, sequence)
         heapq.heappush(tag.urgent, entry)
         if tag.oldest and tag.oldest[0].arrival > sequence.arrival:
             tag.oldest.appendleft(sequence)
@@ -159,19 +160,26 @@ class FairPriority:
 
     def remove(self, sequence: Sequence) -> None:
         """Let a sequence go; what is left of it in the queues is skipped later."""
+        if self._is_turn_of_age and sequence is self._tags[sequence.request.tag].oldest[0]:
+            sequence.priority = min(sequence.priority, self._level)  # lest it is pre-empted
         sequence.is_waiting = False
         self._admitted += 1
 
+    @property
+    def _is_turn_of_age(self) -> bool:
+        return self._admitted % self.age_every == self.age_every - 1
+
     def next(self) -> Sequence | None:
         """Return the most urgent sequence of the tag that was given least."""
-        by_age = self._admitted % self.age_every == self.age_every - 1
-        best, best_key = None, None
+        by_age = self._is_turn_of_age
+        best, best_key, self._level = None, None, float("inf")
         for name, tag in list(self._waiting.items()):
             head = tag.first(by_age=by_age)
             if head is None:
                 del self._waiting[name]
                 continue
-            priority = 0 if by_age else head.request.priority
+            self._level = min(self._level, tag.urgent[0][0])
+            priority = 0 if by_age else head.priority
             key = (priority, tag.served, head.expires, head.arrival)
             if best_key is None or key < best_key:
                 best, best_key = head, key
@@ -179,13 +187,12 @@ class FairPriority:
 
     def rank(self, sequence: Sequence) -> tuple[float, float, float, int]:
         """Order by priority, what the tag was given, deadline and arrival."""
-        request = sequence.request
-        served = self._tags[request.tag].served
-        return request.priority, served, sequence.expires, sequence.arrival
+        served = self._tags[sequence.request.tag].served
+        return sequence.priority, served, sequence.expires, sequence.arrival
 
     def yields(self, running: Sequence, waiting: Sequence) -> bool:
         """Pre-empt what has a lower priority."""
-        return running.request.priority > waiting.request.priority
+        return running.priority > waiting.priority
 
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Add tokens to the counter of a sequence's tag."""

@@ -48,6 +48,8 @@ class Sequence:
         The blocks of the pool that it holds, in order; empty where it does not run.
     params : SamplingParams or None
         Sampling parameters; None where the text is scored.
+    priority : float
+        The request's; a policy may make it more urgent.
     arrival : int
         How many came before it; the scheduler's.
     expires : float
@@ -73,6 +75,7 @@ class Sequence:
         "length",
         "logprobs",
         "params",
+        "priority",
         "prompt_length",
         "request",
         "sink",
@@ -100,6 +103,7 @@ class Sequence:
         self.computed = 0
         self.blocks: list[int] = []
         self.keys: list[bytes] = []
+        self.priority: float = request.priority
         self.arrival = 0
         self.expires = float("inf")
         self.is_waiting = self.is_done = False

@@ -142,6 +142,9 @@ def run(
       "text": "..." or token ids                score a text
       "context": "...", "continuation": "..."   score the continuation
 
+    and may have priority (lower runs earlier), tag (whose it is: tags are served fairly) and
+    deadline (seconds after which it fails).
+
     For the first two, sampling parameters stand beside it: temperature, top_k, top_p, min_p,
     repetition_penalty, presence_penalty, frequency_penalty, seed, max_tokens, stop,
     stop_token_ids, ignore_eos, logprobs. Lines of OpenAI's batch format (custom_id, method, url,
