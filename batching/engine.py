@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.forward import Batch, ForwardPass
 from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.policy import Policy
@@ -55,6 +56,12 @@ class Engine:
         Who is served next; :class:`FairPriority` by default.
     enable_prefix_caching : bool
         Whether sequences share the keys and values of a common beginning.
+    preset : {"latency", "throughput", "streaming"}, optional
+        Steps are sized while the engine runs: as large as gains throughput, and for ``latency`` and
+        ``streaming`` so that 95 of 100 take less than 100 or 250 ms. None: every step may have
+        ``max_num_batched_tokens``.
+    target_latency_ms : float, optional
+        Another time for a step.
 
     Raises
     ------
@@ -74,6 +81,8 @@ class Engine:
         seed: int = 0,
         policy: Policy | None = None,
         enable_prefix_caching: bool = True,
+        preset: str | None = None,
+        target_latency_ms: float | None = None,
     ) -> None:
         for name, value in (
             ("max_model_len", max_model_len),
@@ -94,6 +103,8 @@ class Engine:
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
         )
+        self.sizer = BatchSizer(max_num_batched_tokens, _target(preset, target_latency_ms))
+        self._sizes_steps = preset is not None or target_latency_ms is not None
         self.lock = threading.RLock()
         self._outputs = StepOutputs(model, self.forward, self.sampler)
         self._deadlines: list[tuple[float, int, Sequence]] = []
@@ -220,10 +231,31 @@ class Engine:
         """Run one batch; return the results that it finished, after their sinks were called."""
         with self.lock:
             finished = self._expired()
+            self.scheduler.token_budget = self._step_tokens()
             chunks = self.scheduler.schedule()
             if chunks:
+                begin = time.perf_counter()
                 finished += self._run(chunks)
+                self._learn(chunks, time.perf_counter() - begin)
             return [self._deliver(sequence, result) for sequence, result in finished]
+
+    def _step_tokens(self) -> int:
+        if not self._sizes_steps:
+            return self.sizer.most_tokens
+        decoding = [s.computed + 1 for s in self.scheduler.running if s.behind == 1]
+        return self.sizer.choose(len(decoding), sum(decoding)).tokens
+
+    def _learn(self, chunks: list[Chunk], seconds: float) -> None:
+        read = [c.length * c.start + c.length * (c.length + 1) // 2 for c in chunks]
+        decoding = [kv for chunk, kv in zip(chunks, read, strict=True) if chunk.length == 1]
+        self.sizer.observe(
+            tokens=sum(chunk.length for chunk in chunks),
+            decoding=len(decoding),
+            sequences=len(chunks),
+            kv_read=sum(read),
+            kv_decoding=sum(decoding),
+            seconds=seconds,
+        )
 
     def _deliver(self, sequence: Sequence, result: Result) -> Result:
         if sequence.sink is not None:
@@ -250,8 +282,7 @@ class Engine:
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
             parts = _halves(chunks)
-            tokens = sum(chunk.length for chunk in chunks)
-            self.scheduler.token_budget = max(1, min(self.scheduler.token_budget, tokens // 2))
+            self.sizer.shrink(sum(chunk.length for chunk in chunks))
             if len(parts) == 1:
                 sequence = chunks[0].sequence
                 self.scheduler.finish(sequence)
@@ -278,6 +309,15 @@ class Engine:
         blocks = tables[rows, positions // block_size]
         slots = blocks * block_size + positions % block_size
         return Batch(tokens, positions, rows, slots, tables)
+
+
+def _target(preset: str | None, target_latency_ms: float | None) -> float | None:
+    """Return the time that a step may take, in milliseconds."""
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}, should be one of {', '.join(PRESETS)}")
+    if target_latency_ms is not None or preset is None:
+        return target_latency_ms
+    return PRESETS[preset].target_latency_ms
 
 
 def _halves(chunks: list[Chunk]) -> list[list[Chunk]]:

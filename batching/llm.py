@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from numbatch.batching.batch_result import BatchResponse, BatchResult
+from numbatch.batching.batch_sizer import WARM_UP, StepSize
 from numbatch.batching.engine import Engine
 from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
@@ -30,6 +31,7 @@ from numbatch.batching.results import (
     perplexity_of,
 )
 from numbatch.batching.service import Service
+from numbatch.batching.sizes import largest_batch
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.models.load import load_model
@@ -39,6 +41,12 @@ __all__ = ["LLM"]
 
 Prompt = str | bytes | Sequence[int] | np.ndarray
 """A text, or the token ids of one."""
+
+CALIBRATION = (
+    *((1, 2), (4, 2), (8, 2), (1, 33), (1, 65), (16, 2)),
+    *((2, 17), (1, 49), (8, 9), (1, 12), (4, 33), (12, 2)),
+)
+"""Texts and their lengths that tell how long steps take, where nothing was run yet."""
 
 Message = Mapping[str, Any]
 """A turn of a conversation: ``role`` and ``content``."""
@@ -69,6 +77,11 @@ class LLM:
         Who is served next; :class:`FairPriority` by default.
     enable_prefix_caching : bool
         Whether the keys and values of a common beginning are computed once.
+    preset : {"latency", "throughput", "streaming"}, optional
+        For interactive use, bulk work, or text that is read while it is made; see
+        :class:`Engine`.
+    target_latency_ms : float, optional
+        How long a step may take; its size is then chosen while the engine runs.
 
     Raises
     ------
@@ -100,6 +113,8 @@ class LLM:
         seed: int = 0,
         policy: Policy | None = None,
         enable_prefix_caching: bool = True,
+        preset: str | None = None,
+        target_latency_ms: float | None = None,
     ) -> None:
         self.model = load_model(model)
         self.engine = Engine(
@@ -112,6 +127,8 @@ class LLM:
             seed=seed,
             policy=policy,
             enable_prefix_caching=enable_prefix_caching,
+            preset=preset,
+            target_latency_ms=target_latency_ms,
         )
         self._service = Service(self.engine)
 
@@ -224,6 +241,53 @@ class LLM:
             return self.submit(given, on_result=on_result).result()
         with Journal(journal, self.identity) as book:
             return JournaledRun(self.submit, given, book, on_result).result()
+
+    def calculate_optimal_batch_size(
+        self,
+        available_memory_mb: float,
+        target_latency_ms: float | None = None,
+        *,
+        tokens_per_sequence: int | None = None,
+    ) -> StepSize:
+        """Return how many sequences should run at a time (``max_num_seqs``), and what bounds them.
+
+        If nothing has been run yet, a few steps are run to see how long they take.
+
+        Parameters
+        ----------
+        available_memory_mb : float
+            For everything: weights, keys and values, working memory. 1 MB is 2**20 bytes.
+        target_latency_ms : float, optional
+            How long a step, which gives each sequence a token, may take.
+        tokens_per_sequence : int, optional
+            Prompt and output; ``max_model_len`` by default.
+
+        Returns
+        -------
+        StepSize
+            ``tokens`` is the number of sequences, each of which gets one token a step; ``limit`` is
+            ``memory``, ``latency`` or ``throughput``.
+
+        Raises
+        ------
+        InputError
+            If memory or time do not suffice for one sequence; the message says how much is needed.
+        """
+        engine = self.engine
+        if engine.sizer.time.observations < WARM_UP:
+            rng = np.random.default_rng(0)
+            for count, length in CALIBRATION:
+                shape = (count, min(length, engine.context))
+                texts = rng.integers(0, engine.model.decoder.config.vocabulary, shape)
+                list(engine.run([Request(i, text) for i, text in enumerate(texts)]))
+        return largest_batch(
+            self.model,
+            available_memory_mb,
+            target_latency_ms,
+            engine.sizer.time,
+            tokens_per_sequence=tokens_per_sequence or engine.context,
+            threads=engine.forward.team.threads,
+        )
 
     @property
     def identity(self) -> dict[str, str]:

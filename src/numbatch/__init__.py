@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BatchStats,
         TokenEvent,
     )
+    from numbatch.batching.batch_sizer import BatchSizer, StepSize
     from numbatch.batching.ids import IdMap
     from numbatch.batching.job import Job
     from numbatch.batching.llm import LLM
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Perplexity,
         ScoreResult,
     )
+    from numbatch.batching.sizes import MemoryEstimate, estimate_memory
     from numbatch.kernels.ragged import Ragged
     from numbatch.models.tokenizer import Tokenizer
 
@@ -33,6 +35,7 @@ __all__ = [
     "LLM",
     "BatchResponse",
     "BatchResult",
+    "BatchSizer",
     "BatchStats",
     "Choice",
     "FailedResult",
@@ -43,6 +46,7 @@ __all__ = [
     "InputError",
     "Job",
     "LogLikelihood",
+    "MemoryEstimate",
     "ModelError",
     "NumbatchError",
     "OutputError",
@@ -52,9 +56,11 @@ __all__ = [
     "Request",
     "SamplingParams",
     "ScoreResult",
+    "StepSize",
     "TokenEvent",
     "Tokenizer",
     "__version__",
+    "estimate_memory",
 ]
 
 _MODULES = {
@@ -62,7 +68,11 @@ _MODULES = {
     "BatchResult": "batching.batch_result",
     "BatchStats": "batching.batch_result",
     "TokenEvent": "batching.batch_result",
+    "BatchSizer": "batching.batch_sizer",
+    "StepSize": "batching.batch_sizer",
     "IdMap": "batching.ids",
+    "MemoryEstimate": "batching.sizes",
+    "estimate_memory": "batching.sizes",
     "Job": "batching.job",
     "FairPriority": "batching.policy",
     "FirstCome": "batching.policy",
