@@ -25,7 +25,7 @@ def random_tokens(rng, count):
 class Ids:
     """Ids of about 13 bytes, asked for in random order."""
 
-    params = [1_000, 1_000_000]
+    params = (1_000, 1_000_000)
     param_names = ("ids",)
     timeout = 300
 
@@ -53,7 +53,7 @@ class Ids:
 class Scheduling:
     """Steps of 256 running and 100,000 waiting requests, without a model."""
 
-    params = [1, 50]
+    params = (1, 50)
     param_names = ("tags",)
     timeout = 300
     number = 1
@@ -73,7 +73,7 @@ class Scheduling:
             self.step()
 
     def step(self):
-        """Schedule and account for a step; return the seconds, the stand-in for a model left out."""
+        """Run a step; return the seconds of the bookkeeping alone."""
         begin = time.perf_counter()
         chunks = self.scheduler.schedule()
         self.scheduler.advance(chunks)
@@ -96,7 +96,7 @@ class Scheduling:
 class SharedContext:
     """Multiple choice: options of 10 tokens under contexts of 400."""
 
-    params = [True, False]
+    params = (True, False)
     param_names = ("shared",)
     timeout = 600
     number = 1
@@ -123,7 +123,7 @@ class SharedContext:
 class Continuous:
     """Outputs of 8 to 256 tokens: joining and leaving at any step, or in batches that wait."""
 
-    params = [True, False]
+    params = (True, False)
     param_names = ("continuous",)
     timeout = 900
     number = 1
@@ -151,7 +151,7 @@ class Continuous:
 class Journal:
     """A run with and without a journal."""
 
-    params = [True, False]
+    params = (True, False)
     param_names = ("journal",)
     timeout = 600
     number = 1
