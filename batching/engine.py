@@ -125,6 +125,10 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raise InputError if a request can never be served."""
         tokens, vocabulary = request.tokens, self.model.decoder.config.vocabulary
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"request {request.id!r} has tokens {tokens!r}, should have an array of token ids"
+            )
         if len(tokens) == 0:
             raise InputError(f"request {request.id!r} is empty, should have at least one token")
         if len(tokens) > self.context:

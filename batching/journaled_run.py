@@ -11,7 +11,7 @@ from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import pack_result, request_digest, unpack_result
 from numbatch.batching.request import Request
-from numbatch.errors import InputError
+from numbatch.errors import InputError, OutputError
 
 __all__ = ["JournaledRun"]
 
@@ -38,6 +38,7 @@ class JournaledRun:
     ) -> None:
         self._submit, self._requests, self._journal = submit, requests, journal
         self._on_result = on_result
+        self._job: Job | None = None
         self._ids = IdMap([request.id for request in requests])
         self._digests = [request_digest(request) for request in requests]
         self._responses: list[BatchResponse | None] = [None] * len(requests)
@@ -53,7 +54,7 @@ class JournaledRun:
         self._recover()
         missing = [i for i, response in enumerate(self._responses) if response is None]
         places = dict(enumerate(missing))
-        job = self._submit([self._requests[i] for i in missing], on_result=self._keep)
+        job = self._job = self._submit([self._requests[i] for i in missing], on_result=self._keep)
         for response in job.result():
             place = places[response.index]
             self._responses[place] = BatchResponse(
@@ -77,9 +78,14 @@ class JournaledRun:
 
     def _keep(self, response: BatchResponse) -> None:
         digest = self._digests[self._ids[response.id]]
-        if response.error != "cancelled" and self._journal.append(
-            pack_result(response.result, digest)
-        ):
-            self._journal.flush()
+        try:
+            if response.error != "cancelled" and self._journal.append(
+                pack_result(response.result, digest)
+            ):
+                self._journal.flush()
+        except OutputError:
+            if self._job is not None:
+                self._job.cancel()  # what cannot be kept need not be computed
+            raise
         if self._on_result is not None:
             self._on_result(response)

@@ -146,7 +146,7 @@ class Scheduler:
 
     def _admit(self, head: Sequence) -> bool:
         """Begin with a waiting sequence, if there is room or it may take another's."""
-        keys = head.block_keys(head.shareable, self.pool.block_size) if self.share else []
+        keys = head.block_keys(head.shareable + 1, self.pool.block_size) if self.share else []
         shared = self.pool.share(keys)
         missing = self.pool.blocks_for(head.wanted) - len(shared)
         # The running ones keep a block each to grow into, lest the new one is pre-empted at once.
@@ -164,7 +164,8 @@ class Scheduler:
         self.running.append(head)
         head.open()
         head.blocks = shared + (self.pool.lend(missing) or [])
-        head.computed = len(shared) * self.pool.block_size
+        # The last token may lie in a shared block: it is run again, and writes the same bits there.
+        head.computed = min(len(shared) * self.pool.block_size, head.shareable)
         if self.share:
             for key in head.block_keys(head.wanted, self.pool.block_size)[len(shared) :]:
                 self._begun.setdefault(key, head)
@@ -172,7 +173,7 @@ class Scheduler:
 
     def _follow(self, head: Sequence) -> bool:
         """Let a sequence wait for the one that is computing its beginning, if there is one."""
-        keys = head.block_keys(head.shareable, self.pool.block_size) if self.share else []
+        keys = head.block_keys(head.shareable + 1, self.pool.block_size) if self.share else []
         for key in reversed(keys):
             leader = self._begun.get(key)
             if leader is not None and not self.policy.yields(leader, head):

@@ -14,6 +14,10 @@ from numbatch.batching.engine import Engine
 __all__ = ["Service"]
 
 
+CALLS = 4096
+"""The most calls between two steps: a long list of requests shall not hold up what runs."""
+
+
 class Served(Protocol):
     """A job, as the thread sees it."""
 
@@ -84,7 +88,7 @@ class Service:
         scheduler = self.engine.scheduler
         try:
             while self._wait_for_work():
-                while self._calls:
+                for _ in range(min(len(self._calls), CALLS)):
                     self._calls.popleft()()
                 if scheduler.running or scheduler.waiting:
                     self.engine.step()

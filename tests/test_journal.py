@@ -172,6 +172,25 @@ def test_a_run_is_taken_up_from_its_journal(folder, tmp_path):
         LLM(folder, threads=1, seed=1).run(make_requests(), journal=path)
 
 
+def test_a_journal_that_cannot_be_written_ends_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("numbatch.batching.journal.GROUP_RECORDS", 1)
+
+    def full(self, data):
+        raise OutputError("cannot write to the journal: No space left on device")
+
+    llm = LLM(folder, threads=1)
+    path = tmp_path / "journal"
+    llm.run(make_requests(1), journal=path)
+    path.unlink()
+    write = Journal._write
+    Journal(path, llm.identity).close()
+    monkeypatch.setattr(Journal, "_write", full)
+    with pytest.raises(OutputError, match="No space left"):
+        llm.run(make_requests(), journal=path)
+    monkeypatch.setattr(Journal, "_write", write)
+    assert len(llm.run(make_requests(), journal=path)) == 13
+
+
 def run_command(folder, kill_after=None):
     """Run the command line over a stand-in for a model; kill it at some instant."""
     program = Path(__file__).with_name("fake_llm.py")

@@ -133,12 +133,26 @@ def test_options_under_one_context_cost_the_context_once(model):
     assert computed(engine, requests) == 8 * 5
 
 
+def test_a_context_that_fills_its_blocks_is_shared_to_its_last_token(model):
+    rng = np.random.default_rng(0)
+    context = rng.integers(0, VOCABULARY - 2, 64)
+    requests = [
+        Request(i, np.concatenate([context, rng.integers(0, VOCABULARY - 2, 5)]), score_from=64)
+        for i in range(8)
+    ]
+    plain = fingerprint(Engine(model, enable_prefix_caching=False).run(requests))
+    engine = Engine(model)
+    assert computed(engine, requests) == 68 + 7 * 5
+    assert fingerprint(engine.run(requests)) == plain
+
+
 def test_a_prompt_that_was_run_before_is_not_run_again(model):
     params = SamplingParams(max_tokens=1, ignore_eos=True)
     engine = Engine(model)
-    request = Request("a", np.arange(65), params)
-    assert computed(engine, [request]) == 65
-    assert computed(engine, [request]) == 1
+    for size in (64, 65):
+        request = Request("a", np.arange(size) + size, params)
+        assert computed(engine, [request]) == size
+        assert computed(engine, [request]) == 1
 
 
 def test_the_content_of_free_blocks_is_given_up_for_new_work(model, alone):

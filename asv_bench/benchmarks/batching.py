@@ -121,7 +121,10 @@ class SharedContext:
 
 
 class Continuous:
-    """Outputs of 8 to 256 tokens: joining and leaving at any step, or in batches that wait."""
+    """Outputs of 8 to 256 tokens: joining and leaving at any step, or in batches that wait.
+
+    Both have the same KV memory: room for 8 sequences of the longest kind.
+    """
 
     params = (True, False)
     param_names = ("continuous",)
@@ -130,7 +133,10 @@ class Continuous:
     count, at_once = 64, 8
 
     def setup(self, continuous):
-        self.llm = LLM("smollm2", max_num_seqs=self.at_once)
+        most = 4 * self.at_once if continuous else self.at_once
+        self.llm = LLM(
+            "smollm2", max_num_seqs=most, kv_tokens=self.at_once * 272, max_model_len=272
+        )
         self.llm.score([random_tokens(np.random.default_rng(1), 20)])
 
     def requests(self):
