@@ -55,7 +55,9 @@ class JournaledRun:
         missing = [i for i, response in enumerate(self._responses) if response is None]
         places = dict(enumerate(missing))
         job = self._job = self._submit([self._requests[i] for i in missing], on_result=self._keep)
-        for response in job.result():
+        with job:  # cancelled at Ctrl-C
+            computed = job.result()
+        for response in computed:
             place = places[response.index]
             self._responses[place] = BatchResponse(
                 response.id, place, response.result, response.duration_ms

@@ -238,7 +238,8 @@ class LLM:
         """
         given = list(requests)
         if journal is None:
-            return self.submit(given, on_result=on_result).result()
+            with self.submit(given, on_result=on_result) as job:  # cancelled at Ctrl-C
+                return job.result()
         with Journal(journal, self.identity) as book:
             return JournaledRun(self.submit, given, book, on_result).result()
 

@@ -13,6 +13,10 @@ from numbatch.errors import InputError
 __all__ = ["FairPriority", "FirstCome", "Policy"]
 
 
+TAGS = 1000
+"""So many tags without work keep what they were given."""
+
+
 class Policy(Protocol):
     """Holds the sequences that wait, and ranks those that run."""
 
@@ -132,6 +136,7 @@ class FairPriority:
             raise InputError(f"age_every is {age_every}, should be at least 2")
         self.age_every = age_every
         self._admitted = 0
+        self._most_tags = TAGS
         self._idle_level = 0.0
         self._level = 0.0  # the most urgent priority that waits
         self._tags: dict[str, _Tag] = {}
@@ -205,3 +210,10 @@ class FairPriority:
         tag.present -= 1
         if not tag.present:
             self._idle_level = max(self._idle_level, tag.served)
+            self._forget_absent()
+
+    def _forget_absent(self) -> None:
+        """Drop tags that have no work, where they are many: there may be one for each user."""
+        if len(self._tags) > self._most_tags:
+            self._tags = {name: tag for name, tag in self._tags.items() if tag.present}
+            self._most_tags = TAGS + 2 * len(self._tags)

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -317,3 +319,29 @@ def test_other_bad_fields_are_refused(llm):
         Request("a", "x", deadline=-1)
     with pytest.raises(InputError, match="lookahead is 0"):
         llm.submit([], lookahead=0)
+
+
+def test_a_program_may_end_while_a_job_runs(folder):
+    program = """
+import itertools, sys
+from numbatch import LLM, Request, SamplingParams
+llm = LLM(sys.argv[1], threads=2)
+params = SamplingParams(max_tokens=50, ignore_eos=True)
+job = llm.submit(Request(i, [1, 2, 3], params) for i in itertools.count())
+print(next(job.as_completed()).id)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_options_under_one_context_are_scored_as_without_sharing(folder):
+    context = "so it was that in the night the old sailor told them "
+    options = [" on", " it", " no"]
+    results = []
+    for share in (True, False):
+        llm = LLM(folder, threads=1, enable_prefix_caching=share)
+        results.append(llm.choose(context, options))
+    assert results[0].logprobs.tobytes() == results[1].logprobs.tobytes()
+    assert results[0].index == results[1].index

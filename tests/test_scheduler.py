@@ -212,3 +212,12 @@ def test_weights_out_of_range_are_refused(weight):
 def test_ageing_out_of_range_is_refused():
     with pytest.raises(InputError, match="age_every is 1, should be at least 2"):
         FairPriority(age_every=1)
+
+
+def test_tags_without_work_are_forgotten_where_they_are_many():
+    scheduler = make_scheduler(budget=1000)
+    for i in range(5000):
+        scheduler.add(make_sequence(i, 10, 0, tag=f"user {i}"))
+        step(scheduler)
+    assert len(scheduler.policy._tags) <= 1001
+    scheduler.policy.rank(make_sequence("new", tag="user 4999"))
