@@ -62,6 +62,9 @@ class Engine:
         ``max_num_batched_tokens``.
     target_latency_ms : float, optional
         Another time for a step.
+    lookahead : int, optional
+        How many requests of an iterator may be read and not finished: among them priority holds.
+        None: twice ``max_num_seqs``.
 
     Raises
     ------
@@ -83,12 +86,14 @@ class Engine:
         enable_prefix_caching: bool = True,
         preset: str | None = None,
         target_latency_ms: float | None = None,
+        lookahead: int | None = None,
     ) -> None:
         for name, value in (
             ("max_model_len", max_model_len),
             ("max_num_seqs", max_num_seqs),
             ("max_num_batched_tokens", max_num_batched_tokens),
             ("kv_tokens", kv_tokens),
+            ("lookahead", lookahead),
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
@@ -105,6 +110,7 @@ class Engine:
         )
         self.sizer = BatchSizer(max_num_batched_tokens, _target(preset, target_latency_ms))
         self._sizes_steps = preset is not None or target_latency_ms is not None
+        self.lookahead = lookahead or 2 * max_num_seqs
         self.lock = threading.RLock()
         self._outputs = StepOutputs(model, self.forward, self.sampler)
         self._deadlines: list[tuple[float, int, Sequence]] = []
@@ -209,7 +215,7 @@ class Engine:
         more = True
         try:
             while more or mine:
-                while more and len(mine) < 2 * self.scheduler.max_sequences:
+                while more and len(mine) < self.lookahead:
                     request = next(source, None)
                     if request is None:
                         more = False

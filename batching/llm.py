@@ -82,6 +82,9 @@ class LLM:
         :class:`Engine`.
     target_latency_ms : float, optional
         How long a step may take; its size is then chosen while the engine runs.
+    lookahead : int, optional
+        How many requests of an iterator may be read and not finished: among them priority holds.
+        None: twice ``max_num_seqs``.
 
     Raises
     ------
@@ -115,6 +118,7 @@ class LLM:
         enable_prefix_caching: bool = True,
         preset: str | None = None,
         target_latency_ms: float | None = None,
+        lookahead: int | None = None,
     ) -> None:
         self.model = load_model(model)
         self.engine = Engine(
@@ -129,6 +133,7 @@ class LLM:
             enable_prefix_caching=enable_prefix_caching,
             preset=preset,
             target_latency_ms=target_latency_ms,
+            lookahead=lookahead,
         )
         self._service = Service(self.engine)
 
@@ -172,8 +177,7 @@ class LLM:
             holds among all of them; an iterator, which may be endless, is read only as fast as it
             is served.
         lookahead : int, optional
-            How many requests of an iterator may be read and not finished. None: twice
-            ``max_num_seqs``.
+            Another number for this job than the model's.
         keep_results : bool
             Whether the job keeps results, for ``job[id]`` and ``job.result()``. If not, each goes
             to the one reader of ``job.as_completed()`` that takes it, and at most ``lookahead`` are
@@ -204,7 +208,7 @@ class LLM:
             self._service,
             requests,
             self._prepared,
-            lookahead=lookahead or 2 * self.engine.scheduler.max_sequences,
+            lookahead=lookahead or self.engine.lookahead,
             keep_results=keep_results,
             on_result=on_result,
         )

@@ -127,6 +127,15 @@ def test_requests_are_read_only_as_fast_as_they_are_served(model):
     assert 20 <= read <= 26
 
 
+def test_priority_holds_among_the_requests_that_are_read_ahead(model):
+    engine = Engine(model, max_num_seqs=1, lookahead=9)
+    params = SamplingParams(max_tokens=2, ignore_eos=True)
+    requests = (Request(i, np.arange(9) + 9 * i, params, priority=-i) for i in range(18))
+    order = [result.id for result in engine.run(requests)]
+    assert order[0] == 8
+    assert order.index(17) < 12
+
+
 def test_a_request_that_cannot_be_served_fails_alone(model):
     requests = [
         Request("ok", np.arange(5)),
