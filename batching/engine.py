@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.forward import Batch, ForwardPass
 from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
-from numbatch.batching.results import FailedResult, GenerationResult, Result, ScoreResult
+from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
-from numbatch.batching.text_stream import TextStream
+from numbatch.batching.sizes import affordable_tokens
+from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
 
 __all__ = ["Engine"]
 
-KV_SHARE = 4
-"""The KV pool may take one part in so many of the machine's memory, if nobody says otherwise."""
+Sink = Callable[[Sequence, Result], None]
 
 
 class Engine:
@@ -48,6 +52,19 @@ class Engine:
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
         For requests that name no seed.
+    policy : Policy, optional
+        Who is served next; :class:`FairPriority` by default.
+    enable_prefix_caching : bool
+        Whether sequences share the keys and values of a common beginning.
+    preset : {"latency", "throughput", "streaming"}, optional
+        Steps are sized while the engine runs: as large as gains throughput, and for ``latency`` and
+        ``streaming`` so that 95 of 100 take less than 100 or 250 ms. None: every step may have
+        ``max_num_batched_tokens``.
+    target_latency_ms : float, optional
+        Another time for a step.
+    lookahead : int, optional
+        How many requests of an iterator may be read and not finished: among them priority holds.
+        None: twice ``max_num_seqs``.
 
     Raises
     ------
@@ -65,32 +82,45 @@ class Engine:
         kv_tokens: int | None = None,
         threads: int | None = None,
         seed: int = 0,
+        policy: Policy | None = None,
+        enable_prefix_caching: bool = True,
+        preset: str | None = None,
+        target_latency_ms: float | None = None,
+        lookahead: int | None = None,
     ) -> None:
         for name, value in (
             ("max_model_len", max_model_len),
             ("max_num_seqs", max_num_seqs),
             ("max_num_batched_tokens", max_num_batched_tokens),
             ("kv_tokens", kv_tokens),
+            ("lookahead", lookahead),
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
         self.model = model
         decoder = model.decoder
         self.context = self._context(decoder, max_model_len, kv_tokens)
-        wanted = kv_tokens or min(max_num_seqs * self.context, _affordable_tokens(decoder))
+        wanted = kv_tokens or min(max_num_seqs * self.context, affordable_tokens(decoder))
         pool = KVPool(decoder.config, len(decoder.layers), wanted)
         team = ThreadTeam(threads)
         self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, self.context)
         self.sampler = Sampler(team, decoder.config.vocabulary, seed)
-        self.scheduler = Scheduler(pool, max_num_seqs, max_num_batched_tokens)
-        self._texts: dict[Sequence, TextStream] = {}
+        self.scheduler = Scheduler(
+            pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
+        )
+        self.sizer = BatchSizer(max_num_batched_tokens, _target(preset, target_latency_ms))
+        self._sizes_steps = preset is not None or target_latency_ms is not None
+        self.lookahead = lookahead or 2 * max_num_seqs
+        self.lock = threading.RLock()
+        self._outputs = StepOutputs(model, self.forward, self.sampler)
+        self._deadlines: list[tuple[float, int, Sequence]] = []
 
     @staticmethod
     def _context(decoder: Decoder, wanted: int | None, kv_tokens: int | None) -> int:
         own = decoder.config.context
         if wanted is not None and wanted > own:
             raise InputError(f"max_model_len is {wanted}, this model was made for up to {own}")
-        affordable = kv_tokens or _affordable_tokens(decoder)
+        affordable = kv_tokens or affordable_tokens(decoder)
         if wanted is not None and wanted > affordable:
             raise InputError(
                 f"max_model_len is {wanted}, but the KV pool holds only {affordable} tokens; "
@@ -101,6 +131,10 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raise InputError if a request can never be served."""
         tokens, vocabulary = request.tokens, self.model.decoder.config.vocabulary
+        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"request {request.id!r} has tokens {tokens!r}, should have an array of token ids"
+            )
         if len(tokens) == 0:
             raise InputError(f"request {request.id!r} is empty, should have at least one token")
         if len(tokens) > self.context:
@@ -120,6 +154,49 @@ class Engine:
                 f"should be from 0 to {vocabulary - 1}"
             )
 
+    def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:
+        """Queue a request, or answer it at once where nothing can or has to be computed.
+
+        Parameters
+        ----------
+        request : Request
+        sink : function, optional
+            Called as ``sink(sequence, result)`` when the result is there, by whoever runs the step.
+
+        Returns
+        -------
+        Sequence or None
+            None where it was answered at once.
+
+        Raises
+        ------
+        InputError
+            If it can never be served.
+        """
+        self.check(request)
+        sequence = Sequence(request, self.context, sink)
+        if request.params is None and request.score_from >= sequence.length:
+            sequence.open()
+            if sink is not None:
+                sink(sequence, scored(sequence))
+            return None
+        with self.lock:
+            if request.deadline is not None:
+                sequence.expires = time.monotonic() + request.deadline
+            self.scheduler.add(sequence)
+            if request.deadline is not None:
+                entry = (sequence.expires, sequence.arrival, sequence)
+                heapq.heappush(self._deadlines, entry)
+        return sequence
+
+    def cancel(self, sequence: Sequence, reason: str = "cancelled") -> Result | None:
+        """Give a sequence up; its result tells why. None if it was done already."""
+        with self.lock:
+            if sequence.is_done:
+                return None
+            self.scheduler.finish(sequence)
+        return self._deliver(sequence, FailedResult(sequence.request.id, reason))
+
     def run(self, requests: Iterable[Request]) -> Iterator[Result]:
         """Serve requests; yield each result when it is finished, in no particular order.
 
@@ -127,51 +204,105 @@ class Engine:
         :class:`FailedResult` and disturbs no other. If the caller stops early, what was running is
         given up.
         """
-        source = iter(requests)
+        source: Iterator[Request | None] = iter(requests)
+        done: deque[Result] = deque()
+        mine: set[Sequence] = set()
+
+        def sink(sequence: Sequence, result: Result) -> None:
+            mine.discard(sequence)
+            done.append(result)
+
         more = True
         try:
-            while more or self.scheduler.waiting or self.scheduler.running:
-                while more and len(self.scheduler.waiting) < self.scheduler.max_sequences:
+            while more or mine:
+                while more and len(mine) < self.lookahead:
                     request = next(source, None)
                     if request is None:
                         more = False
                         break
-                    yield from self._start(request)
-                yield from self.step()
+                    try:
+                        sequence = self.submit(request, sink)
+                    except InputError as error:
+                        done.append(FailedResult(request.id, str(error)))
+                        sequence = None
+                    if sequence is not None:
+                        mine.add(sequence)
+                    while done:
+                        yield done.popleft()
+                if mine:
+                    self.step()
+                while done:
+                    yield done.popleft()
         finally:
-            self._give_up()
-
-    def _start(self, request: Request) -> list[Result]:
-        """Queue a request, or answer it at once where nothing can or has to be computed."""
-        try:
-            self.check(request)
-        except InputError as error:
-            return [FailedResult(request.id, str(error))]
-        sequence = Sequence(request, self.context)
-        if request.params is None and request.score_from >= sequence.length:
-            return [self._scored(sequence)]
-        if request.params is not None:
-            decoder = self.model.tokenizer.stream_decoder(skip_special=True, continues=True)
-            self._texts[sequence] = TextStream(decoder, tuple(request.params.stop))
-        self.scheduler.add(sequence)
-        return []
-
-    def _give_up(self) -> None:
-        self.scheduler.waiting.clear()
-        for sequence in list(self.scheduler.running):
-            self.scheduler.finish(sequence)
-        self._texts.clear()
+            for sequence in list(mine):
+                self.cancel(sequence)
 
     def step(self) -> list[Result]:
-        """Run one batch; return the results that it finished."""
-        chunks = self.scheduler.schedule()
-        if not chunks:
-            return []
-        hidden = self.forward.run(self._batch(chunks))
-        for chunk in chunks:
-            chunk.sequence.computed += chunk.length
-        self._score(chunks, hidden)
-        return self._sample(chunks, hidden) + self._finish_scored(chunks)
+        """Run one batch; return the results that it finished, after their sinks were called."""
+        with self.lock:
+            finished = self._expired()
+            self.scheduler.token_budget = self._step_tokens()
+            chunks = self.scheduler.schedule()
+            if chunks:
+                begin = time.perf_counter()
+                finished += self._run(chunks)
+                self._learn(chunks, time.perf_counter() - begin)
+            return [self._deliver(sequence, result) for sequence, result in finished]
+
+    def _step_tokens(self) -> int:
+        if not self._sizes_steps:
+            return self.sizer.most_tokens
+        decoding = [s.computed + 1 for s in self.scheduler.running if s.behind == 1]
+        return self.sizer.choose(len(decoding), sum(decoding)).tokens
+
+    def _learn(self, chunks: list[Chunk], seconds: float) -> None:
+        read = [c.length * c.start + c.length * (c.length + 1) // 2 for c in chunks]
+        decoding = [kv for chunk, kv in zip(chunks, read, strict=True) if chunk.length == 1]
+        self.sizer.observe(
+            tokens=sum(chunk.length for chunk in chunks),
+            decoding=len(decoding),
+            sequences=len(chunks),
+            kv_read=sum(read),
+            kv_decoding=sum(decoding),
+            seconds=seconds,
+        )
+
+    def _deliver(self, sequence: Sequence, result: Result) -> Result:
+        if sequence.sink is not None:
+            sequence.sink(sequence, result)
+        return result
+
+    def _expired(self) -> list[tuple[Sequence, Result]]:
+        """Take out what is not finished by its deadline."""
+        expired: list[tuple[Sequence, Result]] = []
+        now = time.monotonic()
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].is_done):
+            sequence = heapq.heappop(self._deadlines)[2]
+            if not sequence.is_done:
+                self.scheduler.finish(sequence)
+                error = f"not finished within its deadline of {sequence.request.deadline} s"
+                expired.append((sequence, FailedResult(sequence.request.id, error)))
+        return expired
+
+    def _run(self, chunks: list[Chunk]) -> list[tuple[Sequence, Result]]:
+        """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
+        try:
+            hidden = self.forward.run(self._batch(chunks))
+            self._outputs.score(chunks, hidden)
+            finished = self._outputs.sample(chunks, hidden)
+        except MemoryError:
+            parts = _halves(chunks)
+            self.sizer.shrink(sum(chunk.length for chunk in chunks))
+            if len(parts) == 1:
+                sequence = chunks[0].sequence
+                self.scheduler.finish(sequence)
+                return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
+            return [each for part in parts for each in self._run(part)]
+        self.scheduler.advance(chunks)
+        finished += self._outputs.finish_scored(chunks)
+        for sequence, _ in finished:
+            self.scheduler.finish(sequence)
+        return finished
 
     def _batch(self, chunks: list[Chunk]) -> Batch:
         block_size = self.scheduler.pool.block_size
@@ -179,118 +310,33 @@ class Engine:
         tables = np.zeros((len(chunks), longest), np.int64)
         for row, chunk in enumerate(chunks):
             tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
-        counts = [chunk.length for chunk in chunks]
+        counts = np.array([chunk.length for chunk in chunks])
+        starts = np.array([chunk.start for chunk in chunks])
         rows = np.repeat(np.arange(len(chunks)), counts)
-        spans = [(c.sequence, c.start, c.start + c.length) for c in chunks]
-        positions = np.concatenate([np.arange(start, stop) for _, start, stop in spans])
-        tokens = np.concatenate([sequence.tokens[start:stop] for sequence, start, stop in spans])
+        begins = np.cumsum(counts) - counts
+        positions = np.arange(len(rows)) - np.repeat(begins - starts, counts)
+        tokens = np.concatenate([c.sequence.tokens[c.start : c.start + c.length] for c in chunks])
         blocks = tables[rows, positions // block_size]
         slots = blocks * block_size + positions % block_size
         return Batch(tokens, positions, rows, slots, tables)
 
-    def _score(self, chunks: list[Chunk], hidden: np.ndarray) -> None:
-        """Fill in the log-probabilities that this step's hidden states tell."""
-        places: list[np.ndarray] = []
-        parts: list[tuple[Sequence, slice]] = []
-        begin = 0
-        for sequence, start, length in chunks:
-            if sequence.params is None:
-                low = max(start + 1, sequence.request.score_from)
-                high = start + length + 1  # a hidden state tells of the token after it
-                if low < high:
-                    places.append(np.arange(begin + low - start - 1, begin + length))
-                    parts.append((sequence, slice(low, high)))
-            begin += length
-        if not parts:
-            return
-        targets = np.concatenate([sequence.tokens[part] for sequence, part in parts])
-        logprobs, greedy = self.forward.logprobs(hidden[np.concatenate(places)], targets)
-        begin = 0
-        for sequence, part in parts:
-            end = begin + part.stop - part.start
-            sequence.logprobs[part] = logprobs[begin:end]
-            sequence.greedy[part] = greedy[begin:end]
-            begin = end
 
-    def _sample(self, chunks: list[Chunk], hidden: np.ndarray) -> list[Result]:
-        """Draw a token for each sequence that has caught up with its own."""
-        ends = np.cumsum([chunk.length for chunk in chunks]) - 1
-        drawing = [
-            (chunk.sequence, end)
-            for chunk, end in zip(chunks, ends, strict=True)
-            if chunk.sequence.params is not None and chunk.sequence.behind == 0
-        ]
-        if not drawing:
-            return []
-        sequences = [sequence for sequence, _ in drawing]
-        logits = self.forward.logits(hidden[[end for _, end in drawing]])
-        results = []
-        for sequence, token in zip(sequences, self.sampler.sample(logits, sequences), strict=True):
-            result = self._after_token(sequence, int(token))
-            if result is not None:
-                self.scheduler.finish(sequence)
-                del self._texts[sequence]
-                results.append(result)
-        return results
-
-    def _after_token(self, sequence: Sequence, token: int) -> Result | None:
-        """Return the result if this token ended the sequence."""
-        params, texts = sequence.params, self._texts[sequence]
-        if token < 0 or params is None:
-            return FailedResult(sequence.request.id, "the model's logits are not numbers (NaN)")
-        if token in params.stop_token_ids:
-            return self._generated(sequence, "stop", token)
-        if token in self.model.eos_ids and not params.ignore_eos:
-            return self._generated(sequence, "stop", None)
-        stop = texts.push(token)
-        full = sequence.length == sequence.capacity
-        if full and stop is None:
-            stop = texts.flush()
-        if stop is not None:
-            return self._generated(sequence, "stop", stop)
-        return self._generated(sequence, "length", None) if full else None
-
-    def _generated(
-        self, sequence: Sequence, reason: str, stop_reason: str | int | None
-    ) -> GenerationResult:
-        texts = self._texts[sequence]
-        if not isinstance(stop_reason, str):
-            texts.flush()
-        output = slice(sequence.prompt_length, sequence.length)
-        return GenerationResult(
-            id=sequence.request.id,
-            prompt=sequence.request.text,
-            prompt_token_ids=sequence.tokens[: sequence.prompt_length],
-            text=texts.text,
-            token_ids=sequence.tokens[output],
-            logprobs=sequence.logprobs[output],
-            finish_reason=reason,
-            stop_reason=stop_reason,
-            top_token_ids=sequence.top_ids[output],
-            top_logprobs=sequence.top_logprobs[output],
-        )
-
-    def _finish_scored(self, chunks: list[Chunk]) -> list[Result]:
-        results: list[Result] = []
-        for sequence, _, _ in chunks:
-            if sequence.params is None and sequence.behind == 0:
-                self.scheduler.finish(sequence)
-                results.append(self._scored(sequence))
-        return results
-
-    def _scored(self, sequence: Sequence) -> ScoreResult:
-        return ScoreResult(
-            id=sequence.request.id,
-            text=sequence.request.text,
-            token_ids=sequence.tokens,
-            logprobs=sequence.logprobs,
-            greedy=sequence.greedy,
-        )
+def _target(preset: str | None, target_latency_ms: float | None) -> float | None:
+    """Return the time that a step may take, in milliseconds."""
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}, should be one of {', '.join(PRESETS)}")
+    if target_latency_ms is not None or preset is None:
+        return target_latency_ms
+    return PRESETS[preset].target_latency_ms
 
 
-def _affordable_tokens(decoder: Decoder) -> int:
-    """How many tokens of keys and values fit into the pool's share of the machine's memory."""
-    config = decoder.config
-    token = len(decoder.layers) * 2 * config.kv_heads * padded(config.head_size) * 4
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, memory // KV_SHARE // token)
+def _halves(chunks: list[Chunk]) -> list[list[Chunk]]:
+    """Split chunks into two lists of about equal length, or return one that cannot be split."""
+    if len(chunks) > 1:
+        middle = len(chunks) // 2
+        return [chunks[:middle], chunks[middle:]]
+    sequence, start, length = chunks[0]
+    if length == 1:
+        return [chunks]
+    half = length // 2
+    return [[Chunk(sequence, start, half)], [Chunk(sequence, start + half, length - half)]]

@@ -1,6 +1,8 @@
-"""The memory for keys and values: fixed blocks, allocated once, lent to sequences."""
+"""The memory for keys and values: fixed blocks, allocated once, lent to sequences and shared."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,9 +12,16 @@ from numbatch.models.decoder import DecoderConfig
 
 __all__ = ["KVPool"]
 
+KEPT_SHARE = 16
+"""Of so many blocks, one at most keeps its content when nobody holds it."""
+
 
 class KVPool:
-    """Blocks of keys and values.
+    """Blocks of keys and values, counted by how many sequences hold them.
+
+    A full block may be given a key that tells its tokens and all before them; whoever needs the
+    same tokens then holds the same block. A block with a key keeps its content for a while after
+    the last one gave it back.
 
     Parameters
     ----------
@@ -52,6 +61,10 @@ class KVPool:
             ) from error
         # The block freed last is lent first: its memory is already there.
         self._free = list(range(self.blocks - 1, -1, -1))
+        self._kept: dict[int, None] = {}  # held by nobody, content kept; the oldest first
+        self._counts = [0] * self.blocks
+        self._keys: dict[int, bytes] = {}
+        self._blocks: dict[bytes, int] = {}
 
     def blocks_for(self, tokens: int) -> int:
         """Return how many blocks hold ``tokens`` tokens."""
@@ -60,24 +73,69 @@ class KVPool:
     @property
     def free_blocks(self) -> int:
         """How many blocks nobody holds."""
-        return len(self._free)
+        return len(self._free) + len(self._kept)
 
-    def allocate(self, tokens: int) -> np.ndarray | None:
-        """Lend the blocks for ``tokens`` tokens, an int64 array, or None if there are too few."""
-        count = self.blocks_for(tokens)
-        if count > len(self._free):
+    def lend(self, count: int) -> list[int] | None:
+        """Lend ``count`` blocks, or none at all (None) if there are too few."""
+        if count > self.free_blocks:
             return None
-        return np.array([self._free.pop() for _ in range(count)], np.int64)
+        for _ in range(count - len(self._free)):
+            self._forget_oldest()
+        blocks = [self._free.pop() for _ in range(count)]
+        for block in blocks:
+            self._counts[block] = 1
+        return blocks
 
-    def release(self, blocks: np.ndarray) -> None:
-        """Take blocks back."""
-        self._free.extend(int(block) for block in blocks[::-1])
+    def share(self, keys: Sequence[bytes]) -> list[int]:
+        """Lend the blocks that hold the longest known beginning of ``keys``."""
+        blocks = []
+        for key in keys:
+            block = self._blocks.get(key)
+            if block is None:
+                break
+            self._counts[block] += 1
+            self._kept.pop(block, None)
+            blocks.append(block)
+        return blocks
 
-    def check(self, held: list[np.ndarray]) -> None:
-        """Raise RuntimeError unless free and held blocks are all blocks, each once."""
-        owned = np.concatenate([np.array(self._free, np.int64), *held])
-        if not np.array_equal(np.sort(owned), np.arange(self.blocks)):
+    def publish(self, block: int, key: bytes) -> None:
+        """Let others share a block from now on: it is full and will not be written again."""
+        if key not in self._blocks:
+            self._blocks[key] = block
+            self._keys[block] = key
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Take blocks back from one holder."""
+        for block in reversed(blocks):  # the beginning of a text is the last to be forgotten
+            self._counts[block] -= 1
+            if self._counts[block] == 0:
+                if block in self._keys:
+                    self._kept[block] = None
+                else:
+                    self._free.append(block)
+        while len(self._kept) > self.blocks // KEPT_SHARE:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        block = next(iter(self._kept))
+        del self._kept[block]
+        del self._blocks[self._keys.pop(block)]
+        self._free.append(block)
+
+    def check(self, held: Sequence[Sequence[int]]) -> None:
+        """Raise RuntimeError unless each block is free or counts its holders."""
+        counts = np.zeros(self.blocks, np.int64)
+        for blocks in held:
+            np.add.at(counts, np.asarray(blocks, np.int64), 1)
+        unheld = np.sort(np.array([*self._free, *self._kept], np.int64))
+        published = {block: key for key, block in self._blocks.items()}
+        if (
+            not np.array_equal(counts, self._counts)
+            or not np.array_equal(unheld, np.flatnonzero(counts == 0))
+            or published != self._keys
+            or not self._kept.keys() <= self._keys.keys()
+        ):
             raise RuntimeError(
-                f"KV pool is inconsistent: {len(self._free)} free and "
+                f"KV pool is inconsistent: {len(self._free)} free, {len(self._kept)} kept and "
                 f"{sum(map(len, held))} held of {self.blocks} blocks"
             )

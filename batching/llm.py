@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from numbatch.batching.batch_result import BatchResponse, BatchResult
+from numbatch.batching.batch_sizer import WARM_UP, StepSize
 from numbatch.batching.engine import Engine
+from numbatch.batching.job import Job
+from numbatch.batching.journal import Journal
+from numbatch.batching.journal_records import model_fingerprint
+from numbatch.batching.journaled_run import JournaledRun
+from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
     Choice,
@@ -22,6 +30,8 @@ from numbatch.batching.results import (
     ScoreResult,
     perplexity_of,
 )
+from numbatch.batching.service import Service
+from numbatch.batching.sizes import largest_batch
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.models.load import load_model
@@ -31,6 +41,12 @@ __all__ = ["LLM"]
 
 Prompt = str | bytes | Sequence[int] | np.ndarray
 """A text, or the token ids of one."""
+
+CALIBRATION = (
+    *((1, 2), (4, 2), (8, 2), (1, 33), (1, 65), (16, 2)),
+    *((2, 17), (1, 49), (8, 9), (1, 12), (4, 33), (12, 2)),
+)
+"""Texts and their lengths that tell how long steps take, where nothing was run yet."""
 
 Message = Mapping[str, Any]
 """A turn of a conversation: ``role`` and ``content``."""
@@ -57,6 +73,18 @@ class LLM:
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
         For requests that name no seed: the same seed and ids draw the same tokens.
+    policy : Policy, optional
+        Who is served next; :class:`FairPriority` by default.
+    enable_prefix_caching : bool
+        Whether the keys and values of a common beginning are computed once.
+    preset : {"latency", "throughput", "streaming"}, optional
+        For interactive use, bulk work, or text that is read while it is made; see
+        :class:`Engine`.
+    target_latency_ms : float, optional
+        How long a step may take; its size is then chosen while the engine runs.
+    lookahead : int, optional
+        How many requests of an iterator may be read and not finished: among them priority holds.
+        None: twice ``max_num_seqs``.
 
     Raises
     ------
@@ -86,6 +114,11 @@ class LLM:
         kv_tokens: int | None = None,
         threads: int | None = None,
         seed: int = 0,
+        policy: Policy | None = None,
+        enable_prefix_caching: bool = True,
+        preset: str | None = None,
+        target_latency_ms: float | None = None,
+        lookahead: int | None = None,
     ) -> None:
         self.model = load_model(model)
         self.engine = Engine(
@@ -96,7 +129,13 @@ class LLM:
             kv_tokens=kv_tokens,
             threads=threads,
             seed=seed,
+            policy=policy,
+            enable_prefix_caching=enable_prefix_caching,
+            preset=preset,
+            target_latency_ms=target_latency_ms,
+            lookahead=lookahead,
         )
+        self._service = Service(self.engine)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -118,6 +157,158 @@ class LLM:
         if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
             raise InputError(f"a prompt is {text!r}, should be a text or a list of token ids")
         return ids.astype(np.int64)
+
+    def submit(
+        self,
+        requests: Iterable[Request],
+        *,
+        lookahead: int | None = None,
+        keep_results: bool = True,
+        on_result: Callable[[BatchResponse], Any] | None = None,
+    ) -> Job:
+        """Begin to serve requests in the background.
+
+        Jobs share the engine: requests of all of them run in the same steps, by priority and tag.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+            Their ``tokens`` may be texts. Those of a list are all queued at once, so that priority
+            holds among all of them; an iterator, which may be endless, is read only as fast as it
+            is served.
+        lookahead : int, optional
+            Another number for this job than the model's.
+        keep_results : bool
+            Whether the job keeps results, for ``job[id]`` and ``job.result()``. If not, each goes
+            to the one reader of ``job.as_completed()`` that takes it, and at most ``lookahead`` are
+            held: where nobody reads, no more requests are read.
+        on_result : function, optional
+            Called with each response on the engine's thread. If it raises, it is not called again;
+            the job goes on, and the exception is raised where the job ends.
+
+        Returns
+        -------
+        Job
+
+        Raises
+        ------
+        InputError
+            If two requests of a list have one id (the message gives both places), or ``lookahead``
+            is less than 1.
+
+        Examples
+        --------
+        >>> job = llm.submit([Request("a", "Once upon a time", SamplingParams())])  # doctest: +SKIP
+        >>> for response in job.as_completed():  # doctest: +SKIP
+        ...     print(response.id, response.result.text)
+        """
+        if lookahead is not None and lookahead < 1:
+            raise InputError(f"lookahead is {lookahead}, should be at least 1")
+        return Job(
+            self._service,
+            requests,
+            self._prepared,
+            lookahead=lookahead or self.engine.lookahead,
+            keep_results=keep_results,
+            on_result=on_result,
+        )
+
+    def run(
+        self,
+        requests: Iterable[Request],
+        *,
+        journal: str | Path | None = None,
+        on_result: Callable[[BatchResponse], Any] | None = None,
+    ) -> BatchResult:
+        """Serve requests and return all responses, in their order.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+            Read to its end first.
+        journal : str or Path, optional
+            A file that keeps what is finished. The same call after a crash goes on where it
+            stopped: what the file holds is not run again.
+        on_result : function, optional
+            Called with each response that is computed now; see :meth:`submit`.
+
+        Raises
+        ------
+        InputError
+            If ids repeat, or the journal cannot be used: it belongs to another model or other
+            requests, is of a newer version, damaged or in use.
+        OutputError
+            If the journal cannot be written.
+        """
+        given = list(requests)
+        if journal is None:
+            with self.submit(given, on_result=on_result) as job:  # cancelled at Ctrl-C
+                return job.result()
+        with Journal(journal, self.identity) as book:
+            return JournaledRun(self.submit, given, book, on_result).result()
+
+    def calculate_optimal_batch_size(
+        self,
+        available_memory_mb: float,
+        target_latency_ms: float | None = None,
+        *,
+        tokens_per_sequence: int | None = None,
+    ) -> StepSize:
+        """Return how many sequences should run at a time (``max_num_seqs``), and what bounds them.
+
+        If nothing has been run yet, a few steps are run to see how long they take.
+
+        Parameters
+        ----------
+        available_memory_mb : float
+            For everything: weights, keys and values, working memory. 1 MB is 2**20 bytes.
+        target_latency_ms : float, optional
+            How long a step, which gives each sequence a token, may take.
+        tokens_per_sequence : int, optional
+            Prompt and output; ``max_model_len`` by default.
+
+        Returns
+        -------
+        StepSize
+            ``tokens`` is the number of sequences, each of which gets one token a step; ``limit`` is
+            ``memory``, ``latency`` or ``throughput``.
+
+        Raises
+        ------
+        InputError
+            If memory or time do not suffice for one sequence; the message says how much is needed.
+        """
+        engine = self.engine
+        if engine.sizer.time.observations < WARM_UP:
+            rng = np.random.default_rng(0)
+            for count, length in CALIBRATION:
+                shape = (count, min(length, engine.context))
+                texts = rng.integers(0, engine.model.decoder.config.vocabulary, shape)
+                list(engine.run([Request(i, text) for i, text in enumerate(texts)]))
+        return largest_batch(
+            self.model,
+            available_memory_mb,
+            target_latency_ms,
+            engine.sizer.time,
+            tokens_per_sequence=tokens_per_sequence or engine.context,
+            threads=engine.forward.team.threads,
+        )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What results depend on, besides the requests: for journals."""
+        return {
+            "model": model_fingerprint(self.model.path),
+            "seed": str(self.engine.sampler.seed),
+            "max_model_len": str(self.engine.context),
+        }
+
+    def _prepared(self, request: Request) -> Request:
+        """Return a request with its text turned into tokens."""
+        if isinstance(request.tokens, np.ndarray) and request.tokens.dtype == np.int64:
+            return request
+        text = request.text or _shown(request.tokens)
+        return dataclasses.replace(request, tokens=self.encode(request.tokens), text=text)
 
     def generate(
         self,
@@ -343,7 +534,11 @@ class LLM:
             self.engine.check(request)
         place = {request.id: i for i, request in enumerate(requests)}
         results: list[Result] = [FailedResult(request.id, "not run") for request in requests]
-        for result in tqdm(self.engine.run(requests), total=len(requests), disable=not use_tqdm):
+        # While jobs run, their thread alone drives the engine.
+        running: Iterable[Result] = self.engine.run(requests)
+        if self._service.is_active:
+            running = (each.result for each in self.submit(requests).as_completed())
+        for result in tqdm(running, total=len(requests), disable=not use_tqdm):
             if isinstance(result, FailedResult):
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result

@@ -142,18 +142,40 @@ class Request:
     ----------
     id : str or int
         Unique among the requests of a run; results carry it.
-    tokens : int64 array, shape (n,)
-        The prompt, or the text to score.
+    tokens : int64 array, shape (n,), or str
+        The prompt, or the text to score. A text is for :meth:`LLM.submit` and :meth:`LLM.run`,
+        which turn it into tokens.
     params : SamplingParams, optional
         None: the text is scored.
     score_from : int
         The first token whose log-probability is wanted, at least 1; those before it are context.
     text : str
         What the tokens were made from.
+    priority : float
+        Lower runs earlier.
+    tag : str
+        Whose it is: what runs is shared fairly among tags.
+    deadline : float, optional
+        Seconds after it is submitted; a request that is not finished by then fails.
+
+    Raises
+    ------
+    InputError
+        If the priority or the deadline is no finite number, or the tag no text.
     """
 
     id: str | int
-    tokens: np.ndarray
+    tokens: Any
     params: SamplingParams | None = None
     score_from: int = 1
     text: str = field(default="", repr=False)
+    priority: float = 0
+    tag: str = ""
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        _number("priority", self.priority, -LARGEST, LARGEST, f"from {-LARGEST:g} to {LARGEST:g}")
+        if not isinstance(self.tag, str):
+            raise InputError(f"tag is {self.tag!r}, should be a text")
+        if self.deadline is not None:
+            _number("deadline", self.deadline, 0, 1e9, "of seconds from 0 to 1e9")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict
 from typing import NamedTuple
 
 from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.policy import FairPriority, Policy
 from numbatch.batching.sequence import Sequence
 
 __all__ = ["Chunk", "Scheduler"]
@@ -20,11 +21,14 @@ class Chunk(NamedTuple):
 
 
 class Scheduler:
-    """First come, first served, within one budget of tokens a step.
+    """Fills one budget of tokens a step, in the order of a policy.
 
-    A sequence is admitted when the pool can hold it to its end, so nothing that runs ever has to
-    give its blocks back. Sequences that generate (one token behind) come before prompts, which fill
-    what is left of the budget in chunks.
+    Sequences that are one token behind (they generate) come first, then prompts fill what is left
+    in chunks: those that were begun and those that wait, as the policy ranks them. A sequence is
+    admitted when the pool can hold all its known tokens, less the blocks that it shares. One whose
+    beginning another is just computing waits for it. When blocks run out, or more urgent work finds
+    no room, the sequence that ranks last is pre-empted: it gives its blocks back, and its tokens
+    are computed again later, to the same bits.
 
     Parameters
     ----------
@@ -33,39 +37,172 @@ class Scheduler:
         The most sequences that run at a time.
     token_budget : int
         The most tokens in a step.
+    policy : Policy, optional
+    share : bool
+        Whether sequences share the blocks of a common beginning.
     """
 
-    def __init__(self, pool: KVPool, max_sequences: int, token_budget: int) -> None:
-        self.pool = pool
-        self.max_sequences = max_sequences
-        self.token_budget = token_budget
-        self.waiting: deque[Sequence] = deque()
+    def __init__(
+        self,
+        pool: KVPool,
+        max_sequences: int,
+        token_budget: int,
+        policy: Policy | None = None,
+        *,
+        share: bool = True,
+    ) -> None:
+        self.pool, self.policy = pool, policy or FairPriority()
+        self.max_sequences, self.token_budget, self.share = max_sequences, token_budget, share
         self.running: list[Sequence] = []
+        self.waiting = 0
+        self.preemptions = 0
+        self._arrivals = self._left = 0
+        self._chunks: dict[Sequence, Chunk] = {}
+        self._begun: dict[bytes, Sequence] = {}  # keys of blocks that are being computed
+        self._followers: defaultdict[bytes, list[Sequence]] = defaultdict(list)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
-        self.waiting.append(sequence)
+        self._arrivals += 1
+        sequence.arrival = self._arrivals
+        self.waiting += 1
+        self.policy.enter(sequence)
+        self.policy.add(sequence)
 
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step, admitting from the queue what fits."""
-        chunks = []
-        budget = self.token_budget
-        for sequence in sorted(self.running, key=lambda each: each.behind):
-            if budget > 0:
-                chunks.append(Chunk(sequence, sequence.computed, min(budget, sequence.behind)))
-                budget -= chunks[-1].length
-        while self.waiting and budget > 0 and len(self.running) < self.max_sequences:
-            blocks = self.pool.allocate(self.waiting[0].cached_tokens)
-            if blocks is None:
+        self._chunks, self._left = {}, self.token_budget
+        ranked = list(self.running)
+        if len(ranked) > min(self.token_budget, self.pool.free_blocks):  # not all may get theirs
+            ranked.sort(key=self.policy.rank)
+        for sequence in ranked:
+            if sequence.behind == 1 and sequence.blocks:
+                self._give(sequence)
+        begun = [sequence for sequence in ranked if sequence.behind > 1]
+        has_room = True
+        while self._left:
+            begun = [sequence for sequence in begun if sequence.blocks]
+            first = min(begun, key=self.policy.rank, default=None)
+            head = self.policy.next() if has_room else None
+            rank = self.policy.rank
+            if head is not None and (first is None or rank(head) < rank(first)):
+                if self._follow(head):
+                    continue
+                has_room = self._admit(head)
+                if has_room:
+                    self._give(head)
+            elif first is not None:
+                begun.remove(first)
+                self._give(first)
+            else:
                 break
-            sequence = self.waiting.popleft()
-            sequence.blocks = blocks
-            self.running.append(sequence)
-            chunks.append(Chunk(sequence, 0, min(budget, sequence.behind)))
-            budget -= chunks[-1].length
-        return chunks
+        return list(self._chunks.values())
+
+    def advance(self, chunks: list[Chunk]) -> None:
+        """Note that chunks were run: others may share the blocks that they filled."""
+        size = self.pool.block_size
+        for sequence, start, length in chunks:
+            sequence.computed = start + length
+            full = range(start // size, sequence.computed // size)
+            if self.share and full:
+                keys = sequence.block_keys(sequence.computed, size)
+                for i in full:
+                    self.pool.publish(sequence.blocks[i], keys[i])
+                    self._wake(keys[i], sequence)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out and give its blocks back."""
+        """Take a sequence out, wherever it stands, and give its blocks back."""
+        sequence.is_done = True
+        if sequence.blocks:
+            self._stop(sequence)
+        else:
+            self.waiting -= 1
+            if sequence.is_waiting:
+                self.policy.remove(sequence)
+        self.policy.leave(sequence)
+
+    def _give(self, sequence: Sequence) -> None:
+        """Give a running sequence a chunk, and the blocks for it; nothing if there are none."""
+        tokens = min(self._left, sequence.behind)
+        if not tokens:
+            return
+        missing = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+        if missing > 0 and not self._make_room(sequence, missing):
+            return
+        self._chunks[sequence] = Chunk(sequence, sequence.computed, tokens)
+        self._left -= tokens
+        self.policy.charge(sequence, tokens)
+
+    def _make_room(self, sequence: Sequence, missing: int) -> bool:
+        """Lend a running sequence blocks; False if all that could be pre-empted rank before it."""
+        while missing > self.pool.free_blocks:
+            others = [each for each in self.running if each not in self._chunks]
+            victim = max(others, key=self.policy.rank)
+            if victim is sequence:
+                return False
+            self._preempt(victim)
+        sequence.blocks += self.pool.lend(missing) or []
+        return True
+
+    def _admit(self, head: Sequence) -> bool:
+        """Begin with a waiting sequence, if there is room or it may take another's."""
+        keys = head.block_keys(head.shareable + 1, self.pool.block_size) if self.share else []
+        shared = self.pool.share(keys)
+        missing = self.pool.blocks_for(head.wanted) - len(shared)
+        # The running ones keep a block each to grow into, lest the new one is pre-empted at once.
+        while (
+            len(self.running) >= self.max_sequences
+            or missing + len(self.running) > self.pool.free_blocks
+        ):
+            others = [s for s in self.running if self.policy.yields(s, head)]
+            if not others:
+                self.pool.release(shared)
+                return False
+            self._preempt(max(others, key=self.policy.rank))
+        self.policy.remove(head)
+        self.waiting -= 1
+        self.running.append(head)
+        head.open()
+        head.blocks = shared + (self.pool.lend(missing) or [])
+        # The last token may lie in a shared block: it is run again, and writes the same bits there.
+        head.computed = min(len(shared) * self.pool.block_size, head.shareable)
+        if self.share:
+            for key in head.block_keys(head.wanted, self.pool.block_size)[len(shared) :]:
+                self._begun.setdefault(key, head)
+        return True
+
+    def _follow(self, head: Sequence) -> bool:
+        """Let a sequence wait for the one that is computing its beginning, if there is one."""
+        keys = head.block_keys(head.shareable + 1, self.pool.block_size) if self.share else []
+        for key in reversed(keys):
+            leader = self._begun.get(key)
+            if leader is not None and not self.policy.yields(leader, head):
+                self.policy.remove(head)
+                self._followers[key].append(head)
+                return True
+        return False
+
+    def _preempt(self, sequence: Sequence) -> None:
+        chunk = self._chunks.pop(sequence, None)
+        if chunk is not None:
+            self._left += chunk.length
+            self.policy.charge(sequence, -chunk.length)
+        self._stop(sequence)
+        self.preemptions += 1
+        self.waiting += 1
+        self.policy.add(sequence)
+
+    def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.release(sequence.blocks)
+        sequence.blocks, sequence.computed = [], 0
+        for key in sequence.keys:
+            self._wake(key, sequence)
+
+    def _wake(self, key: bytes, leader: Sequence) -> None:
+        """Queue again what waited for a block that is there now, or will not come."""
+        if self._begun.get(key) is leader:
+            del self._begun[key]
+            for sequence in self._followers.pop(key, ()):
+                if not sequence.is_done:
+                    self.policy.add(sequence)

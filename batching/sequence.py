@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from numbatch.batching.request import Request, SamplingParams
+from numbatch.batching.request import Request
+
+if TYPE_CHECKING:
+    from numbatch.batching.results import Result
+    from numbatch.batching.text_stream import TextStream
 
 __all__ = ["Sequence"]
 
@@ -13,13 +21,16 @@ class Sequence:
     """The tokens of a request so far, and how many of them the model has seen.
 
     A sequence catches up with its tokens in chunks of any size: there is no separate phase for the
-    prompt and for the tokens generated after it.
+    prompt and for the tokens generated after it. Its arrays are made when it first runs, so that
+    one that waits takes little memory.
 
     Parameters
     ----------
     request : Request
     context : int
         The most tokens a sequence may have.
+    sink : function, optional
+        Called as ``sink(sequence, result)`` when it is finished.
 
     Attributes
     ----------
@@ -33,47 +44,120 @@ class Sequence:
         Scoring: whether the token is the likeliest at its place.
     top_ids, top_logprobs : int64 and float32 arrays, shape (capacity, n)
         The likeliest tokens at each generated place, where asked for.
-    blocks : int64 array
-        The blocks of the pool that it holds, in order; empty before it runs.
+    blocks : list of int
+        The blocks of the pool that it holds, in order; empty where it does not run.
+    params : SamplingParams or None
+        Sampling parameters; None where the text is scored.
+    priority : float
+        The request's; a policy may make it more urgent.
+    arrival : int
+        How many came before it; the scheduler's.
+    expires : float
+        When its deadline is over, on the clock of ``time.monotonic``; infinite where it has none.
+    is_waiting : bool
+        Whether it is in the policy's queue; the policy's.
+    is_done : bool
+        Whether it is finished or was cancelled.
     """
 
-    def __init__(self, request: Request, context: int) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_unread",
+        "arrival",
+        "blocks",
+        "capacity",
+        "computed",
+        "expires",
+        "greedy",
+        "is_done",
+        "is_waiting",
+        "keys",
+        "length",
+        "logprobs",
+        "params",
+        "priority",
+        "prompt_length",
+        "request",
+        "sink",
+        "texts",
+        "tokens",
+        "top_ids",
+        "top_logprobs",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        context: int,
+        sink: Callable[[Sequence, Result], None] | None = None,
+    ) -> None:
         self.request = request
+        self.params = request.params
+        self.sink = sink
+        self._unread = 0 if request.params is not None else 1
         self.prompt_length = len(request.tokens)
         limit = 0 if request.params is None else request.params.max_tokens
         self.capacity = min(self.prompt_length + limit, max(context, self.prompt_length))
-        self.tokens = np.empty(self.capacity, np.int64)
-        self.tokens[: self.prompt_length] = request.tokens
+        self.tokens = request.tokens
         self.length = self.prompt_length
         self.computed = 0
+        self.blocks: list[int] = []
+        self.keys: list[bytes] = []
+        self.priority: float = request.priority
+        self.arrival = 0
+        self.expires = float("inf")
+        self.is_waiting = self.is_done = False
+        self.texts: TextStream | None = None
+        self.logprobs: np.ndarray | None = None
+
+    def open(self) -> None:
+        """Make the arrays for its output, if they are not there."""
+        if self.logprobs is not None:
+            return
+        self.tokens = np.empty(self.capacity, np.int64)
+        self.tokens[: self.prompt_length] = self.request.tokens
         self.logprobs = np.full(self.capacity, np.nan, np.float32)
         self.greedy = np.zeros(self.capacity, np.bool_)
-        wanted = 0 if request.params is None else request.params.logprobs or 0
+        wanted = 0 if self.params is None else self.params.logprobs or 0
         self.top_ids = np.empty((self.capacity, wanted), np.int64)
         self.top_logprobs = np.empty((self.capacity, wanted), np.float32)
-        self.blocks = np.empty(0, np.int64)
 
     @property
-    def params(self) -> SamplingParams | None:
-        """Sampling parameters; None where the text is scored."""
-        return self.request.params
-
-    @property
-    def behind(self) -> int:
-        """How many known tokens the model has not seen yet.
+    def wanted(self) -> int:
+        """How many of the known tokens the model has to see.
 
         The last token of a scored text predicts nothing that is wanted, so it is never run.
         """
-        wanted = self.length if self.params is not None else self.length - 1
-        return wanted - self.computed
+        return self.length - self._unread
 
     @property
-    def cached_tokens(self) -> int:
-        """How many tokens need room in the pool: the last one is never read again."""
-        return max(self.capacity - 1, 1)
+    def behind(self) -> int:
+        """How many known tokens the model has not seen yet."""
+        return self.length - self._unread - self.computed
+
+    @property
+    def shareable(self) -> int:
+        """How many tokens need not be run where their keys and values are there already.
+
+        The hidden state of the token before the first one that is scored or sampled is needed.
+        """
+        return (self.length if self.params is not None else self.request.score_from) - 1
+
+    def block_keys(self, tokens: int, size: int) -> list[bytes]:
+        """Return the keys of the full blocks of the first ``tokens`` tokens.
+
+        A key is a hash of the block's tokens and of the key before it, so it tells all tokens from
+        the first on. With 128 bits, equal keys of different tokens do not happen.
+        """
+        for i in range(len(self.keys), tokens // size):
+            before = self.keys[-1] if self.keys else b""
+            content = before + self.tokens[i * size : (i + 1) * size].tobytes()
+            self.keys.append(hashlib.blake2b(content, digest_size=16).digest())
+        return self.keys[: tokens // size]
 
     def append(self, token: int, logprob: float) -> None:
         """Add a generated token."""
         self.tokens[self.length] = token
-        self.logprobs[self.length] = logprob
+        if self.logprobs is not None:
+            self.logprobs[self.length] = logprob
         self.length += 1

@@ -43,10 +43,13 @@ class TextStream:
 
     def _add(self, piece: str) -> str | None:
         begin = max(0, len(self.text) - self._longest + 1)
-        self.text += piece
-        found = [(at, s) for s in self._stop if (at := self.text.find(s, begin)) >= 0]
-        if not found:
-            return None
-        at, stop = min(found)
-        self.text = self.text[:at]
+        text = self.text + piece
+        found = [(at, s) for s in self._stop if (at := text.find(s, begin)) >= 0]
+        at, stop = min(found, default=(len(text), None))
+        self.text = text[:at]  # set once: another thread may be reading it
         return stop
+
+    @property
+    def settled(self) -> int:
+        """How many characters no stop string can take back."""
+        return max(0, len(self.text) - max(0, self._longest - 1))

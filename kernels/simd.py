@@ -36,6 +36,7 @@ __all__ = [
     "load_float32",
     "load_int8",
     "load_uint8",
+    "prefetch",
     "splat",
     "store_float32",
     "sum_lanes",
@@ -137,6 +138,23 @@ def _element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at
     """Return the address of element ``at``; no bounds check, no negative index."""
     made = context.make_array(array_type)(context, builder, array)
     return builder.gep(made.data, [at])
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, at: Any) -> Any:
+    """Ask for the cache line of element ``at``, which is soon to be read; waits for nothing."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = ir.IntType(8).as_pointer()
+        pointer = builder.bitcast(_element_pointer(context, builder, sig.args[0], *args), address)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+        name = "llvm.prefetch.p0" if pointer.type.is_opaque else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [pointer, *(number(each) for each in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 def _loader(element: Any, name: str, widen: str) -> Any:

@@ -66,6 +66,8 @@ class FakeEngine:
             return ScoreResult(request.id, request.text, request.tokens, logprobs, greedy)
         if request.text == "sleep":
             time.sleep(60)
+        if request.text.startswith("nap"):
+            time.sleep(0.002)
         count = min(request.params.max_tokens, 3)
         token_ids = np.repeat(request.tokens[-1:], count)
         top = request.params.logprobs or 0
@@ -87,6 +89,7 @@ class FakeLLM:
     """What the command line uses of :class:`numbatch.batching.llm.LLM`."""
 
     def __init__(self, chat=True, at_once=2):
+        self.identity = {"model": "fake"}
         self.tokenizer = FakeTokenizer(chat)
         self.engine = FakeEngine(at_once)
 

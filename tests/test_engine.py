@@ -83,7 +83,7 @@ def test_blocks_are_all_accounted_for_after_every_step(model):
     engine = Engine(model, max_num_seqs=4, max_num_batched_tokens=32, kv_tokens=300)
     pool, scheduler = engine.scheduler.pool, engine.scheduler
     for request in make_requests():
-        engine._start(request)
+        engine.submit(request)
     finished = 0
     while scheduler.running or scheduler.waiting:
         finished += len(engine.step())
@@ -94,11 +94,11 @@ def test_blocks_are_all_accounted_for_after_every_step(model):
 
 def test_the_pool_check_sees_a_lost_block(model):
     pool = KVPool(model.decoder.config, 1, 64)
-    held = pool.allocate(40)
+    held = pool.lend(3)
     pool.check([held])
     with pytest.raises(RuntimeError, match="inconsistent"):
         pool.check([held[1:]])
-    assert pool.allocate(40) is None
+    assert pool.lend(2) is None
 
 
 def test_a_caller_who_stops_early_leaves_the_engine_sound(model, alone):
@@ -125,6 +125,15 @@ def test_requests_are_read_only_as_fast_as_they_are_served(model):
         next(results)
     results.close()
     assert 20 <= read <= 26
+
+
+def test_priority_holds_among_the_requests_that_are_read_ahead(model):
+    engine = Engine(model, max_num_seqs=1, lookahead=9)
+    params = SamplingParams(max_tokens=2, ignore_eos=True)
+    requests = (Request(i, np.arange(9) + 9 * i, params, priority=-i) for i in range(18))
+    order = [result.id for result in engine.run(requests)]
+    assert order[0] == 8
+    assert order.index(17) < 12
 
 
 def test_a_request_that_cannot_be_served_fails_alone(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -90,12 +91,20 @@ def _open_input(path: str) -> Iterator[BinaryIO]:
         yield source
 
 
+def _begun(journal: str | None) -> bool:
+    """Tell whether a journal holds anything, so that the output is its to restore."""
+    return journal is not None and os.path.isfile(journal) and os.path.getsize(journal) > 0
+
+
 @main.command()
 @click.argument("source", metavar="INPUT")
 @click.option(
     "-o", "--output", default="-", help="File for the results; - is standard output.  [default: -]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output file that has content.")
+@click.option(
+    "--journal", metavar="PATH", help="Keep what is finished; the same command then goes on there."
+)
 @_model_options
 @click.option(
     "--max-num-seqs",
@@ -107,6 +116,11 @@ def _open_input(path: str) -> Iterator[BinaryIO]:
     type=click.IntRange(min=1),
     help="Most tokens in a step.  [default: 512]",
 )
+@click.option(
+    "--lookahead",
+    type=click.IntRange(min=1),
+    help="Lines read ahead of the results; among them priority holds.  [default: 2 x max-num-seqs]",
+)
 @click.option("--seed", type=int, default=0, help="For requests that name none.  [default: 0]")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option("-q", "--quiet", is_flag=True, help="Show neither progress bar nor summary.")
@@ -116,6 +130,7 @@ def run(
     source: str,
     output: str,
     overwrite: bool,
+    journal: str | None,
     model: str,
     no_progress: bool,
     quiet: bool,
@@ -132,6 +147,9 @@ def run(
       "text": "..." or token ids                score a text
       "context": "...", "continuation": "..."   score the continuation
 
+    and may have priority (lower runs earlier), tag (whose it is: tags are served fairly) and
+    deadline (seconds after which it fails).
+
     For the first two, sampling parameters stand beside it: temperature, top_k, top_p, min_p,
     repetition_penalty, presence_penalty, frequency_penalty, seed, max_tokens, stop,
     stop_token_ids, ignore_eos, logprobs. Lines of OpenAI's batch format (custom_id, method, url,
@@ -139,22 +157,31 @@ def run(
 
     Each result is a line, written when its request finishes: in the order of finishing, not of
     the input. A line that cannot be served gives a result with its error and line number; the
-    others still run. After Ctrl-C the finished results are in the output.
+    others still run. After Ctrl-C the finished results are in the output. With --journal, the same
+    command goes on where a run was killed, at whatever instant: nothing is lost or written twice.
 
     Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
     written, 2 if nothing was run, 130 after Ctrl-C.
     """  # noqa: D301 (click reads the backspace)
+    from numbatch.batching.commands.line_journal import LineJournal
     from numbatch.batching.commands.line_writer import open_output
     from numbatch.batching.commands.run_file import FileRun
 
     with (
         _open_input(source) as lines,
-        open_output(output, overwrite=overwrite, source=lines) as writer,
+        open_output(output, overwrite=overwrite or _begun(journal), source=lines) as writer,
     ):
         begin = time.perf_counter()
         llm = load_llm(model, **sizes)
         loading = time.perf_counter() - begin
-        job = FileRun(llm, lines, writer, model)
+        book = None
+        if journal is not None:
+            book = LineJournal.open(journal, llm.identity, lines, writer)
+            if book.dropped:
+                click.echo(f"Journal: a torn record of {book.dropped} bytes was dropped.", err=True)
+            if book.recovered:
+                click.echo(f"Journal: {book.recovered:,} results were there already.", err=True)
+        job = FileRun(llm, lines, writer, model, book)
         crowded = output == "-" and sys.stdout.isatty()
         try:
             job.run(progress=sys.stderr.isatty() and not (no_progress or quiet or crowded))

@@ -22,6 +22,7 @@ __all__ = ["Task", "build_task"]
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
 ALIASES = ("max_completion_tokens", "top_logprobs")
 IGNORED = ("metadata", "user")
+SCHEDULING = ("priority", "tag", "deadline")
 SOURCES = ("prompt", "messages", "text", "context", "continuation")
 
 
@@ -72,12 +73,13 @@ def build_task(record: Mapping[str, Any], line: int, name: str | int, llm: LLM) 
     kind = _kind(record)
     tokens, begin, text = _encode(record, kind, llm)
     params = _sampling_params(record) if kind in ("prompt", "messages") else None
-    return Task(Request(name, tokens, params, begin, text), line, kind, call)
+    scheduling = {key: record[key] for key in SCHEDULING if key in record}
+    return Task(Request(name, tokens, params, begin, text, **scheduling), line, kind, call)
 
 
 def _kind(record: Mapping[str, Any]) -> str:
     """Tell what is asked for, and refuse keys that do not belong to it."""
-    known = ("custom_id", *SOURCES, *SAMPLING, *ALIASES, *IGNORED)
+    known = ("custom_id", *SOURCES, *SAMPLING, *ALIASES, *SCHEDULING, *IGNORED)
     refuse_unknown(record, known)
     given = [key for key in SOURCES if key in record]
     if given == ["context", "continuation"]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -62,6 +63,33 @@ class LineWriter:
             except OSError as error:
                 raise OutputError(f"cannot empty {self.name}: {error.strerror}") from error
 
+    def restore(self, lines: Iterable[str]) -> None:
+        """Make the output begin with lines of an earlier run, and with nothing else.
+
+        A file keeps the part of them that it has; what follows is cut.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        if self._regular:
+            with open(self.name, "rb") as written:
+                for line in lines:
+                    data = _encoded(line)
+                    if written.read(len(data)) != data:
+                        self._cut()
+                        self._raw.seek(self._end)
+                        self.write(line)
+                        break
+                    self._end += len(data)
+                    self.lines += 1
+        for line in lines:
+            self.write(line)
+        self._cut()
+        if self._regular:
+            self._raw.seek(self._end)
+
     def write(self, line: str) -> None:
         """Write a line; the line end is added.
 
@@ -72,7 +100,7 @@ class LineWriter:
         OutputError
             If it cannot be written: a full disk, a closed pipe.
         """
-        data = line.encode(errors="replace") + b"\n"
+        data = _encoded(line)
         left = memoryview(data)
         try:
             while left:
@@ -122,6 +150,10 @@ class LineWriter:
         if self._regular:
             with contextlib.suppress(OSError):
                 self._raw.truncate(self._end)
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode(errors="replace") + b"\n"
 
 
 def standard_output() -> LineWriter:

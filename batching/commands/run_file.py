@@ -7,12 +7,13 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
 from numbatch.batching.commands import openai_format
 from numbatch.batching.commands.jsonl import LineIds, dump_line, numbered_lines, parse_line
+from numbatch.batching.commands.line_journal import LineJournal
 from numbatch.batching.commands.line_request import Task, build_task
 from numbatch.batching.commands.line_writer import LineWriter
 from numbatch.batching.commands.result_json import generation_json, score_json
@@ -122,13 +123,24 @@ class FileRun:
         Gets a line for each that is not blank, in the order in which they finish.
     model : str
         The model's name, for answers in OpenAI's format.
+    journal : LineJournal, optional
+        Keeps the answers; lines that it answers are not run again.
     """
 
-    def __init__(self, llm: LLM, source: BinaryIO, writer: LineWriter, model: str) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        source: BinaryIO,
+        writer: LineWriter,
+        model: str,
+        journal: LineJournal | None = None,
+    ) -> None:
         self.summary = Summary()
         self._llm = llm
         self._source = source
         self._writer = writer
+        self._journal = journal
+        self._lines: dict[int, bytes] = {}
         self._answerer = openai_format.Answerer(llm.tokenizer, model, int(time.time()))
         self._ids = LineIds()
         self._running: dict[str | int, Task] = {}
@@ -146,12 +158,15 @@ class FileRun:
         begin = time.perf_counter()
         total = count_lines(self._source) if progress else None
         try:
-            self._writer.begin()
+            if self._journal is None:
+                self._writer.begin()
             with tqdm(total=total, unit="request", disable=not progress) as bar:
                 for result in self._llm.engine.run(self._requests(bar)):
                     self._finish(result)
                     bar.update()
         finally:
+            if self._journal is not None:
+                self._journal.close()
             self.summary.seconds = time.perf_counter() - begin
         return self.summary
 
@@ -164,6 +179,12 @@ class FileRun:
                 return
             except OSError as error:
                 raise InputError(f"cannot read the input: {error.strerror}") from error
+            if self._journal is not None:
+                if self._journal.is_answered(number, line):
+                    self._pass_over(number, line)
+                    bar.update()
+                    continue
+                self._lines[number] = line
             task = self._task(number, line)
             if task is None:
                 bar.update()
@@ -186,6 +207,19 @@ class FileRun:
             self._refuse(name, number, str(error), openai=openai_format.is_openai(record))
             return None
 
+    def _pass_over(self, number: int, line: bytes) -> None:
+        """Take the id of a line that has its answer, so that no later line gets it."""
+        try:
+            self._ids.claim(parse_line(line), number)
+        except InputError:
+            self._ids.claim_default(number)
+
+    def _write(self, number: int, record: dict[str, Any]) -> None:
+        if self._journal is None:
+            self._writer.write(dump_line(record))
+        else:
+            self._journal.write(number, self._lines.pop(number), dump_line(record))
+
     def _finish(self, result: Result) -> None:
         """Write a result in the format of its line."""
         task = self._running.pop(result.id)
@@ -198,7 +232,7 @@ class FileRun:
             record = score_json(result, is_continuation=task.kind == "continuation")
         else:
             record = generation_json(result, self._llm.tokenizer)
-        self._writer.write(dump_line(record))
+        self._write(task.line, record)
         self.summary.add(result, task.kind)
 
     def _refuse(
@@ -209,5 +243,5 @@ class FileRun:
             record = openai_format.refusal(name, line, message)
         else:
             record = {"custom_id": name, "error": message, "line": line}
-        self._writer.write(dump_line(record))
+        self._write(line, record)
         self.summary.failed += 1

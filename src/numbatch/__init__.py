@@ -7,7 +7,17 @@ from numbatch.errors import InputError, ModelError, NumbatchError, OutputError
 from numbatch.version import __version__
 
 if TYPE_CHECKING:
+    from numbatch.batching.batch_result import (
+        BatchResponse,
+        BatchResult,
+        BatchStats,
+        TokenEvent,
+    )
+    from numbatch.batching.batch_sizer import BatchSizer, StepSize
+    from numbatch.batching.ids import IdMap
+    from numbatch.batching.job import Job
     from numbatch.batching.llm import LLM
+    from numbatch.batching.policy import FairPriority, FirstCome, Policy
     from numbatch.batching.request import Request, SamplingParams
     from numbatch.batching.results import (
         Choice,
@@ -17,29 +27,56 @@ if TYPE_CHECKING:
         Perplexity,
         ScoreResult,
     )
+    from numbatch.batching.sizes import MemoryEstimate, estimate_memory
     from numbatch.kernels.ragged import Ragged
     from numbatch.models.tokenizer import Tokenizer
 
 __all__ = [
     "LLM",
+    "BatchResponse",
+    "BatchResult",
+    "BatchSizer",
+    "BatchStats",
     "Choice",
     "FailedResult",
+    "FairPriority",
+    "FirstCome",
     "GenerationResult",
+    "IdMap",
     "InputError",
+    "Job",
     "LogLikelihood",
+    "MemoryEstimate",
     "ModelError",
     "NumbatchError",
     "OutputError",
     "Perplexity",
+    "Policy",
     "Ragged",
     "Request",
     "SamplingParams",
     "ScoreResult",
+    "StepSize",
+    "TokenEvent",
     "Tokenizer",
     "__version__",
+    "estimate_memory",
 ]
 
 _MODULES = {
+    "BatchResponse": "batching.batch_result",
+    "BatchResult": "batching.batch_result",
+    "BatchStats": "batching.batch_result",
+    "TokenEvent": "batching.batch_result",
+    "BatchSizer": "batching.batch_sizer",
+    "StepSize": "batching.batch_sizer",
+    "IdMap": "batching.ids",
+    "MemoryEstimate": "batching.sizes",
+    "estimate_memory": "batching.sizes",
+    "Job": "batching.job",
+    "FairPriority": "batching.policy",
+    "FirstCome": "batching.policy",
+    "Policy": "batching.policy",
     "LLM": "batching.llm",
     "Request": "batching.request",
     "SamplingParams": "batching.request",

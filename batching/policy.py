@@ -1,0 +1,219 @@
+"""Who is served next: small objects that the scheduler asks, and that a user can replace."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numbatch.batching.sequence import Sequence
+from numbatch.errors import InputError
+
+__all__ = ["FairPriority", "FirstCome", "Policy"]
+
+
+TAGS = 1000
+"""So many tags without work keep what they were given."""
+
+
+class Policy(Protocol):
+    """Holds the sequences that wait, and ranks those that run."""
+
+    def enter(self, sequence: Sequence) -> None:
+        """Note that a sequence is new; ``add`` follows."""
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait: it is new, or was pre-empted; set its ``is_waiting``."""
+
+    def remove(self, sequence: Sequence) -> None:
+        """Let a waiting sequence go: it begins to run, or was cancelled; unset ``is_waiting``."""
+
+    def next(self) -> Sequence | None:
+        """Return the waiting sequence that should run next, and keep it; None if none waits."""
+
+    def rank(self, sequence: Sequence) -> Any:
+        """Return what sequences are ordered by: the smallest is served first."""
+
+    def yields(self, running: Sequence, waiting: Sequence) -> bool:
+        """Tell whether a running sequence is pre-empted where a waiting one finds no room."""
+
+    def charge(self, sequence: Sequence, tokens: int) -> None:
+        """Note that a sequence is given tokens of a step; fewer than 0 are taken back."""
+
+    def leave(self, sequence: Sequence) -> None:
+        """Note that a sequence is finished."""
+
+
+class FirstCome:
+    """First come, first served."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[int, Sequence]] = []
+
+    def enter(self, sequence: Sequence) -> None:
+        """Count nothing."""
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait."""
+        sequence.is_waiting = True
+        heapq.heappush(self._queue, (sequence.arrival, sequence))
+
+    def remove(self, sequence: Sequence) -> None:
+        """Let a sequence go."""
+        sequence.is_waiting = False
+
+    def next(self) -> Sequence | None:
+        """Return the one that came first."""
+        while self._queue and not self._queue[0][1].is_waiting:
+            heapq.heappop(self._queue)
+        return self._queue[0][1] if self._queue else None
+
+    def rank(self, sequence: Sequence) -> int:
+        """Order by arrival."""
+        return sequence.arrival
+
+    def yields(self, running: Sequence, waiting: Sequence) -> bool:
+        """Pre-empt nobody."""
+        return False
+
+    def charge(self, sequence: Sequence, tokens: int) -> None:
+        """Count nothing."""
+
+    def leave(self, sequence: Sequence) -> None:
+        """Count nothing."""
+
+
+class _Tag:
+    """The sequences of one tag: a queue by urgency, one by age, and what the tag was given."""
+
+    def __init__(self) -> None:
+        self.served = 0.0
+        self.present = 0
+        self.urgent: list[tuple[float, float, int, Sequence]] = []
+        self.oldest: deque[Sequence] = deque()
+
+    def first(self, *, by_age: bool) -> Sequence | None:
+        """Return the waiting sequence that is most urgent, or has waited longest."""
+        while self.oldest and not self.oldest[0].is_waiting:
+            self.oldest.popleft()
+        while self.urgent and not self.urgent[0][-1].is_waiting:
+            heapq.heappop(self.urgent)
+        if not self.urgent:
+            return None
+        return self.oldest[0] if by_age else self.urgent[0][-1]
+
+
+class FairPriority:
+    """Lower priority first; among equals, the tag that was given least; then the nearest deadline.
+
+    Fairness among tags is that of the virtual token counter (Sheng et al., "Fairness in Serving
+    Large Language Models", https://arxiv.org/abs/2401.00588): a tag is charged each token that is
+    run for it, divided by its weight, and the tag with the smallest counter is served next. A tag
+    that comes back starts no lower than the lowest of those present, so it saves nothing up.
+
+    So that low priority still finishes, one admission in ``age_every`` goes, whatever its priority,
+    to the request that has waited longest, in the tag that was given least.
+
+    Parameters
+    ----------
+    weights : mapping of str to float, optional
+        Shares of tags that compete; 1 for a tag that is not named.
+    age_every : int
+
+    Raises
+    ------
+    InputError
+        If a weight is not a positive number, or ``age_every`` is less than 2.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None, age_every: int = 16) -> None:
+        self.weights = dict(weights or {})
+        for tag, weight in self.weights.items():
+            if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+                raise InputError(f"the weight of tag {tag!r} is {weight!r}, should be above 0")
+        if age_every < 2:
+            raise InputError(f"age_every is {age_every}, should be at least 2")
+        self.age_every = age_every
+        self._admitted = 0
+        self._most_tags = TAGS
+        self._idle_level = 0.0
+        self._level = 0.0  # the most urgent priority that waits
+        self._tags: dict[str, _Tag] = {}
+        self._waiting: dict[str, _Tag] = {}
+
+    def enter(self, sequence: Sequence) -> None:
+        """Count a sequence to its tag; lift a tag that was away to the level of the others."""
+        tag = self._tags.setdefault(sequence.request.tag, _Tag())
+        if not tag.present:
+            level = min((t.served for t in self._tags.values() if t.present), default=None)
+            tag.served = max(tag.served, self._idle_level if level is None else level)
+        tag.present += 1
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait."""
+        request = sequence.request
+        tag = self._tags[request.tag]
+        sequence.is_waiting = True
+        entry = (sequence.priority, sequence.expires, sequence.arrival, sequence)
+        heapq.heappush(tag.urgent, entry)
+        if tag.oldest and tag.oldest[0].arrival > sequence.arrival:
+            tag.oldest.appendleft(sequence)
+        else:
+            tag.oldest.append(sequence)
+        self._waiting[request.tag] = tag
+
+    def remove(self, sequence: Sequence) -> None:
+        """Let a sequence go; what is left of it in the queues is skipped later."""
+        if self._is_turn_of_age and sequence is self._tags[sequence.request.tag].oldest[0]:
+            sequence.priority = min(sequence.priority, self._level)  # lest it is pre-empted
+        sequence.is_waiting = False
+        self._admitted += 1
+
+    @property
+    def _is_turn_of_age(self) -> bool:
+        return self._admitted % self.age_every == self.age_every - 1
+
+    def next(self) -> Sequence | None:
+        """Return the most urgent sequence of the tag that was given least."""
+        by_age = self._is_turn_of_age
+        best, best_key, self._level = None, None, float("inf")
+        for name, tag in list(self._waiting.items()):
+            head = tag.first(by_age=by_age)
+            if head is None:
+                del self._waiting[name]
+                continue
+            self._level = min(self._level, tag.urgent[0][0])
+            priority = 0 if by_age else head.priority
+            key = (priority, tag.served, head.expires, head.arrival)
+            if best_key is None or key < best_key:
+                best, best_key = head, key
+        return best
+
+    def rank(self, sequence: Sequence) -> tuple[float, float, float, int]:
+        """Order by priority, what the tag was given, deadline and arrival."""
+        served = self._tags[sequence.request.tag].served
+        return sequence.priority, served, sequence.expires, sequence.arrival
+
+    def yields(self, running: Sequence, waiting: Sequence) -> bool:
+        """Pre-empt what has a lower priority."""
+        return running.priority > waiting.priority
+
+    def charge(self, sequence: Sequence, tokens: int) -> None:
+        """Add tokens to the counter of a sequence's tag."""
+        name = sequence.request.tag
+        self._tags[name].served += tokens / self.weights.get(name, 1)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Note that a tag has one sequence less."""
+        tag = self._tags[sequence.request.tag]
+        tag.present -= 1
+        if not tag.present:
+            self._idle_level = max(self._idle_level, tag.served)
+            self._forget_absent()
+
+    def _forget_absent(self) -> None:
+        """Drop tags that have no work, where they are many: there may be one for each user."""
+        if len(self._tags) > self._most_tags:
+            self._tags = {name: tag for name, tag in self._tags.items() if tag.present}
+            self._most_tags = TAGS + 2 * len(self._tags)

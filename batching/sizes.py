@@ -1,0 +1,220 @@
+"""How much memory the parts of an engine take, from the model's own sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numbatch.batching.batch_sizer import StepSize
+from numbatch.batching.step_time import StepTime
+from numbatch.errors import InputError
+from numbatch.kernels.scoring.logprob import logprob_scratch
+from numbatch.kernels.scoring.matmul import padded, tile_scratch
+from numbatch.kernels.scoring.sampling import sampling_scratch
+from numbatch.models.decoder import Decoder
+from numbatch.models.load import LoadedModel
+
+__all__ = [
+    "MemoryEstimate",
+    "affordable_tokens",
+    "estimate_memory",
+    "kv_token_bytes",
+    "largest_batch",
+    "machine_memory",
+]
+
+KV_SHARE = 4
+"""The KV pool may take one part in so many of the machine's memory, if nobody says otherwise."""
+
+
+def machine_memory() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def kv_token_bytes(decoder: Decoder) -> int:
+    """Return the bytes that a token's keys and values take in the pool."""
+    config = decoder.config
+    return len(decoder.layers) * 2 * config.kv_heads * padded(config.head_size) * 4
+
+
+def affordable_tokens(decoder: Decoder) -> int:
+    """How many tokens of keys and values fit into the pool's share of the machine's memory."""
+    return max(1, machine_memory() // KV_SHARE // kv_token_bytes(decoder))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes of memory, by what they are for.
+
+    Parameters
+    ----------
+    weights : int
+        Mapped from the file.
+    kv_pool : int
+        Keys and values, when the pool is full.
+    workspace : int
+        What the layers write, the logits, and what threads work with.
+    results : int
+        Tokens and log-probabilities of the requests that are held.
+    ids : int
+        The map of ids.
+    """
+
+    weights: int
+    kv_pool: int
+    workspace: int
+    results: int
+    ids: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_pool + self.workspace + self.results + self.ids
+
+
+def estimate_memory(
+    model: LoadedModel,
+    *,
+    kv_tokens: int,
+    max_num_seqs: int = 32,
+    max_num_batched_tokens: int = 512,
+    max_model_len: int | None = None,
+    threads: int = 1,
+    requests: int = 0,
+    tokens_per_request: int = 0,
+    bytes_per_id: int = 16,
+) -> MemoryEstimate:
+    """Return how much memory an engine takes when all that it may use is in use.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    kv_tokens, max_num_seqs, max_num_batched_tokens, max_model_len, threads
+        As for :class:`Engine`.
+    requests, tokens_per_request, bytes_per_id : int
+        Requests that a job holds, their tokens (prompt and output), and the length of their ids.
+
+    Raises
+    ------
+    InputError
+        If a size is below 0.
+    """
+    sizes = (kv_tokens, max_num_seqs, max_num_batched_tokens, requests, tokens_per_request)
+    if min(sizes) < 0:
+        raise InputError(f"a size is {min(sizes)}, should be at least 0")
+    decoder = model.decoder
+    context = max_model_len or min(decoder.config.context, kv_tokens)
+    return MemoryEstimate(
+        weights=_array_bytes(decoder, set()),
+        kv_pool=kv_tokens * kv_token_bytes(decoder),
+        workspace=_workspace(decoder, max_num_batched_tokens, max_num_seqs, context, threads),
+        results=requests * (tokens_per_request * (8 + 4 + 1) + 1000),
+        ids=requests * (bytes_per_id + 22),
+    )
+
+
+def _array_bytes(value: Any, seen: set[int]) -> int:
+    """Return the bytes of all arrays of a description, each counted once."""
+    if isinstance(value, np.ndarray):
+        address = value.__array_interface__["data"][0]
+        if address in seen:
+            return 0
+        seen.add(address)
+        return value.nbytes
+    if isinstance(value, tuple):
+        return sum(_array_bytes(each, seen) for each in value)
+    if dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        return sum(_array_bytes(getattr(value, field.name), seen) for field in fields)
+    return 0
+
+
+def _workspace(decoder: Decoder, tokens: int, sequences: int, context: int, threads: int) -> int:
+    config = decoder.config
+    inner = max(layer.up.weight.rows for layer in decoder.layers)
+    heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
+    # Hidden states and their norm twice (layers, final), as ForwardPass has them.
+    row = 3 * padded(config.width) + config.width + heads + 2 * kv + padded(heads)
+    row += 2 * padded(inner) + config.head_size
+    scratch = tile_scratch(1, max(config.width, heads, inner)).nbytes
+    scratch += logprob_scratch(1, config.width).nbytes
+    scratch += sampling_scratch(1, config.vocabulary).nbytes
+    scratch += 4 * (2 * padded(config.head_size) + context)
+    return 4 * tokens * row + 4 * sequences * config.vocabulary + threads * scratch
+
+
+def largest_batch(
+    model: LoadedModel,
+    available_memory_mb: float,
+    target_latency_ms: float | None,
+    time: StepTime,
+    *,
+    tokens_per_sequence: int,
+    threads: int = 1,
+) -> StepSize:
+    """Return how many sequences may decode together, and what bounds them.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    available_memory_mb : float
+        For everything: weights, keys and values, working memory. 1 MB is 2**20 bytes.
+    target_latency_ms : float, optional
+        How long a step, which gives each sequence a token, may take.
+    time : StepTime
+        Fitted to the machine.
+    tokens_per_sequence : int
+        Prompt and output.
+    threads : int
+
+    Raises
+    ------
+    InputError
+        If memory or time do not suffice for one sequence; the message says how much is needed.
+    """
+    if not available_memory_mb > 0 or (target_latency_ms is not None and not target_latency_ms > 0):
+        raise InputError(
+            f"available_memory_mb is {available_memory_mb} and target_latency_ms is "
+            f"{target_latency_ms}, should be above 0"
+        )
+
+    def needed(sequences: int) -> float:
+        kv = sequences * -(-tokens_per_sequence // 16) * 16
+        tokens = max(sequences, 64)
+        parts = estimate_memory(
+            model, kv_tokens=kv, max_num_seqs=sequences, max_num_batched_tokens=tokens,
+            max_model_len=tokens_per_sequence, threads=threads, requests=sequences,
+            tokens_per_request=tokens_per_sequence,
+        )  # fmt: skip
+        return parts.total / 2**20
+
+    def seconds(sequences: int) -> float:
+        return time.expected(sequences, sequences, sequences * tokens_per_sequence)
+
+    if needed(1) > available_memory_mb:
+        raise InputError(
+            f"available_memory_mb is {available_memory_mb}, one sequence of {tokens_per_sequence} "
+            f"tokens needs {needed(1):.0f}"
+        )
+    target = float("inf") if target_latency_ms is None else target_latency_ms / 1000
+    if seconds(1) > target:
+        raise InputError(
+            f"target_latency_ms is {target_latency_ms}, a step of one sequence takes "
+            f"{1000 * seconds(1):.0f}"
+        )
+    sequences = 1
+    while True:
+        more = sequences + max(1, sequences // 16)
+        gain = more / seconds(more) / (sequences / seconds(sequences)) if seconds(1) > 0 else 1.0
+        if needed(more) > available_memory_mb:
+            return StepSize(sequences, "memory")
+        if seconds(more) > target:
+            return StepSize(sequences, "latency")
+        if gain - 1 < 0.05 * (more / sequences - 1):
+            return StepSize(sequences, "throughput")
+        sequences = more
