@@ -66,9 +66,9 @@ def pointer_to(typing: Any, array: Any) -> Any:
 
 @intrinsic
 def bytes_between(typing: Any, text: Any, at: Any, fold: Any, low: Any, count: Any) -> Any:
-    """Return the mask of bytes ``b`` of ``text[at:at + 64]`` with ``0 <= (b | fold) - low < count``.
+    """Return the mask of the bytes of ``text[at:at + 64]`` that are from ``low`` on, ``count``.
 
-    ``fold`` is 0, or 0x20 to take capitals for small letters.
+    Each byte is first combined with ``fold``: 0, or 0x20 to take capitals for small letters.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -87,7 +87,9 @@ def bytes_from_0x80(typing: Any, text: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         block = _block(builder, args[0], args[1])
-        return builder.bitcast(builder.icmp_signed("<", block, ir.Constant(_BLOCK, [0] * 64)), _WORD)
+        return builder.bitcast(
+            builder.icmp_signed("<", block, ir.Constant(_BLOCK, [0] * 64)), _WORD
+        )
 
     return types.uint64(text, types.intp), generate
 

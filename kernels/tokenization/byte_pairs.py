@@ -7,6 +7,8 @@ and how early. The id that they become is ``merged[rank]``. So ids are below 2**
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
@@ -21,7 +23,7 @@ SHORT = 96
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _RANK = np.uint64(NO_RANK)
-_20, _24 = np.uint64(20), np.uint64(24)
+_1, _20, _24 = np.uint64(1), np.uint64(20), np.uint64(24)
 _POSITION = 0xFFFFFFFF
 
 
@@ -35,7 +37,7 @@ def pair_rank(left, right, pairs, shift):
     while found >> _24 != key:
         if found == _EMPTY:
             return NO_RANK
-        slot = (slot + np.uint64(1)) & mask
+        slot = (slot + _1) & mask
         found = pairs[np.intp(slot)]
     return np.intp(found & _RANK)
 
@@ -49,7 +51,7 @@ def merge_short(symbols, count, ranks, pairs, shift, merged):
     for i in range(count - 1):
         ranks[i] = pair_rank(symbols[i], symbols[i + 1], pairs, shift)
     while count > 1:
-        at = np.intp(0)
+        at: Any = np.intp(0)
         lowest = ranks[0]
         for i in range(1, count - 1):
             if ranks[i] < lowest:
@@ -119,7 +121,7 @@ def merge_long(symbols, count, following, preceding, ranks, heap, pairs, shift, 
         if ranks[left] != top >> 32:
             size -= 1
             heap[0] = heap[size]
-            _sift_down(heap, size, 0)
+            _sift_down(heap, size, np.intp(0))
             continue
         right = following[left]
         after = following[right]
@@ -136,7 +138,7 @@ def merge_long(symbols, count, following, preceding, ranks, heap, pairs, shift, 
         else:
             size -= 1
             heap[0] = heap[size]
-        _sift_down(heap, size, 0)
+        _sift_down(heap, size, np.intp(0))
         before = preceding[left]
         if before >= 0:
             ranks[before] = pair_rank(symbols[before], symbols[left], pairs, shift)
@@ -166,7 +168,7 @@ def _pack(keys, ranks, merged_of_slot, pairs, shift, merged):
         key = (keys[i] >> np.uint64(32)) << _20 | (keys[i] & low)
         slot = (key * _MIX) >> np.uint64(shift)
         while pairs[np.intp(slot)] != _EMPTY:
-            slot = (slot + np.uint64(1)) & mask
+            slot = (slot + _1) & mask
         pairs[np.intp(slot)] = key << _24 | rank
     return True
 

@@ -11,20 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.tokenization.byte_pairs import MOST_ID, SHORT, merge_long, merge_short
+from numbatch.kernels.tokenization.byte_pairs import SHORT, merge_long, merge_short
 from numbatch.kernels.tokenization.piece_cache import (
     CACHED_BYTES,
     CACHED_TOKENS,
     ENTRY,
+    SHORT_BYTES,
     find_entry,
+    find_long_entry,
+    first_entry,
+    long_piece_key,
     pack_tokens,
     piece_key,
+    store_long_piece,
     write_entry,
+    write_long_tokens,
     write_tokens,
 )
 from numbatch.kernels.tokenization.split import split_some
 from numbatch.kernels.tokenization.tables import read_only
-from numbatch.kernels.words import int64_pointer, pointer_to, uint64_pointer
+from numbatch.kernels.words import int64_pointer, pointer_to, prefetch, uint64_pointer
 
 __all__ = [
     "SLACK",
@@ -39,10 +45,13 @@ SLACK = 8
 """How many tokens more than there are bytes an output must have room for."""
 
 # The words of a thread's state.
-_FILLED, _MASKS, _ENDS, _ROOM = 0, 8, 40, 4096
+_STARTED, _FILLED, _STORED, _MASKS, _ENDS = 0, 1, 2, 8, 40
+_ROOM = np.intp(512)
 _SYMBOLS = _ENDS + _ROOM
 _RANKS = _SYMBOLS + 128
-_TABLE = _RANKS + 128 + 24  # a multiple of eight: entries lie within cache lines
+_KEYS = _RANKS + 128
+_TABLE = _KEYS + 3 * _ROOM + 24  # a multiple of eight: entries lie within cache lines
+_IN_STORE = np.uint64(7 << 60)
 
 
 class ByteTables(NamedTuple):
@@ -93,6 +102,52 @@ def _pointers(tables):
     )
 
 
+class _Cache(NamedTuple):
+    state: object
+    masks: object
+    table: object
+    mask: int
+    """The number of entries less one."""
+    store: object
+    """As many words as there are entries."""
+    seeds: object
+    seeded: int
+
+
+@cpu_device
+def _start_cache(cache):
+    """Empty the cache but for the vocabulary."""
+    for i in range((cache.mask + 1) * ENTRY):
+        cache.table[i] = np.uint64(0)
+    seeds, table = cache.seeds, cache.table
+    for i in range(0, cache.seeded, ENTRY):
+        slot = first_entry(seeds[i], seeds[i + 1], cache.mask)
+        slot = find_entry(seeds[i], seeds[i + 1], slot, table, cache.mask)
+        write_entry(table, slot, seeds[i], seeds[i + 1], seeds[i + 2], seeds[i + 3])
+    cache.state[_FILLED] = cache.seeded // ENTRY
+    cache.state[_STORED] = 0
+
+
+@cpu_device
+def _cache_in(state, seeds):
+    """Return the cache in a thread's state, started if it is new."""
+    slots = (state.size - _TABLE) // (ENTRY + 1)
+    memory = pointer_to(state)
+    cache = _Cache(
+        memory,
+        uint64_pointer(memory, 8 * _MASKS),
+        uint64_pointer(memory, 8 * _TABLE),
+        slots - 1,
+        uint64_pointer(memory, 8 * (_TABLE + slots * ENTRY)),
+        pointer_to(seeds),
+        seeds.size,
+    )
+    if state[_STARTED] == np.uint64(0):
+        state[_STARTED] = np.uint64(1)
+        _start_cache(cache)
+    return cache
+
+
 @cpu_device
 def _whole_piece(text, at, stop, tables):
     """Return the id of the token that a piece is, or -1."""
@@ -105,10 +160,10 @@ def _whole_piece(text, at, stop, tables):
     while row >= 0:
         begin = tables.offsets[row]
         if tables.offsets[row + 1] - begin == stop - at:
-            i = 0
-            while i < stop - at and text[at + i] == tables.values[begin + i]:
-                i += 1
-            if i == stop - at:
+            same = np.intp(0)
+            while same < stop - at and text[at + same] == tables.values[begin + same]:
+                same += 1
+            if same == stop - at:
                 return np.intp(row)
         slot = (slot + 1) & tables.options[5]
         row = tables.slots[slot]
@@ -175,74 +230,123 @@ def _encode_new(text, at, stop, tables, state, out, total):
 
 
 @cpu_device
-def _start_cache(state, mask, seeds, size):
-    """Empty the cache but for the vocabulary."""
-    table = uint64_pointer(state, 8 * _TABLE)
-    for i in range((mask + 1) * ENTRY):
-        table[i] = np.uint64(0)
-    for i in range(0, size, ENTRY):
-        slot = find_entry(seeds[i], seeds[i + 1], table, mask)
-        write_entry(table, slot, seeds[i], seeds[i + 1], seeds[i + 2], seeds[i + 3])
-    state[_FILLED] = size // ENTRY
+def _has_room(cache):
+    """Return whether one more piece goes in; if not, empty the cache."""
+    fits = np.intp(cache.state[_FILLED]) < (cache.mask + 1) // 4 * 3
+    if fits and np.intp(cache.state[_STORED]) + CACHED_BYTES < cache.mask:
+        return True
+    _start_cache(cache)
+    return False
 
 
 @cpu_device
-def _encode_miss(text, at, stop, low, high, slot, tables, state, mask, seeds, seeded, out, total):
+def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
     """Encode a short piece that the cache lacks, and put it there."""
-    count = _encode_new(text, at, stop, tables, state, out, total)
+    count = _encode_new(text, at, stop, tables, cache.state, out, total)
     if count <= CACHED_TOKENS:
-        if np.intp(state[_FILLED]) >= (mask + 1) // 4 * 3:
-            _start_cache(state, mask, seeds, seeded)
-            slot = find_entry(low, high, uint64_pointer(state, 8 * _TABLE), mask)
-        tokens = int64_pointer(state, 8 * _SYMBOLS)
-        for i in range(count):
-            tokens[i] = np.int64(out[total + i])
-        first, second = pack_tokens(tokens, count)
-        write_entry(uint64_pointer(state, 8 * _TABLE), slot, low, high, first, second)
-        state[_FILLED] += np.uint64(1)
+        if not _has_room(cache):
+            slot = find_entry(
+                low, high, first_entry(low, high, cache.mask), cache.table, cache.mask
+            )
+        first, second = pack_tokens(out, total, count)
+        write_entry(cache.table, slot, low, high, first, second)
+        cache.state[_FILLED] += np.uint64(1)
     return count
 
 
 @cpu_device
-def _encode_pieces(text, limit, at, ends, count, tables, state, mask, seeds, seeded, out, total):
+def _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total):
+    """Encode a long piece that the cache lacks, and put it there."""
+    count = _encode_new(text, at, stop, tables, cache.state, out, total)
+    if not _has_room(cache):
+        return count  # the entry's place is not known any more; the next one like it is kept
+    place = np.intp(cache.state[_STORED])
+    length = stop - at
+    after = store_long_piece(text, at, length, cache.masks, cache.store, place, out, total, count)
+    cache.state[_STORED] = after
+    first, second = np.uint64(count) | _IN_STORE, np.uint64(0)
+    if count <= CACHED_TOKENS:
+        first, second = pack_tokens(out, total, count)
+    write_entry(cache.table, slot, low, high | np.uint64(place), first, second)
+    cache.state[_FILLED] += np.uint64(1)
+    return count
+
+
+@cpu_device
+def _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total):
+    """Write the tokens of a piece of 16 to 255 bytes; return their number."""
+    table = cache.table
+    slot = find_long_entry(text, at, low, high, slot, table, cache.mask, cache.masks, cache.store)
+    if table[slot + 1] == np.uint64(0):
+        return _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total)
+    if table[slot + 2] >> np.uint64(60) <= np.uint64(CACHED_TOKENS):
+        return write_tokens(table[slot + 2], table[slot + 3], out, total)
+    count = np.intp(table[slot + 2] & np.uint64(0xFFFFFFFF))
+    place = np.intp(table[slot + 1] & np.uint64(0xFFFFFFFF)) + (stop - at + 7) // 8
+    write_long_tokens(count, place, cache.store, out, total)
+    return count
+
+
+@cpu_device
+def _ask_for_entries(text, limit, at, ends, count, keys, cache):
+    """Write the keys of ``count`` pieces, and have their cache lines brought in meanwhile.
+
+    The second word is 0 for a piece that is not kept in the cache.
+    """
+    for i in range(count):
+        length = ends[i] - at
+        low, high = np.uint64(0), np.uint64(0)
+        if length <= SHORT_BYTES:
+            low, high = piece_key(text, limit, at, length, cache.masks)
+        elif length <= CACHED_BYTES and ends[i] + 8 <= limit:
+            low, high = long_piece_key(text, at, length, cache.masks)
+        slot = first_entry(low, high, cache.mask)
+        prefetch(cache.table, 8 * slot)
+        keys[3 * i] = low
+        keys[3 * i + 1] = high
+        keys[3 * i + 2] = np.uint64(slot)
+        at = ends[i]
+
+
+@cpu_device
+def _encode_pieces(text, limit, at, ends, count, tables, cache, out, total):
     """Write the tokens of ``count`` pieces, the first from ``at`` on; return the new total."""
-    masks = uint64_pointer(state, 8 * _MASKS)
-    table = uint64_pointer(state, 8 * _TABLE)
+    keys = uint64_pointer(cache.state, 8 * _KEYS)
+    table, mask = cache.table, cache.mask
+    _ask_for_entries(text, limit, at, ends, count, keys, cache)
     for i in range(count):
         stop = ends[i]
-        if stop - at <= CACHED_BYTES:
-            low, high = piece_key(text, limit, at, stop - at, masks)
-            slot = find_entry(low, high, table, mask)
+        low, high, slot = keys[3 * i], keys[3 * i + 1], np.intp(keys[3 * i + 2])
+        if stop - at <= SHORT_BYTES:
+            slot = find_entry(low, high, slot, table, mask)
             if table[slot + 1] != np.uint64(0):
                 total += write_tokens(table[slot + 2], table[slot + 3], out, total)
             else:
-                total += _encode_miss(
-                    text, at, stop, low, high, slot, tables, state, mask, seeds, seeded, out, total
-                )
+                total += _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total)
+        elif high != np.uint64(0):
+            total += _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total)
         else:
-            total += _encode_new(text, at, stop, tables, state, out, total)
+            total += _encode_new(text, at, stop, tables, cache.state, out, total)
         at = stop
     return total
 
 
 @cpu_device
-def _encode_stretch(text, limit, at, stop, end, tables, state, mask, seeds, seeded, out, total):
+def _encode_stretch(text, limit, at, stop, end, tables, cache, out, total):
     """Write the tokens of ``text[at:stop]``, which ends at a piece; return the new total."""
-    ends = int64_pointer(state, 8 * _ENDS)
+    ends = int64_pointer(cache.state, 8 * _ENDS)
     rules = tables.options[0]
     while at < stop:
-        count, after = split_some(
-            text, limit, at, stop, end, rules, tables.classes, ends, _ROOM
-        )
-        total = _encode_pieces(
-            text, limit, at, ends, count, tables, state, mask, seeds, seeded, out, total
-        )
+        count, after = split_some(text, limit, at, stop, end, rules, tables.classes, ends, _ROOM)
+        total = _encode_pieces(text, limit, at, ends, count, tables, cache, out, total)
         at = after
     return total
 
 
 @cpu_kernel
-def encode_blocks(start, stop, state, text, blocks, begins, stops, texts_end, fixed, tables, out, ends):
+def encode_blocks(
+    start, stop, state, text, blocks, begins, stops, texts_end, fixed, tables, out, ends
+):
     """Encode the stretches of blocks ``start`` to ``stop - 1``. No error check.
 
     Parameters
@@ -263,11 +367,8 @@ def encode_blocks(start, stop, state, text, blocks, begins, stops, texts_end, fi
         Receives where in ``out`` the tokens of each stretch end.
     """
     pointers = _pointers(tables)
-    memory, seeds = pointer_to(state), pointer_to(tables.seeds)
+    cache = _cache_in(state, tables.seeds)
     data, tokens = pointer_to(text), pointer_to(out)
-    mask = (state.size - _TABLE) // ENTRY - 1
-    if state[_FILLED] == np.uint64(0):
-        _start_cache(memory, mask, seeds, tables.seeds.size)
     for block in range(start, stop):
         total = begins[blocks[block]] + blocks[block]
         for j in range(blocks[block], blocks[block + 1]):
@@ -275,8 +376,7 @@ def encode_blocks(start, stop, state, text, blocks, begins, stops, texts_end, fi
                 out[total] = fixed[j]
                 total += 1
             total = _encode_stretch(
-                data, text.size, begins[j], stops[j], texts_end[j], pointers,
-                memory, mask, seeds, tables.seeds.size, tokens, total,
+                data, text.size, begins[j], stops[j], texts_end[j], pointers, cache, tokens, total
             )  # fmt: skip
             ends[j] = total
 
@@ -287,14 +387,18 @@ def encode_text(state, text, size, tables, out):
 
     As :func:`encode_blocks` for one text, with less to hand over.
     """
-    mask = (state.size - _TABLE) // ENTRY - 1
-    seeds = pointer_to(tables.seeds)
-    if state[_FILLED] == np.uint64(0):
-        _start_cache(pointer_to(state), mask, seeds, tables.seeds.size)
+    cache = _cache_in(state, tables.seeds)
     return _encode_stretch(
-        pointer_to(text), text.size, 0, size, size, _pointers(tables),
-        pointer_to(state), mask, seeds, tables.seeds.size, pointer_to(out), 0,
-    )  # fmt: skip
+        pointer_to(text),
+        text.size,
+        np.intp(0),
+        size,
+        size,
+        _pointers(tables),
+        cache,
+        pointer_to(out),
+        np.intp(0),
+    )
 
 
 @cpu_kernel
@@ -305,27 +409,25 @@ def _seed(state, text, starts, stops, tables, seeds):
     out = np.empty(64, np.uint32)
     tokens = pointer_to(out)
     masks = uint64_pointer(memory, 8 * _MASKS)
-    symbols = int64_pointer(memory, 8 * _SYMBOLS)
-    size = np.intp(0)
+    size, zero = np.intp(0), np.intp(0)
     for i in range(starts.size):
-        count = _encode_new(data, starts[i], stops[i], pointers, memory, tokens, 0)
-        for j in range(count):
-            symbols[j] = np.int64(out[j])
+        count = _encode_new(data, starts[i], stops[i], pointers, memory, tokens, zero)
         if count <= CACHED_TOKENS:
             low, high = piece_key(data, text.size, starts[i], stops[i] - starts[i], masks)
-            first, second = pack_tokens(symbols, count)
+            first, second = pack_tokens(tokens, zero, count)
             write_entry(pointer_to(seeds), size, low, high, first, second)
             size += ENTRY
+    out[0] = 0  # the array lives as long as the pointer to it
     return size
 
 
 def new_state(slots: int) -> np.ndarray:
     """Return the state of a thread: uint64, 64-byte aligned; ``slots`` is a power of two."""
-    words = _TABLE + slots * ENTRY
+    words = _TABLE + slots * (ENTRY + 1)
     room = np.empty(words + 8, np.uint64)
     skip = -room.ctypes.data % 64 // 8
     state = room[skip : skip + words]
-    state[_FILLED] = 0
+    state[_STARTED] = 0
     for length in range(16):
         state[_MASKS + length] = (1 << 8 * min(length, 8)) - 1
         state[_MASKS + 16 + length] = (1 << 8 * max(length - 8, 0)) - 1
@@ -335,7 +437,7 @@ def new_state(slots: int) -> np.ndarray:
 def seed_entries(tables: ByteTables) -> np.ndarray:
     """Return the entries of all tokens of up to 15 bytes, each encoded as a piece: uint64."""
     lengths = np.diff(tables.offsets)
-    rows = np.flatnonzero((lengths > 0) & (lengths <= CACHED_BYTES))
+    rows = np.flatnonzero((lengths > 0) & (lengths <= SHORT_BYTES))
     starts, stops = tables.offsets[:-1][rows], tables.offsets[1:][rows]
     seeds = np.empty(rows.size * ENTRY, np.uint64)
     size = _seed(new_state(8), tables.values, starts, stops, tables, seeds)

@@ -1,8 +1,9 @@
-"""A cache of pieces of up to 15 bytes and their tokens.
+"""A cache of pieces and their tokens.
 
-Open addressing over entries of four words: the piece's bytes, its length in the highest byte, and
-up to six tokens of 20 bits with their number. It starts with the whole vocabulary and takes in
-what is encoded; when it is three quarters full it starts again. One thread uses one cache.
+Open addressing over entries of four words: two of key, and up to six tokens of 20 bits with their
+number. The key of a piece of up to 15 bytes is these bytes and their number in the highest byte;
+that of a longer one is a hash, the length in the highest byte, and where in ``store`` the bytes
+lie, followed by the tokens if they are more than six. One thread uses one cache.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ __all__ = [
     "CACHED_BYTES",
     "CACHED_TOKENS",
     "ENTRY",
+    "SHORT_BYTES",
     "find_entry",
+    "find_long_entry",
+    "first_entry",
+    "long_piece_key",
     "pack_tokens",
     "piece_key",
+    "store_long_piece",
     "write_entry",
+    "write_long_tokens",
     "write_tokens",
 ]
 
-CACHED_BYTES = 15
+SHORT_BYTES = 15
+"""Pieces whose bytes are their key."""
+CACHED_BYTES = 255
 CACHED_TOKENS = 6
 ENTRY = 4
 """Words in an entry: two of key, two of tokens."""
@@ -32,6 +41,7 @@ _C = np.uint64(0xBF58476D1CE4E5B9)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
 _12, _20, _32, _40, _56, _60 = (np.uint64(n) for n in (12, 20, 32, 40, 56, 60))
 _TOKEN = np.uint64((1 << 20) - 1)
+_PLACE = np.uint64((1 << 32) - 1)
 _SECOND = np.uint64(((1 << 20) - 1) << 32)
 
 
@@ -56,14 +66,19 @@ def piece_key(text, limit, at, length, masks):
 
 
 @cpu_device
-def find_entry(low, high, table, mask):
-    """Return the index of the entry with this key, or of the empty one where it would go.
+def first_entry(low, high, mask):
+    """Return the index of the entry where the search for a key begins.
 
     ``mask`` is the number of entries less one.
     """
     mixed = (low * _A) ^ (high * _B)
     mixed = (mixed ^ (mixed >> _32)) * _C
-    slot = np.intp((mixed >> _20) & np.uint64(mask)) * ENTRY
+    return np.intp((mixed >> _20) & np.uint64(mask)) * ENTRY
+
+
+@cpu_device
+def find_entry(low, high, slot, table, mask):
+    """Return the index of the entry with this key, or of the empty one where it would go."""
     while table[slot + 1] != _0:
         if table[slot] == low and table[slot + 1] == high:
             break
@@ -72,14 +87,14 @@ def find_entry(low, high, table, mask):
 
 
 @cpu_device
-def pack_tokens(tokens, count):
-    """Return up to six tokens in two words: three in each, their number in the highest bits."""
+def pack_tokens(tokens, at, count):
+    """Return ``tokens[at:at + count]``, at most six, in two words: three in each, and ``count``."""
     first, second = np.uint64(count) << _60, _0
     for i in range(count):
         if i < 3:
-            first |= np.uint64(tokens[i]) << np.uint64(20 * i)
+            first |= np.uint64(tokens[at + i]) << np.uint64(20 * i)
         else:
-            second |= np.uint64(tokens[i]) << np.uint64(20 * i - 60)
+            second |= np.uint64(tokens[at + i]) << np.uint64(20 * i - 60)
     return first, second
 
 
@@ -104,3 +119,68 @@ def write_tokens(first, second, out, total):
             word = ((second >> _20) & _TOKEN) | ((second >> _8) & _SECOND)
             store_word(out, 4 * total + 16, word)
     return count
+
+
+@cpu_device
+def long_piece_key(text, at, length, masks):
+    """Return the two words of key of a piece of 16 to 255 bytes, the place in the store left 0.
+
+    Reads up to eight bytes behind the piece.
+    """
+    mixed = np.uint64(length)
+    i = 0
+    while i < length:
+        mixed = (mixed ^ (load_word(text, at + i) & masks[min(length - i, 8)])) * _A
+        mixed ^= mixed >> _32
+        i += 8
+    return mixed, np.uint64(length) << _56
+
+
+@cpu_device
+def _same_bytes(text, at, length, masks, store, place):
+    i = 0
+    while i < length:
+        if load_word(text, at + i) & masks[min(length - i, 8)] != store[place + i // 8]:
+            return False
+        i += 8
+    return True
+
+
+@cpu_device
+def find_long_entry(text, at, low, high, slot, table, mask, masks, store):
+    """Return the index of a long piece's entry, or of the empty one where it would go."""
+    length = np.intp(high >> _56)
+    while table[slot + 1] != _0:
+        if (
+            table[slot] == low
+            and table[slot + 1] >> _56 == high >> _56
+            and _same_bytes(text, at, length, masks, store, np.intp(table[slot + 1] & _PLACE))
+        ):
+            break
+        slot = (slot + ENTRY) & (mask * ENTRY + ENTRY - 1)
+    return slot
+
+
+@cpu_device
+def store_long_piece(text, at, length, masks, store, place, tokens, first, count):
+    """Write a long piece's bytes and, if there are more than six, its tokens; return what follows.
+
+    The tokens are ``tokens[first:first + count]``.
+    """
+    for i in range(0, length, 8):
+        store[place] = load_word(text, at + i) & masks[min(length - i, 8)]
+        place += 1
+    if count > CACHED_TOKENS:
+        for i in range(0, count, 2):
+            second = np.uint64(tokens[first + i + 1]) if i + 1 < count else _0
+            store[place] = np.uint64(tokens[first + i]) | second << _32
+            place += 1
+    return place
+
+
+@cpu_device
+def write_long_tokens(count, place, store, out, total):
+    """Write tokens from the store; writes up to one more than ``count``."""
+    for i in range(0, count, 2):
+        store_word(out, 4 * (total + i), store[place])
+        place += 1

@@ -45,7 +45,7 @@ def split_some(text, limit, at, stop, end, rules, classes, ends, room):
     No error check. ``text`` can be read up to ``limit``. ``stop`` is where a piece ends or the text
     does (``end``). Ends early where ``ends`` has not room for 64 more pieces.
     """
-    count = 0
+    count = np.intp(0)
     while at < stop and count + BLOCK < room:
         last = at
         if at + BLOCK <= limit:

@@ -88,7 +88,7 @@ def _apply_contractions(text, at, end, valid, starts, apostrophes, letters, rule
         candidates &= letters << _1  # the end of a word
     else:
         candidates &= starts
-    taken = 0
+    taken = np.intp(0)
     while candidates:
         bit = trailing_zeros(candidates)
         candidates &= candidates - _1
@@ -96,7 +96,7 @@ def _apply_contractions(text, at, end, valid, starts, apostrophes, letters, rule
             continue  # what stands before it is a contraction already
         if bit + 3 > valid:
             return starts, (bit if style == CASED else bit + 1)
-        after = contraction_end(text, at + bit, end, style == SPACED) - at
+        after = contraction_end(text, at + bit, end, rules) - at
         if after > bit:
             inside = _below(after) & ~_below(bit if style == CASED else bit + 1)
             starts = (starts & ~inside) | _1 << np.uint64(after)

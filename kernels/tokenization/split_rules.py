@@ -13,6 +13,8 @@ Every pattern of a family is one of three styles with a few switches:
 
 from __future__ import annotations
 
+import numpy as np
+
 __all__ = [
     "APART",
     "CASED",
@@ -25,15 +27,17 @@ __all__ = [
     "THREE_DIGITS",
 ]
 
-STYLE = 3
-SPACED, PREFIXED, CASED = 0, 1, 2
-ONE_DIGIT = 4
+# np.intp, not int: Numba types a plain number as a constant of its own, and would compile the
+# functions that it is given to once for each.
+STYLE = np.intp(3)
+SPACED, PREFIXED, CASED = np.intp(0), np.intp(1), np.intp(2)
+ONE_DIGIT = np.intp(4)
 """Each number character is a piece (``\\p{N}``)."""
-THREE_DIGITS = 8
+THREE_DIGITS = np.intp(8)
 """Numbers are divided into threes from the left (``\\p{N}{1,3}``)."""
-CONTRACTIONS = 16
+CONTRACTIONS = np.intp(16)
 """``'s``, ``'t``, ``'re``, ``'ve``, ``'m``, ``'ll``, ``'d`` are pieces; in CASED, ends of words."""
-END_SPACES = 32
+END_SPACES = np.intp(32)
 """White space that ends the text is one piece, line ends and all (``\\s+$``)."""
-APART = 64
+APART = np.intp(64)
 """With SPACED: the text is divided at each number character before anything else is done."""

@@ -7,6 +7,8 @@ divided from any start of a piece on.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.split_rules import (
     APART,
@@ -36,9 +38,9 @@ WORD = LETTER | NUMBER | SPACE  # what is none of these is a sign
 @cpu_device
 def _character(text, at, classes):
     """Return the class of the character at ``at`` and where the next one begins."""
-    first = int(text[at])
+    first = np.intp(text[at])
     if first < 0x80:
-        return int(classes[PAGES + (int(classes[0]) << 8) + first]), at + 1
+        return np.intp(classes[PAGES + (np.intp(classes[0]) << 8) + first]), at + 1
     if first < 0xE0:
         code = (first & 0x1F) << 6 | (text[at + 1] & 0x3F)
         after = at + 2
@@ -49,15 +51,15 @@ def _character(text, at, classes):
         code = (first & 0x07) << 18 | (text[at + 1] & 0x3F) << 12
         code |= (text[at + 2] & 0x3F) << 6 | (text[at + 3] & 0x3F)
         after = at + 4
-    return int(classes[PAGES + (int(classes[code >> 8]) << 8) + (code & 255)]), after
+    return np.intp(classes[PAGES + (np.intp(classes[code >> 8]) << 8) + (code & 255)]), after
 
 
 @cpu_device
-def _run_end(text, at, end, mask, wanted, most, classes):
-    """Return where a run of at most ``most`` characters ends with ``class & mask == wanted``."""
+def _run_end(text, at, end, mask, most, classes):
+    """Return where a run of at most ``most`` characters of these classes ends."""
     while at < end and most > 0:
         kind, after = _character(text, at, classes)
-        if (kind & mask != 0) != wanted:
+        if not kind & mask:
             break
         at = after
         most -= 1
@@ -65,8 +67,9 @@ def _run_end(text, at, end, mask, wanted, most, classes):
 
 
 @cpu_device
-def contraction_end(text, at, end, small_only):
+def contraction_end(text, at, end, rules):
     """Return where the contraction at the apostrophe ``at`` ends; ``at`` if there is none."""
+    small_only = rules & STYLE == SPACED
     if at + 1 >= end:
         return at
     first = text[at + 1] if small_only else text[at + 1] | 0x20
@@ -89,7 +92,7 @@ def _cased_word_end(text, at, end, classes):
     """Return where ``UPPER* LOWER+`` ends; ``at`` where it does not match."""
     i = at
     both = at
-    kind = 0
+    kind = np.intp(0)
     while i < end:
         kind, after = _character(text, i, classes)
         if not kind & UPPER:
@@ -98,7 +101,7 @@ def _cased_word_end(text, at, end, classes):
         if kind & LOWER:
             both = i
     if i < end and kind & LOWER:
-        return _run_end(text, i, end, LOWER, True, end, classes)
+        return _run_end(text, i, end, LOWER, end, classes)
     return both  # UPPER* gives back what is LOWER too
 
 
@@ -112,13 +115,13 @@ def _cased_end(text, at, kind, after, end, rules, classes):
     if stop == after or not prefixed:
         stop = _cased_word_end(text, at, end, classes)
         if stop == at and prefixed:
-            stop = _run_end(text, after, end, UPPER, True, end, classes)
+            stop = _run_end(text, after, end, UPPER, end, classes)
             if stop == after:
                 stop = at
         if stop == at:
-            stop = _run_end(text, at, end, UPPER, True, end, classes)
+            stop = _run_end(text, at, end, UPPER, end, classes)
     if stop > at and rules & CONTRACTIONS and stop < end and text[stop] == 0x27:
-        stop = contraction_end(text, stop, end, False)
+        stop = contraction_end(text, stop, end, rules)
     return stop
 
 
@@ -128,7 +131,7 @@ def _spaces_end(text, at, end, rules, classes):
     i = at
     last = at
     after_newline = at
-    kind = 0
+    kind = np.intp(0)
     while i < end:
         kind, after = _character(text, i, classes)
         if not kind & SPACE:
@@ -153,7 +156,11 @@ def _spaces_end(text, at, end, rules, classes):
 @cpu_device
 def _signs_end(text, at, end, rules, classes):
     """Return where a run of signs ends, with the line ends that belong to it."""
-    at = _run_end(text, at, end, WORD, False, end, classes)
+    while at < end:
+        kind, after = _character(text, at, classes)
+        if kind & WORD:
+            break
+        at = after
     if rules & STYLE != SPACED:
         slash = 0x2F if rules & STYLE == CASED else 0x0A
         while at < end and (text[at] == 0x0A or text[at] == 0x0D or text[at] == slash):
@@ -173,10 +180,10 @@ def _spaced_end(text, at, end, rules, classes):
     if kind & SPACE:
         return _spaces_end(text, at, end, rules, classes)
     if kind & NUMBER:
-        most = 1 if rules & ONE_DIGIT else end
-        return _run_end(text, start, end, NUMBER, True, most, classes)
+        most = np.intp(1) if rules & ONE_DIGIT else end
+        return _run_end(text, start, end, NUMBER, most, classes)
     if kind & LETTER:
-        return _run_end(text, start, end, LETTER, True, end, classes)
+        return _run_end(text, start, end, LETTER, end, classes)
     return _signs_end(text, start, end, rules, classes)
 
 
@@ -189,14 +196,14 @@ def _prefixed_end(text, at, end, rules, classes):
         if stop > at:
             return stop
     elif kind & LETTER:
-        return _run_end(text, after, end, LETTER, True, end, classes)
+        return _run_end(text, after, end, LETTER, end, classes)
     elif not kind & (NUMBER | NEWLINE):
-        stop = _run_end(text, after, end, LETTER, True, end, classes)
+        stop = _run_end(text, after, end, LETTER, end, classes)
         if stop > after:
             return stop
     if kind & NUMBER:
-        most = 3 if rules & THREE_DIGITS else 1
-        return _run_end(text, at, end, NUMBER, True, most, classes)
+        most = np.intp(3) if rules & THREE_DIGITS else np.intp(1)
+        return _run_end(text, at, end, NUMBER, most, classes)
     if not kind & SPACE:
         return _signs_end(text, at, end, rules, classes)
     if text[at] == 0x20 and after < end:
@@ -223,7 +230,7 @@ def piece_end(text, at, end, rules, classes):
     """
     style = rules & STYLE
     if text[at] == 0x27 and rules & CONTRACTIONS and style != CASED:
-        stop = contraction_end(text, at, end, style == SPACED)
+        stop = contraction_end(text, at, end, rules)
         if stop > at:
             return stop
     if style == SPACED:

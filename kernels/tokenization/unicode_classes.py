@@ -17,17 +17,19 @@ from numbatch.kernels.tokenization.tables import read_only
 
 __all__ = ["LETTER", "LOWER", "NEWLINE", "NUMBER", "PAGES", "SPACE", "UPPER", "class_table"]
 
-LETTER = 1
+# np.intp, not int: Numba types a plain number as a constant of its own, and would compile the
+# functions that it is given to once for each.
+LETTER = np.intp(1)
 """``\\p{L}``"""
-NUMBER = 2
+NUMBER = np.intp(2)
 """``\\p{N}``"""
-SPACE = 4
+SPACE = np.intp(4)
 """``\\s``"""
-NEWLINE = 8
+NEWLINE = np.intp(8)
 """``[\\r\\n]``, which is SPACE too"""
-UPPER = 16
+UPPER = np.intp(16)
 """``[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]``"""
-LOWER = 32
+LOWER = np.intp(32)
 """``[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]``"""
 PAGES = 0x1100
 """How many pages of 256 code points there are."""
