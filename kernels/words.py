@@ -30,6 +30,9 @@ __all__ = [
     "prefetch",
     "store_word",
     "trailing_zeros",
+    "uint8_at",
+    "uint16_at",
+    "uint32_at",
     "uint64_pointer",
 ]
 
@@ -135,6 +138,25 @@ def uint64_pointer(typing: Any, pointer: Any, byte: Any) -> Any:
         return builder.bitcast(_address(builder, args[0], args[1]), _WORD.as_pointer())
 
     return types.CPointer(types.uint64)(pointer, types.intp), generate
+
+
+def _memory(kind: Any, name: str) -> Any:
+    """Make the intrinsic that takes an address for a pointer to numbers of a kind."""
+
+    def at(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], ir.IntType(kind.bitwidth).as_pointer())
+
+        return types.CPointer(kind)(types.int64), generate
+
+    at.__name__ = name
+    at.__doc__ = f"Return the {kind} numbers at an address."
+    return intrinsic(at)
+
+
+uint8_at = _memory(types.uint8, "uint8_at")
+uint16_at = _memory(types.uint16, "uint16_at")
+uint32_at = _memory(types.uint32, "uint32_at")
 
 
 @intrinsic

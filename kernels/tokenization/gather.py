@@ -4,29 +4,7 @@ from __future__ import annotations
 
 from numbatch.kernels.jit import cpu_kernel
 
-__all__ = ["byte_offsets", "cut_points", "move_blocks", "rows_on_characters"]
-
-
-@cpu_kernel
-def byte_offsets(data, lengths, offsets):
-    """Write where each text ends in UTF-8, from its length in characters. No error check.
-
-    ``offsets`` is int64 of shape (texts + 1,) and begins with 0.
-    """
-    at = 0
-    for i in range(lengths.size):
-        left = lengths[i]
-        while left > 0:
-            # The rest of the text has at least so many bytes as characters.
-            stop = at + left
-            left = 0
-            for j in range(at, stop):
-                left += (data[j] & 0xC0) == 0x80
-            at = stop
-        # Bytes that continue the last character.
-        while at < data.size and data[at] & 0xC0 == 0x80:
-            at += 1
-        offsets[i + 1] = at
+__all__ = ["cut_points", "move_blocks", "rows_on_characters"]
 
 
 @cpu_kernel

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 from unicodedata import normalize
@@ -11,8 +13,8 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.gather import byte_offsets
 from numbatch.kernels.tokenization.tables import read_only
+from numbatch.kernels.tokenization.unicode_strings import utf8_sizes, write_utf8
 from numbatch.models.tokenizers.repair_text import Errors, valid_text
 
 __all__ = ["PAD", "FlatText", "as_texts", "flat_text", "is_arrow"]
@@ -64,7 +66,7 @@ def flat_text(texts: Any, errors: Errors) -> FlatText:
         return _from_bytes(texts, errors)
     if is_arrow(texts):
         return _from_bytes(_from_arrow(texts), errors)
-    rows = texts if isinstance(texts, list | tuple) else list(texts)
+    rows = [*texts]  # holds on to the strings, whatever becomes of the caller's list
     kinds = set(map(type, rows))
     if kinds <= {str}:
         return _from_strings(rows, errors)
@@ -85,19 +87,41 @@ def as_texts(texts: Any) -> Iterable[Any]:
     return texts
 
 
-def _from_strings(rows: Sequence[str], errors: Errors) -> FlatText:
-    try:
-        encoded = "".join([*rows, PAD]).encode()
-    except UnicodeEncodeError:
-        rows = [valid_text(text, errors, f"text {i}") for i, text in enumerate(rows)]
-        encoded = "".join([*rows, PAD]).encode()
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+@functools.cache
+def _string_layout() -> tuple[int, int] | None:
+    """Return the sizes of the headers of ASCII and other strings; None where they are not known."""
+    if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return None
+    rows = [text * 40 for text in ("", "a", "\xe9b", "\u20ac uro", "\U0001f600x\xe9\u20ac")]
+    layout = sys.getsizeof("a" * 40) - 41, sys.getsizeof(rows[2]) - 81
+    known = _read_in_place(rows, layout)
+    expected = "".join(rows).encode()
+    same = known is not None and known.data[: known.offsets[-1]].tobytes() == expected
+    return layout if same else None
+
+
+def _read_in_place(rows: Sequence[str], layout: tuple[int, int]) -> FlatText | None:
+    """Return the strings' UTF-8; None where one holds a surrogate."""
+    addresses = read_only(np.fromiter(map(id, rows), np.int64, len(rows)))
     offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    data = np.frombuffer(encoded, np.uint8)
-    if data.size > offsets[-1] + len(PAD):
-        byte_offsets(read_only(data), lengths, offsets)
+    if utf8_sizes(addresses, layout[1], offsets) >= 0:
+        return None
+    data = np.empty(offsets[-1] + len(PAD), np.uint8)
+    write_utf8(addresses, *layout, offsets, data)
+    data[offsets[-1] :] = 0
     return FlatText(data, offsets)
+
+
+def _from_strings(rows: Sequence[str], errors: Errors) -> FlatText:
+    layout = _string_layout()
+    if layout is not None:
+        flat = _read_in_place(rows, layout)
+        if flat is not None:
+            return flat
+    encoded = [valid_text(text, errors, f"text {i}").encode() for i, text in enumerate(rows)]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(rows)), out=offsets[1:])
+    return FlatText(np.frombuffer(b"".join([*encoded, PAD.encode()]), np.uint8), offsets)
 
 
 def _from_bytes(rows: Ragged, errors: Errors) -> FlatText:
