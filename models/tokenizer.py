@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -366,25 +367,26 @@ class Tokenizer:
         InputError
             If an id is out of range; it names the id and its position.
         """
-        return self.decode_bytes(ids, skip_special=skip_special, continues=continues).decode(
-            "utf-8", "replace"
-        )
+        data: Any = self._decoding.join(ids, skip_special, continues)
+        return codecs.utf_8_decode(data, "replace", True)[0]
 
     def decode_bytes(
         self, ids: Any, *, skip_special: bool = False, continues: bool = False
     ) -> bytes:
         """Return the bytes of a sequence of token ids; see :meth:`decode`."""
-        return self._decoding.join(ids, skip_special, continues)
+        return self._decoding.join(ids, skip_special, continues).tobytes()
 
     def decode_batch(
         self, rows: Iterable[Any], *, skip_special: bool = False, continues: bool = False
     ) -> list[str]:
         """Return the text of each row of a Ragged or of a list; see :meth:`decode`."""
+        if isinstance(rows, Ragged) and not (skip_special or continues):
+            return self._decoding.texts(rows)
         return [self.decode(row, skip_special=skip_special, continues=continues) for row in rows]
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of one token, which may be part of a character."""
-        return self._decoding.join([token_id], skip_special=False, continues=True)
+        return self._decoding.join([token_id], skip_special=False, continues=True).tobytes()
 
     def stream_decoder(
         self, *, skip_special: bool = False, continues: bool = False
