@@ -12,12 +12,25 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.tokenization.tables import PairTable, read_only
+from numbatch.kernels.tokenization.tables import PairTable, StringTable, read_only
 
-__all__ = ["MOST_ID", "NO_RANK", "SHORT", "merge_long", "merge_short", "pack_pairs", "pair_rank"]
+__all__ = [
+    "MOST_ID",
+    "NEVER",
+    "NO_RANK",
+    "SHORT",
+    "merge_long",
+    "merge_short",
+    "pack_pairs",
+    "pair_rank",
+    "rank_byte_pairs",
+    "rank_pairs",
+]
 
 MOST_ID = (1 << 20) - 1
 NO_RANK = (1 << 24) - 1
+NEVER = 0xFFFFFFFF
+"""In place of a rank: no merge joins what ends with the one byte to what begins with the other."""
 SHORT = 96
 """Pieces of at most so many symbols are merged by searching the lowest rank again and again."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -43,13 +56,18 @@ def pair_rank(left, right, pairs, shift):
 
 
 @cpu_device
+def rank_pairs(symbols, count, ranks, pairs, shift):
+    """Write the rank of each symbol and the next."""
+    for i in range(count - 1):
+        ranks[i] = pair_rank(symbols[i], symbols[i + 1], pairs, shift)
+
+
+@cpu_device
 def merge_short(symbols, count, ranks, pairs, shift, merged):
     """Merge ``symbols[:count]`` in place; return how many are left.
 
-    No error check. Quadratic in ``count``, with the smallest of constants.
+    No error check. ``ranks`` holds those of the pairs. Quadratic in ``count``, which is small.
     """
-    for i in range(count - 1):
-        ranks[i] = pair_rank(symbols[i], symbols[i + 1], pairs, shift)
     while count > 1:
         at: Any = np.intp(0)
         lowest = ranks[0]
@@ -57,7 +75,7 @@ def merge_short(symbols, count, ranks, pairs, shift, merged):
             if ranks[i] < lowest:
                 lowest = ranks[i]
                 at = i
-        if lowest == NO_RANK:
+        if lowest >= NO_RANK:
             break
         symbols[at] = merged[lowest]
         count -= 1
@@ -195,3 +213,32 @@ def pack_pairs(table: PairTable) -> tuple[np.ndarray, np.ndarray] | None:
     if not _pack(keys, ranks, merged, pairs, 64 - bits, by_rank):
         return None
     return read_only(pairs), read_only(by_rank)
+
+
+def rank_byte_pairs(table: PairTable, strings: StringTable, byte_ids: np.ndarray) -> np.ndarray:
+    """Return what is known of two neighbouring bytes: uint32, shape (65536,).
+
+    Entry ``first << 8 | second`` is their rank if they merge, ``NO_RANK`` if a merge joins
+    something that ends with the first to something that begins with the second, else ``NEVER``.
+    Empty where the vocabulary lacks a byte or a token its bytes: then bytes do not tell.
+
+    Parameters
+    ----------
+    table : PairTable
+    strings : StringTable
+        The tokens' bytes.
+    byte_ids : int32 array, shape (256,)
+    """
+    used = table.keys != _EMPTY
+    lefts = (table.keys[used] >> np.uint64(32)).astype(np.int64)
+    rights = (table.keys[used] & np.uint64(_POSITION)).astype(np.int64)
+    lengths = np.diff(strings.offsets)
+    if (byte_ids < 0).any() or not (lengths[lefts].all() and lengths[rights].all()):
+        return read_only(np.empty(0, np.uint32))
+    lasts = strings.values[strings.offsets[1:][lefts] - 1].astype(np.int64)
+    firsts = strings.values[strings.offsets[:-1][rights]].astype(np.int64)
+    ranks = np.full(1 << 16, NEVER, np.uint32)
+    ranks[lasts << 8 | firsts] = NO_RANK
+    single = (byte_ids[lasts] == lefts) & (byte_ids[firsts] == rights)
+    ranks[(lasts << 8 | firsts)[single]] = table.ranks[used][single]
+    return read_only(ranks)

@@ -1,9 +1,9 @@
 """A cache of pieces and their tokens.
 
-Open addressing over entries of four words: two of key, and up to six tokens of 20 bits with their
-number. The key of a piece of up to 15 bytes is these bytes and their number in the highest byte;
-that of a longer one is a hash, the length in the highest byte, and where in ``store`` the bytes
-lie, followed by the tokens if they are more than six. One thread uses one cache.
+Open addressing over entries of four words: two of key, two of tokens. The key of a piece of up to
+15 bytes is these bytes and their number in the highest byte. That of a longer one is a hash, the
+length, and where in ``store`` the bytes lie. Up to six tokens of 20 bits lie in the entry, with
+their number; more lie in the store. One thread uses one cache.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ __all__ = [
     "long_piece_key",
     "pack_tokens",
     "piece_key",
-    "store_long_piece",
     "write_entry",
-    "write_long_tokens",
     "write_tokens",
 ]
 
 SHORT_BYTES = 15
 """Pieces whose bytes are their key."""
-CACHED_BYTES = 255
+CACHED_BYTES = (1 << 16) - 1
 CACHED_TOKENS = 6
 ENTRY = 4
 """Words in an entry: two of key, two of tokens."""
@@ -41,7 +39,9 @@ _C = np.uint64(0xBF58476D1CE4E5B9)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
 _12, _20, _32, _40, _56, _60 = (np.uint64(n) for n in (12, 20, 32, 40, 56, 60))
 _TOKEN = np.uint64((1 << 20) - 1)
-_PLACE = np.uint64((1 << 32) - 1)
+_PLACE, _LONG = np.uint64((1 << 32) - 1), np.uint64(0xFF << 56)
+IN_STORE = np.uint64(7 << 60)
+"""Marks the first word of tokens that lie in the store: their number is in it, their place next."""
 _SECOND = np.uint64(((1 << 20) - 1) << 32)
 
 
@@ -123,22 +123,22 @@ def write_tokens(first, second, out, total):
 
 @cpu_device
 def long_piece_key(text, at, length, masks):
-    """Return the two words of key of a piece of 16 to 255 bytes, the place in the store left 0.
+    """Return the two words of key of a longer piece, the place in the store left 0.
 
     Reads up to eight bytes behind the piece.
     """
     mixed = np.uint64(length)
-    i = 0
+    i = np.intp(0)
     while i < length:
         mixed = (mixed ^ (load_word(text, at + i) & masks[min(length - i, 8)])) * _A
         mixed ^= mixed >> _32
         i += 8
-    return mixed, np.uint64(length) << _56
+    return mixed, _LONG | np.uint64(length) << _32
 
 
 @cpu_device
 def _same_bytes(text, at, length, masks, store, place):
-    i = 0
+    i = np.intp(0)
     while i < length:
         if load_word(text, at + i) & masks[min(length - i, 8)] != store[place + i // 8]:
             return False
@@ -149,11 +149,11 @@ def _same_bytes(text, at, length, masks, store, place):
 @cpu_device
 def find_long_entry(text, at, low, high, slot, table, mask, masks, store):
     """Return the index of a long piece's entry, or of the empty one where it would go."""
-    length = np.intp(high >> _56)
+    length = np.intp((high ^ _LONG) >> _32)
     while table[slot + 1] != _0:
         if (
             table[slot] == low
-            and table[slot + 1] >> _56 == high >> _56
+            and table[slot + 1] >> _32 == high >> _32
             and _same_bytes(text, at, length, masks, store, np.intp(table[slot + 1] & _PLACE))
         ):
             break
@@ -162,25 +162,30 @@ def find_long_entry(text, at, low, high, slot, table, mask, masks, store):
 
 
 @cpu_device
-def store_long_piece(text, at, length, masks, store, place, tokens, first, count):
-    """Write a long piece's bytes and, if there are more than six, its tokens; return what follows.
-
-    The tokens are ``tokens[first:first + count]``.
-    """
+def store_bytes(text, at, length, masks, store, place):
+    """Write a long piece's bytes to the store; return what follows."""
     for i in range(0, length, 8):
         store[place] = load_word(text, at + i) & masks[min(length - i, 8)]
         place += 1
-    if count > CACHED_TOKENS:
-        for i in range(0, count, 2):
-            second = np.uint64(tokens[first + i + 1]) if i + 1 < count else _0
-            store[place] = np.uint64(tokens[first + i]) | second << _32
-            place += 1
     return place
 
 
 @cpu_device
-def write_long_tokens(count, place, store, out, total):
-    """Write tokens from the store; writes up to one more than ``count``."""
+def store_tokens(store, place, tokens, at, count):
+    """Write ``tokens[at:at + count]`` to the store; return what follows."""
+    for i in range(0, count, 2):
+        second = np.uint64(tokens[at + i + 1]) if i + 1 < count else _0
+        store[place] = np.uint64(tokens[at + i]) | second << _32
+        place += 1
+    return place
+
+
+@cpu_device
+def write_stored_tokens(first, second, store, out, total):
+    """Write the tokens of an entry from the store, and up to one more; return their number."""
+    count = np.intp(first ^ IN_STORE)
+    place = np.intp(second)
     for i in range(0, count, 2):
         store_word(out, 4 * (total + i), store[place])
         place += 1
+    return count

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.threads import Call, ThreadTeam
-from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_pairs
+from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_pairs, rank_byte_pairs
 from numbatch.kernels.tokenization.encode_bytes import (
     SLACK,
     ByteTables,
@@ -119,15 +119,23 @@ class ByteEncoder:
         cache_size: int | None,
     ) -> None:
         strings = tables.strings
+        byte_ranks = rank_byte_pairs(tables.pairs, strings, tables.byte_ids)
         options = (
             rules, tables.whole_pieces, tables.unknown_id, tables.fuse_unknown,
-            65 - pairs.size.bit_length(), strings.slots.size - 1,
+            65 - pairs.size.bit_length(), strings.slots.size - 1, byte_ranks.size > 0,
         )  # fmt: skip
         self._tables = ByteTables(
-            pairs, merged, tables.byte_ids, strings.slots, strings.values, strings.offsets,
-            class_table(), read_only(np.empty(0, np.uint64)),
-            read_only(np.array(options, np.int64)),
-        )  # fmt: skip
+            pairs=pairs,
+            merged=merged,
+            byte_ids=tables.byte_ids,
+            byte_ranks=byte_ranks,
+            slots=strings.slots,
+            values=strings.values,
+            offsets=strings.offsets,
+            classes=class_table(),
+            seeds=read_only(np.empty(0, np.uint64)),
+            options=read_only(np.array(options, np.int64)),
+        )
         self._cache_size = cache_size
         self._seeded = False
         self._slots = 0

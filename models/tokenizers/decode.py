@@ -73,7 +73,6 @@ class Decoding:
             return data
         return data[_spaces(data[: self.leading_spaces].tobytes(), self.leading_spaces) :]
 
-
     def texts(self, ids: Ragged) -> list[str]:
         """Return the text of each row of a Ragged of ids, special tokens and all."""
         checked = Ragged(checked_ids(ids.values, len(self.outputs)), ids.offsets)
