@@ -119,4 +119,10 @@ def cpu_device(function: Callable[..., Any] | None = None, *, fast: bool = False
     """Compile a function that only kernels call; LLVM inlines it where that pays."""
     if function is None:
         return functools.partial(cpu_device, fast=fast)
-    return numba.njit(nogil=True, error_model="numpy", fastmath=FAST if fast else False)(function)
+    return numba.njit(
+        nogil=True,
+        error_model="numpy",
+        fastmath=FAST if fast else False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+    )(function)

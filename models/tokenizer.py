@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +14,21 @@ from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.merge import encode_pieces
 from numbatch.models.tokenizers.added_tokens import AddedToken
+from numbatch.models.tokenizers.byte_encoder import default_threads
+from numbatch.models.tokenizers.byte_pipeline import BytePipeline, build_byte_pipeline
 from numbatch.models.tokenizers.chat_template import render_chat
 from numbatch.models.tokenizers.decode import Decoding, StreamDecoder
+from numbatch.models.tokenizers.flat_text import as_texts, flat_text, is_arrow
+from numbatch.models.tokenizers.refuse_tokens import refuse_tokens
 from numbatch.models.tokenizers.repair_text import Errors, valid_text
-from numbatch.models.tokenizers.text_groups import in_groups, piece_bytes, stacked
+from numbatch.models.tokenizers.spans import byte_spans, first_tokens
+from numbatch.models.tokenizers.text_groups import (
+    check_out,
+    in_groups,
+    piece_bytes,
+    placed,
+    stacked,
+)
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
 from numbatch.models.tokenizers.vocabulary import Vocabulary
 
@@ -83,6 +96,9 @@ class Tokenizer:
         self._added = {token.content for token in added}
         self._tables = vocabulary.tables
         self._pipeline = pipeline
+        self._cache_size: int | None = None
+        self._lock = threading.Lock()
+        self._compiled: BytePipeline | Literal[False] | None = False  # not built yet
         self._decoding = Decoding(vocabulary.outputs, [*self.special_ids.values()], leading_spaces)
 
     @classmethod
@@ -159,6 +175,7 @@ class Tokenizer:
         *,
         add_bos: bool = False,
         allowed_special: Allowed = (),
+        disallowed_special: Allowed = (),
         errors: Errors = "replace",
     ) -> np.ndarray:
         """Return the token ids of one text.
@@ -171,6 +188,9 @@ class Tokenizer:
             Put BOS first, unless the text begins with it already.
         allowed_special : ``"all"`` or a collection of str
             The special tokens that are parsed; by default none.
+        disallowed_special : ``"all"`` or a collection of str
+            The special tokens that no text may hold, those in ``allowed_special`` apart; by
+            default none. (In tiktoken's ``encode`` the default is ``"all"``.)
         errors : ``"replace"`` or ``"strict"``
             What becomes of lone surrogates and invalid UTF-8: U+FFFD, or an InputError.
 
@@ -183,22 +203,46 @@ class Tokenizer:
         InputError
             If the text is neither str nor bytes, is not valid and ``errors`` is ``strict``, a
             name in ``allowed_special`` is no special token, or there is no BOS to add.
+        SpecialTokenError
+            If the text holds a token of ``disallowed_special``; an InputError too.
         """
         if not isinstance(text, str | bytes):
             raise InputError(f"the text is a {type(text).__name__}, should be str or bytes")
+        plain = not (add_bos or allowed_special or disallowed_special)
+        if plain and type(text) is str and errors == "replace":
+            compiled = self._compiled or self._fast()
+            ids = compiled.encode_one(text) if compiled else None
+            if ids is not None:
+                return ids
         return self.encode_batch(
-            [text], add_bos=add_bos, allowed_special=allowed_special, errors=errors
+            [text],
+            add_bos=add_bos,
+            allowed_special=allowed_special,
+            disallowed_special=disallowed_special,
+            errors=errors,
         ).values
 
     def encode_batch(
         self,
-        texts: Iterable[str | bytes],
+        texts: Any,
         *,
         add_bos: bool = False,
         allowed_special: Allowed = (),
+        disallowed_special: Allowed = (),
         errors: Errors = "replace",
+        threads: int | None = None,
+        out: np.ndarray | None = None,
     ) -> Ragged:
         """Return the token ids of many texts, a row each; see :meth:`encode`.
+
+        Parameters
+        ----------
+        texts : iterable of str or bytes, Ragged of uint8, or pyarrow string array
+            A Ragged and an array of pyarrow hold UTF-8 and are read where they lie.
+        threads : int, optional
+            How many threads at most; by default as many as there are cores, for 256 KiB each.
+        out : uint32 array, optional
+            Receives the ids; the result is a view of it.
 
         Returns
         -------
@@ -207,20 +251,99 @@ class Tokenizer:
         Raises
         ------
         InputError
-            As :meth:`encode`; it names the text by its index.
+            As :meth:`encode`; it names the text by its index. If ``out`` is no contiguous array
+            of uint32 or too small.
         """
         if isinstance(texts, str | bytes):
             raise InputError("texts is one text, should be a list of texts")
-        allowed = self._allowed_ids(allowed_special)
+        check_out(out)
+        allowed = self._allowed_ids(allowed_special, "allowed_special")
+        banned = self._allowed_ids(disallowed_special, "disallowed_special") - allowed
         if add_bos and self.bos_id is None:
             raise InputError(f"add_bos is set, but tokenizer {self.name!r} has no BOS token")
         start = self.bos_id if add_bos else None
-        valid = (valid_text(text, errors, f"text {i}") for i, text in enumerate(texts))
-        return stacked([self._encode_group(group, start, allowed) for group in in_groups(valid)])
+        if not isinstance(texts, Ragged | list | tuple) and not is_arrow(texts):
+            texts = list(texts)
+        if banned:
+            names = {index: name for name, index in self.special_ids.items() if index in banned}
+            refuse_tokens(flat_text(texts, errors), names)
+        ids = self._encode_compiled(texts, start, allowed, errors, threads)
+        if ids is None:
+            valid = (valid_text(t, errors, f"text {i}") for i, t in enumerate(as_texts(texts)))
+            groups = [self._encode_group(group, start, allowed) for group in in_groups(valid)]
+            ids = stacked(groups)
+        return ids if out is None else placed(ids, out)
 
-    def count(self, texts: Iterable[str | bytes], **options: Any) -> np.ndarray:
-        """Return the number of tokens of each text, int64; options as in :meth:`encode`."""
+    def count(self, texts: Any, **options: Any) -> np.ndarray:
+        """Return the number of tokens of each text, int64; options as in :meth:`encode_batch`."""
         return self.encode_batch(texts, **options).lengths
+
+    def truncate(self, texts: Any, n: int, **options: Any) -> Ragged:
+        """Return the first ids of each text, at most ``n``, fewer where a character would be cut.
+
+        Parameters
+        ----------
+        texts, **options
+            As in :meth:`encode_batch`.
+        n : int
+            How many ids a text may have at most.
+
+        Raises
+        ------
+        InputError
+            If ``n`` is negative, or as :meth:`encode_batch`.
+        """
+        if n < 0:
+            raise InputError(f"n is {n}, should not be negative")
+        return first_tokens(self.encode_batch(texts, **options), n, self._decoding.outputs)
+
+    def offsets(self, text: str | bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of a text and the bytes that each stands for.
+
+        A token may end inside a character; so the places are bytes of the text's UTF-8.
+
+        Returns
+        -------
+        ids : uint32 array, shape (tokens,)
+        spans : int64 array, shape (tokens, 2)
+            Token ``i`` is bytes ``spans[i, 0]`` to ``spans[i, 1] - 1``.
+
+        Raises
+        ------
+        InputError
+            If the text is not valid, or the tokenizer changes it (a normalizer, a vocabulary
+            that lacks some bytes), so that tokens have no place in it.
+        """
+        data = valid_text(text, "strict", "the text").encode()
+        ids = self.encode(text)
+        if self.decode_bytes(ids) != data or self._decoding.leading_spaces:
+            raise InputError(
+                f"tokenizer {self.name!r} changes this text, so its tokens have no places in it"
+            )
+        return ids, byte_spans(ids, self._decoding.outputs)
+
+    def clear_cache(self) -> None:
+        """Forget the pieces that were encoded, and give the memory back."""
+        if self._compiled:
+            self._compiled.encoder.clear_cache()
+
+    def set_cache_size(self, pieces: int) -> None:
+        """Set how many pieces of text each thread remembers, 32 bytes each; the rest is forgotten.
+
+        The vocabulary counts among them; by default there is room for twice as many more.
+
+        Raises
+        ------
+        InputError
+            If ``pieces`` is less than the vocabulary has short tokens.
+        """
+        size = self.vocabulary_size
+        if pieces < size:
+            raise InputError(
+                f"pieces is {pieces}, should be at least {size}, as many as there are ids"
+            )
+        with self._lock:
+            self._cache_size, self._compiled = pieces, False
 
     def decode(self, ids: Any, *, skip_special: bool = False, continues: bool = False) -> str:
         """Return the text of a sequence of token ids.
@@ -244,25 +367,26 @@ class Tokenizer:
         InputError
             If an id is out of range; it names the id and its position.
         """
-        return self.decode_bytes(ids, skip_special=skip_special, continues=continues).decode(
-            "utf-8", "replace"
-        )
+        data: Any = self._decoding.join(ids, skip_special, continues)
+        return codecs.utf_8_decode(data, "replace", True)[0]
 
     def decode_bytes(
         self, ids: Any, *, skip_special: bool = False, continues: bool = False
     ) -> bytes:
         """Return the bytes of a sequence of token ids; see :meth:`decode`."""
-        return self._decoding.join(ids, skip_special, continues)
+        return self._decoding.join(ids, skip_special, continues).tobytes()
 
     def decode_batch(
         self, rows: Iterable[Any], *, skip_special: bool = False, continues: bool = False
     ) -> list[str]:
         """Return the text of each row of a Ragged or of a list; see :meth:`decode`."""
+        if isinstance(rows, Ragged) and not (skip_special or continues):
+            return self._decoding.texts(rows)
         return [self.decode(row, skip_special=skip_special, continues=continues) for row in rows]
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of one token, which may be part of a character."""
-        return self._decoding.join([token_id], skip_special=False, continues=True)
+        return self._decoding.join([token_id], skip_special=False, continues=True).tobytes()
 
     def stream_decoder(
         self, *, skip_special: bool = False, continues: bool = False
@@ -325,16 +449,43 @@ class Tokenizer:
     def _text_of(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
-    def _allowed_ids(self, allowed: Allowed) -> frozenset[int]:
+    def _fast(self) -> BytePipeline | None:
+        with self._lock:
+            if self._compiled is False:
+                self._compiled = build_byte_pipeline(self._pipeline, self._tables, self._cache_size)
+            return self._compiled
+
+    def _encode_compiled(
+        self,
+        texts: Any,
+        start: int | None,
+        allowed: frozenset[int],
+        errors: Errors,
+        threads: int | None,
+    ) -> Ragged | None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}, should be at least 1")
+        compiled = self._compiled or self._fast()
+        if compiled is None:
+            return None
+        result = compiled.encode(texts, start, allowed, errors, threads or default_threads())
+        if result is None:
+            return None
+        ids, ends = result
+        return Ragged(ids, np.concatenate([[0], ends]))
+
+    def _allowed_ids(self, allowed: Allowed, option: str) -> frozenset[int]:
+        if not allowed:
+            return frozenset()
         if isinstance(allowed, str):
             if allowed != "all":
                 raise InputError(
-                    f"allowed_special is {allowed!r}, should be 'all' or a collection of tokens"
+                    f"{option} is {allowed!r}, should be 'all' or a collection of tokens"
                 )
             return frozenset(self.special_ids.values())
         for token in allowed:
             if token not in self._added:
-                raise InputError(f"allowed_special has {token!r}, which is no special token")
+                raise InputError(f"{option} has {token!r}, which is no special token")
         return frozenset(self.special_ids[token] for token in allowed if token in self.special_ids)
 
     def _encode_group(self, texts: list[str], start: int | None, allowed: frozenset[int]) -> Ragged:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.detokenize import bytes_of_tokens
+from numbatch.kernels.tokenization.detokenize import bytes_of_tokens, pad_tokens
 from numbatch.kernels.tokenization.literals import find_literals, longest_by_first_byte
 from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
 from numbatch.kernels.tokenization.pairs import pairs_of_tokens
@@ -183,13 +183,15 @@ def test_more_literals_than_there_is_room_for_at_first():
 
 
 def test_bytes_of_tokens():
-    out = bytes_of_tokens(np.array([2, 0, 1, 2]), ragged([b"a", b"", b"xyz"]))
-    assert [row.tobytes() for row in out] == [b"xyz", b"a", b"", b"xyz"]
+    tokens = pad_tokens(ragged([b"a", b"", b"xyz", bytes(range(100))]))
+    out = bytes_of_tokens(np.array([2, 0, 3, 1, 2]), tokens)
+    assert out.tobytes() == b"xyza" + bytes(range(100)) + b"xyz"
+    assert bytes_of_tokens(np.array([], np.uint32), tokens).size == 0
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="ids run from 0 to 1, of 1 tokens"):
-        bytes_of_tokens(np.array([0, 1]), ragged([b"a"]))
+    with pytest.raises(ValueError, match="id 1 at 1 is not one of 1 tokens"):
+        bytes_of_tokens(np.array([0, 1]), pad_tokens(ragged([b"a"])))
     with pytest.raises(ValueError, match="fixed is of shape"):
         encode_pieces(ragged([b"a"]), np.array([-1, -1]), tables_of([b"a"]))
     with pytest.raises(ValueError, match="rows run from 0 to 3"):

@@ -13,15 +13,15 @@ from numbatch.kernels.tokenization.tables import (
     read_only,
 )
 
-__all__ = ["find_literals", "longest_by_first_byte"]
+__all__ = ["find_literals", "find_literals_in_rows", "longest_by_first_byte"]
 
 
 @cpu_device
-def _longest_at(text, start, reach, table):
+def _longest_at(text, start, reach, end, table):
     """Return the row of the longest literal that starts at ``start``, or -1."""
     found = -1
     state = HASH_START
-    for stop in range(start + 1, min(start + reach, text.size) + 1):
+    for stop in range(start + 1, min(start + reach, end) + 1):
         state = extend_hash(state, text[stop - 1])
         row = find_hashed_string(state, text, start, stop, table)
         if row >= 0:
@@ -30,25 +30,27 @@ def _longest_at(text, start, reach, table):
 
 
 @cpu_kernel
-def _find(text, table, reach, starts, rows):
-    """Write each match's start and row while there is room; return their number.
+def _find(text, offsets, table, reach, starts, literals, rows):
+    """Write each match's start, literal and row of text while there is room; return their number.
 
     No error check.
     """
     count = 0
-    i = np.intp(0)
-    while i < text.size:
-        row = -1
-        if reach[text[i]] > 0:
-            row = _longest_at(text, i, reach[text[i]], table)
-        if row < 0:
-            i += 1
-            continue
-        if count < starts.size:
-            starts[count] = i
-            rows[count] = row
-        count += 1
-        i += table.offsets[row + 1] - table.offsets[row]
+    for row in range(offsets.size - 1):
+        i, end = offsets[row], offsets[row + 1]
+        while i < end:
+            found = -1
+            if reach[text[i]] > 0:
+                found = _longest_at(text, i, reach[text[i]], end, table)
+            if found < 0:
+                i += 1
+                continue
+            if count < starts.size:
+                starts[count] = i
+                literals[count] = found
+                rows[count] = row
+            count += 1
+            i += table.offsets[found + 1] - table.offsets[found]
     return count
 
 
@@ -81,11 +83,38 @@ def find_literals(
     rows : int32 array, shape (matches,)
         The literal that matched.
     """
-    text = read_only(np.ascontiguousarray(text, np.uint8))
+    text = np.ascontiguousarray(text, np.uint8)
+    offsets = np.array([0, text.size], np.int64)
+    return find_literals_in_rows(text, offsets, table, reach)[:2]
+
+
+def find_literals_in_rows(
+    text: np.ndarray, offsets: np.ndarray, table: StringTable, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where literals occur in each of several texts.
+
+    Parameters
+    ----------
+    text : uint8 array, shape (bytes,)
+    offsets : int64 array, shape (texts + 1,)
+        Text ``i`` is ``text[offsets[i]:offsets[i + 1]]``.
+    table, reach
+        As in :func:`find_literals`.
+
+    Returns
+    -------
+    starts : int64 array, shape (matches,)
+        First byte of each match in ``text``, ascending.
+    literals : int32 array, shape (matches,)
+    rows : int64 array, shape (matches,)
+        The text of each match.
+    """
+    text, offsets = read_only(text), read_only(offsets)
     room = 64
     while True:
-        starts, rows = np.empty(room, np.int64), np.empty(room, np.int32)
-        count = int(_find(text, table, reach, starts, rows))
+        starts, literals = np.empty(room, np.int64), np.empty(room, np.int32)
+        rows = np.empty(room, np.int64)
+        count = int(_find(text, offsets, table, reach, starts, literals, rows))
         if count <= room:
-            return starts[:count], rows[:count]
+            return starts[:count], literals[:count], rows[:count]
         room = count

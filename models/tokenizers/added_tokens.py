@@ -9,7 +9,11 @@ import numpy as np
 import regex
 
 from numbatch.errors import ModelError
-from numbatch.kernels.tokenization.literals import find_literals, longest_by_first_byte
+from numbatch.kernels.tokenization.literals import (
+    find_literals,
+    find_literals_in_rows,
+    longest_by_first_byte,
+)
 from numbatch.kernels.tokenization.tables import build_string_table
 from numbatch.models.tokenizers.normalize import WHITE_SPACE
 from numbatch.models.tokenizers.vocabulary import byte_strings
@@ -66,6 +70,28 @@ class AddedTokenFinder:
         if duplicate >= 0:
             raise ModelError(f"{where}: the added token {contents[duplicate]!r} stands twice")
         self._reach = longest_by_first_byte(self._table)
+
+    def active(self, allowed: Container[int]) -> list[AddedToken]:
+        """Return the tokens that are found when these special ones are asked for."""
+        return [token for token in self._tokens if not token.special or token.id in allowed]
+
+    def find(
+        self, data: np.ndarray, offsets: np.ndarray, allowed: Container[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return where tokens without spaces or words to mind occur in rows of UTF-8.
+
+        Returns
+        -------
+        starts, stops : int64 arrays, shape (matches,)
+        ids : int32 array, shape (matches,)
+        rows : int64 array, shape (matches,)
+        """
+        starts, literals, rows = find_literals_in_rows(data, offsets, self._table, self._reach)
+        wanted = np.array([not t.special or t.id in allowed for t in self._tokens], bool)
+        kept = wanted[literals]
+        starts, literals, rows = starts[kept], literals[kept], rows[kept]
+        ids = np.array([token.id for token in self._tokens], np.int32)[literals]
+        return starts, starts + np.diff(self._table.offsets)[literals], ids, rows
 
     def divide(self, text: str, allowed: Container[int]) -> list[str | int]:
         """Return the text's stretches and, between them, the ids of the tokens found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.detokenize import bytes_of_tokens
+from numbatch.kernels.tokenization.detokenize import bytes_of_rows, bytes_of_tokens, pad_tokens
 
 __all__ = ["Decoding", "StreamDecoder", "checked_ids"]
 
 
 def checked_ids(ids: Any, size: int) -> np.ndarray:
-    """Return ids as an int64 array of shape (n,).
+    """Return ids as a uint32 array of shape (n,).
 
     Raises
     ------
@@ -25,19 +26,21 @@ def checked_ids(ids: Any, size: int) -> np.ndarray:
     """
     array = np.asarray(ids)
     if array.size == 0 and array.ndim == 1:
-        return np.empty(0, np.int64)
+        return np.empty(0, np.uint32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(
             f"token ids are an array of {array.dtype} of shape {array.shape}, "
             "should be whole numbers in one dimension"
         )
+    if array.dtype == np.uint32 and int(array.max()) < size:
+        return array
     bad = np.flatnonzero((array < 0) | (array >= size))
     if bad.size:
         raise InputError(
             f"token id {array[bad[0]]} at position {bad[0]} is out of range, "
             f"should be from 0 to {size - 1} (the vocabulary has {size} ids)"
         )
-    return array.astype(np.int64)
+    return array.astype(np.uint32)
 
 
 class Decoding:
@@ -56,16 +59,31 @@ class Decoding:
     def __init__(self, outputs: Ragged, special: Sequence[int], leading_spaces: int) -> None:
         self.outputs = outputs
         self.leading_spaces = leading_spaces
+        self._padded = pad_tokens(outputs)
         self._special = np.zeros(len(outputs), bool)
         self._special[list(special)] = True
 
-    def join(self, ids: Any, skip_special: bool, continues: bool) -> bytes:
+    def join(self, ids: Any, skip_special: bool, continues: bool) -> np.ndarray:
         """Return the bytes of a sequence; ``continues``: nothing is taken off its start."""
         checked = checked_ids(ids, len(self.outputs))
         if skip_special:
             checked = checked[~self._special[checked]]
-        data = bytes_of_tokens(checked, self.outputs).values.tobytes()
-        return data if continues else data[_spaces(data, self.leading_spaces) :]
+        data = bytes_of_tokens(checked, self._padded)
+        if continues or not self.leading_spaces:
+            return data
+        return data[_spaces(data[: self.leading_spaces].tobytes(), self.leading_spaces) :]
+
+    def texts(self, ids: Ragged) -> list[str]:
+        """Return the text of each row of a Ragged of ids, special tokens and all."""
+        checked = Ragged(checked_ids(ids.values, len(self.outputs)), ids.offsets)
+        rows = bytes_of_rows(checked, self._padded)
+        data, most = rows.values.tobytes(), self.leading_spaces
+        bounds = itertools.pairwise(rows.offsets.tolist())
+        if not most:
+            return [data[a:b].decode("utf-8", "replace") for a, b in bounds]
+        return [
+            data[a + _spaces(data[a:b], most) : b].decode("utf-8", "replace") for a, b in bounds
+        ]
 
 
 def _spaces(data: bytes, most: int) -> int:
@@ -100,7 +118,7 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
     def _bytes(self, token_id: int) -> bytes:
-        return self._decoding.join([token_id], self._skip_special, continues=True)
+        return self._decoding.join([token_id], self._skip_special, continues=True).tobytes()
 
     def _without_leading(self, data: bytes) -> bytes:
         if not self._spaces_left or not data:

@@ -10,24 +10,35 @@ from dataclasses import dataclass
 
 from numbatch.errors import ModelError
 
-__all__ = ["GPT2", "TIKTOKEN", "GGUFSplit", "TiktokenEncoding", "gguf_split"]
+__all__ = [
+    "CL100K",
+    "GPT2",
+    "LLAMA3",
+    "O200K",
+    "QWEN2",
+    "TEKKEN",
+    "TIKTOKEN",
+    "GGUFSplit",
+    "TiktokenEncoding",
+    "gguf_split",
+]
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CL100K = (
+CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _SPACES
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+LLAMA3 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _SPACES
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
-_O200K = (
+O200K = (
     _CASED.replace("%s", _CONTRACTION + "?") + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
 )
-_TEKKEN = _CASED.replace("%s", "") + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
+TEKKEN = _CASED.replace("%s", "") + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
 _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 
 
@@ -60,17 +71,17 @@ TIKTOKEN = {
         GPT2, {"<|endoftext|>": 50256, **dict(zip(_FIM, range(50281, 50284), strict=True))}
     ),
     "cl100k_base": TiktokenEncoding(
-        _CL100K,
+        CL100K,
         {
             "<|endoftext|>": 100257,
             **dict(zip(_FIM, range(100258, 100261), strict=True)),
             "<|endofprompt|>": 100276,
         },
     ),
-    "o200k_base": TiktokenEncoding(_O200K, {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
+    "o200k_base": TiktokenEncoding(O200K, {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
     # 200018 has two names there.
     "o200k_harmony": TiktokenEncoding(
-        _O200K,
+        O200K,
         {
             f"<|reserved_{i}|>": i
             for i in (200000, 200001, 200004, *range(200009, 201088))
@@ -101,13 +112,13 @@ _SPLITS: tuple[tuple[GGUFSplit, tuple[str, ...]], ...] = (
         ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
     ),
     (
-        GGUFSplit((_LLAMA3,), whole_pieces=True, adds_bos=True),
+        GGUFSplit((LLAMA3,), whole_pieces=True, adds_bos=True),
         ("llama-bpe", "llama3", "llama-v3", "falcon3"),
     ),
-    (GGUFSplit((_LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
-    (GGUFSplit((_QWEN2,)), ("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan")),
-    (GGUFSplit((_O200K,)), ("gpt-4o", "llama4")),
-    (GGUFSplit((_TEKKEN,), whole_pieces=True, adds_bos=True), ("tekken",)),
+    (GGUFSplit((LLAMA3,)), ("dbrx", "smaug-bpe", "glm4", "chatglm-bpe")),
+    (GGUFSplit((QWEN2,)), ("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan")),
+    (GGUFSplit((O200K,)), ("gpt-4o", "llama4")),
+    (GGUFSplit((TEKKEN,), whole_pieces=True, adds_bos=True), ("tekken",)),
 )
 
 

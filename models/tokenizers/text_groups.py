@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 
-__all__ = ["in_groups", "piece_bytes", "stacked"]
+__all__ = ["check_out", "in_groups", "piece_bytes", "placed", "stacked"]
 
 _GROUP = 1 << 22
 """Characters that are tokenized in one call of the kernel; bounds the working memory."""
@@ -50,3 +52,22 @@ def stacked(groups: list[Ragged]) -> Ragged:
         np.concatenate([np.empty(0, np.int64), *(g.lengths for g in groups)]), out=offsets[1:]
     )
     return Ragged(np.concatenate([np.empty(0, np.uint32), *(g.values for g in groups)]), offsets)
+
+
+def check_out(out: Any) -> None:
+    """Raise an InputError unless ``out`` is None or an array that ids can be written to."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint32 or out.ndim != 1:
+        given = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else repr(out)
+        raise InputError(f"out is {given}, should be a one-dimensional array of uint32")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise InputError("out should be contiguous and writeable")
+
+
+def placed(ids: Ragged, out: np.ndarray) -> Ragged:
+    """Return the ids in the first part of ``out``."""
+    if ids.values.size > out.size:
+        raise InputError(f"out has room for {out.size} ids, should for {ids.values.size}")
+    out[: ids.values.size] = ids.values
+    return Ragged(out[: ids.values.size], ids.offsets)

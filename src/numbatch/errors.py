@@ -4,7 +4,7 @@ Each message says what was wrong, the value, and what would be right. They are r
 input enters, before any work is done on it.
 """
 
-__all__ = ["InputError", "ModelError", "NumbatchError", "OutputError"]
+__all__ = ["InputError", "ModelError", "NumbatchError", "OutputError", "SpecialTokenError"]
 
 
 class NumbatchError(Exception):
@@ -13,6 +13,10 @@ class NumbatchError(Exception):
 
 class InputError(NumbatchError, ValueError):
     """A request, a text or a parameter cannot be used."""
+
+
+class SpecialTokenError(InputError):
+    """A text holds a special token that the caller disallowed."""
 
 
 class ModelError(NumbatchError, ValueError):

@@ -1,0 +1,1 @@
+"""Numbatch beside other packages, in one run."""

@@ -1,0 +1,97 @@
+"""Divide text into the pieces that merges stay within, by a compiled family of patterns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.tokenization.split_block import piece_starts
+from numbatch.kernels.tokenization.split_scalar import piece_end
+from numbatch.kernels.tokenization.tables import read_only
+from numbatch.kernels.tokenization.unicode_classes import class_table
+from numbatch.kernels.words import (
+    bytes_from_0x80,
+    count_ones,
+    leading_zeros,
+    pointer_to,
+    trailing_zeros,
+)
+
+__all__ = ["BLOCK", "split_pieces", "split_some"]
+
+BLOCK = 64
+_1 = np.uint64(1)
+_WORTH = 8
+"""A block with fewer bytes of ASCII at its start is left to the loop over characters."""
+
+
+@cpu_device
+def _write_places(mask, at, out, count):
+    """Write ``at`` plus the place of each bit.
+
+    Eight by eight: a branch guessed wrong costs more than a few numbers that are overwritten.
+    """
+    while mask:
+        for i in range(8):
+            out[count + i] = at + trailing_zeros(mask)
+            mask &= mask - _1
+        count += 8
+
+
+@cpu_device
+def split_some(text, limit, at, stop, end, rules, classes, ends, room):
+    """Write the ends of pieces from ``at`` on; return their number and where the last one ends.
+
+    No error check. ``text`` can be read up to ``limit``. ``stop`` is where a piece ends or the text
+    does (``end``). Ends early where ``ends`` has not room for 64 more pieces.
+    """
+    count = np.intp(0)
+    while at < stop and count + BLOCK < room:
+        last = at
+        if at + BLOCK <= limit:
+            valid = min(trailing_zeros(bytes_from_0x80(text, at)), end - at)
+            if valid >= _WORTH:
+                starts = piece_starts(text, at, end, valid, rules)
+                starts &= starts - _1
+                if starts:
+                    last = at + BLOCK - 1 - leading_zeros(starts)
+                    _write_places(starts, at, ends, count)
+                    count += count_ones(starts)
+        if last > at:
+            at = last
+        else:
+            at = piece_end(text, at, end, rules, classes)
+            ends[count] = at
+            count += 1
+    while count > 0 and at > stop:  # a block may have run past the part that was asked for
+        count -= 1
+        at = ends[count - 1] if count > 0 else stop
+    return count, at
+
+
+@cpu_kernel
+def _split(text, at, rules, classes, ends):
+    """Write the ends of pieces while there is room; return what ``split_some`` does."""
+    return split_some(
+        pointer_to(text), text.size, at, text.size, text.size, rules, pointer_to(classes),
+        pointer_to(ends), ends.size,
+    )  # fmt: skip
+
+
+def split_pieces(text: np.ndarray, rules: int) -> np.ndarray:
+    """Return where the pieces of a text end: int64, shape (pieces,).
+
+    Parameters
+    ----------
+    text : uint8 array, shape (bytes,)
+        Valid UTF-8.
+    rules : int
+        A family, see :mod:`~numbatch.kernels.tokenization.split_rules`.
+    """
+    text = read_only(np.ascontiguousarray(text, np.uint8))
+    ends = np.empty(4096, np.int64)
+    parts, at = [], 0
+    while at < text.size:
+        count, at = _split(text, at, rules, class_table(), ends)
+        parts.append(ends[:count].copy())
+    return np.concatenate([np.empty(0, np.int64), *parts])

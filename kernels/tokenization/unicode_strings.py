@@ -1,0 +1,128 @@
+"""UTF-8 of CPython's strings, read where they lie.
+
+Since PEP 393 a string object holds its characters behind its header, one, two or four bytes each.
+Reading them needs no call a string, and no copy but into the array that the kernels work on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.words import pointer_to, uint8_at, uint16_at, uint32_at
+
+__all__ = ["utf8_sizes", "write_utf8"]
+
+# Places in PyASCIIObject, the same from Python 3.11 to 3.13.
+_LENGTH, _STATE = 16, 32
+_COMPACT, _ASCII = 32, 64
+_RUN = 32
+
+
+@cpu_device
+def _header(address):
+    """Return the length and the bits that say how the characters are kept."""
+    length = np.intp(uint32_at(address + _LENGTH)[0])
+    length |= np.intp(uint32_at(address + _LENGTH + 4)[0]) << 32
+    return length, np.intp(uint32_at(address + _STATE)[0])
+
+
+@cpu_device
+def _size_of(characters, length):
+    """Return the number of bytes in UTF-8, or -1 where there is a surrogate."""
+    size = np.intp(0)
+    surrogates = np.intp(0)
+    for i in range(length):
+        code = np.uint32(characters[i])
+        size += 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)
+        surrogates += (code & 0xFFFFF800) == 0xD800
+    return -1 if surrogates else size
+
+
+@cpu_device
+def _write_code(code, out, at):
+    if code < 0x80:
+        out[at] = code
+        return at + 1
+    if code < 0x800:
+        out[at] = 0xC0 | code >> 6
+    else:
+        if code < 0x10000:
+            out[at] = 0xE0 | code >> 12
+        else:
+            out[at] = 0xF0 | code >> 18
+            at += 1
+            out[at] = 0x80 | (code >> 12 & 0x3F)
+        at += 1
+        out[at] = 0x80 | (code >> 6 & 0x3F)
+    out[at + 1] = 0x80 | (code & 0x3F)
+    return at + 2
+
+
+@cpu_device
+def _write(characters, length, out, at):
+    """Write characters as UTF-8, runs of ASCII at once."""
+    i = np.intp(0)
+    while i < length:
+        if i + _RUN <= length:
+            every = np.uint32(0)
+            for j in range(_RUN):
+                every |= np.uint32(characters[i + j])
+            if every < 0x80:
+                for j in range(_RUN):
+                    out[at + j] = characters[i + j]
+                i += _RUN
+                at += _RUN
+                continue
+        for _ in range(min(8, length - i)):
+            at = _write_code(np.intp(characters[i]), out, at)
+            i += 1
+    return at
+
+
+@cpu_kernel
+def utf8_sizes(addresses, compact_header, offsets):
+    """Write where each string's UTF-8 ends; return the first string that has none, or -1.
+
+    No error check. ``addresses`` are those of str objects that live on; ``offsets`` is int64 of
+    shape (strings + 1,) and begins with 0. A string has none if it holds a surrogate.
+    """
+    for i in range(addresses.size):
+        length, state = _header(addresses[i])
+        data = addresses[i] + compact_header
+        kind = state >> 2 & 7
+        if not state & _COMPACT:
+            return i
+        size = length
+        if not state & _ASCII:
+            if kind == 1:
+                size = _size_of(uint8_at(data), length)
+            elif kind == 2:
+                size = _size_of(uint16_at(data), length)
+            else:
+                size = _size_of(uint32_at(data), length)
+        if size < 0:
+            return i
+        offsets[i + 1] = offsets[i] + size
+    return -1
+
+
+@cpu_kernel
+def write_utf8(addresses, ascii_header, compact_header, offsets, out):
+    """Write the strings' UTF-8 from ``out[offsets[i]]`` on. No error check."""
+    target = pointer_to(out)
+    for i in range(addresses.size):
+        length, state = _header(addresses[i])
+        kind = state >> 2 & 7
+        data = addresses[i] + compact_header
+        at = offsets[i]
+        if state & _ASCII:
+            source = uint8_at(addresses[i] + ascii_header)
+            for j in range(length):
+                target[at + j] = source[j]
+        elif kind == 1:
+            _write(uint8_at(data), length, target, at)
+        elif kind == 2:
+            _write(uint16_at(data), length, target, at)
+        else:
+            _write(uint32_at(data), length, target, at)

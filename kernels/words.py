@@ -1,0 +1,205 @@
+"""64-bit words for Numba: bit counts, unaligned access to memory, masks of 64 bytes.
+
+Functions that kernels call take pointers (``pointer_to(array)``, indexed like arrays) where an
+array would cost: Numba counts references to an array in every function that it passes through,
+with atomic instructions, and compiles seven fields of it.
+
+A mask has a bit for each of 64 bytes of text, the lowest for the first. LLVM compares them as one
+vector: two registers of AVX2, one of AVX-512, four of SSE or NEON.
+
+No bounds are checked: whoever calls these keeps the access inside the array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "bytes_between",
+    "bytes_from_0x80",
+    "count_ones",
+    "int64_pointer",
+    "leading_zeros",
+    "load_word",
+    "pointer_to",
+    "prefetch",
+    "store_word",
+    "trailing_zeros",
+    "uint8_at",
+    "uint16_at",
+    "uint32_at",
+    "uint64_pointer",
+]
+
+_BYTE, _WORD, _BIT = ir.IntType(8), ir.IntType(64), ir.IntType(1)
+_BLOCK = ir.VectorType(_BYTE, 64)
+
+
+def _address(builder: Any, pointer: Any, byte: Any) -> Any:
+    """Return the address that lies ``byte`` bytes behind ``pointer``."""
+    return builder.gep(builder.bitcast(pointer, _BYTE.as_pointer()), [byte])
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_BLOCK, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+    return builder.shuffle_vector(one, undefined, zeros)
+
+
+def _block(builder: Any, text: Any, at: Any) -> Any:
+    pointer = builder.bitcast(_address(builder, text, at), _BLOCK.as_pointer())
+    return builder.load(pointer, align=1)
+
+
+@intrinsic
+def pointer_to(typing: Any, array: Any) -> Any:
+    """Return the address of an array's first element; the array must outlive it."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def bytes_between(typing: Any, text: Any, at: Any, fold: Any, low: Any, count: Any) -> Any:
+    """Return the mask of the bytes of ``text[at:at + 64]`` that are from ``low`` on, ``count``.
+
+    Each byte is first combined with ``fold``: 0, or 0x20 to take capitals for small letters.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        block = _block(builder, args[0], args[1])
+        fold, low, count = (_splat(builder, builder.trunc(arg, _BYTE)) for arg in args[2:])
+        shifted = builder.sub(builder.or_(block, fold), low)
+        return builder.bitcast(builder.icmp_unsigned("<", shifted, count), _WORD)
+
+    byte = types.int64
+    return types.uint64(text, types.intp, byte, byte, byte), generate
+
+
+@intrinsic
+def bytes_from_0x80(typing: Any, text: Any, at: Any) -> Any:
+    """Return the mask of the bytes of ``text[at:at + 64]`` that are not ASCII."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        block = _block(builder, args[0], args[1])
+        return builder.bitcast(
+            builder.icmp_signed("<", block, ir.Constant(_BLOCK, [0] * 64)), _WORD
+        )
+
+    return types.uint64(text, types.intp), generate
+
+
+@intrinsic
+def load_word(typing: Any, pointer: Any, byte: Any) -> Any:
+    """Return the eight bytes from ``byte`` on, the first the lowest."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(builder, args[0], args[1])
+        return builder.load(builder.bitcast(address, _WORD.as_pointer()), align=1)
+
+    return types.uint64(pointer, types.intp), generate
+
+
+@intrinsic
+def store_word(typing: Any, pointer: Any, byte: Any, value: Any) -> Any:
+    """Write eight bytes from ``byte`` on, the lowest first."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(builder, args[0], args[1])
+        builder.store(args[2], builder.bitcast(address, _WORD.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.uint64), generate
+
+
+@intrinsic
+def int64_pointer(typing: Any, pointer: Any, byte: Any) -> Any:
+    """Return the address ``byte`` bytes behind the pointer, as that of int64 numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(_address(builder, args[0], args[1]), _WORD.as_pointer())
+
+    return types.CPointer(types.int64)(pointer, types.intp), generate
+
+
+@intrinsic
+def uint64_pointer(typing: Any, pointer: Any, byte: Any) -> Any:
+    """Return the address ``byte`` bytes behind the pointer, as that of uint64 numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(_address(builder, args[0], args[1]), _WORD.as_pointer())
+
+    return types.CPointer(types.uint64)(pointer, types.intp), generate
+
+
+def _memory(kind: Any, name: str) -> Any:
+    """Make the intrinsic that takes an address for a pointer to numbers of a kind."""
+
+    def at(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], ir.IntType(kind.bitwidth).as_pointer())
+
+        return types.CPointer(kind)(types.int64), generate
+
+    at.__name__ = name
+    at.__doc__ = f"Return the {kind} numbers at an address."
+    return intrinsic(at)
+
+
+uint8_at = _memory(types.uint8, "uint8_at")
+uint16_at = _memory(types.uint16, "uint16_at")
+uint32_at = _memory(types.uint32, "uint32_at")
+
+
+@intrinsic
+def prefetch(typing: Any, pointer: Any, byte: Any) -> Any:
+    """Ask for the cache line that lies ``byte`` bytes behind the pointer."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(builder, args[0], args[1])
+        number = ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), number, number, number])
+        name = "llvm.prefetch.p0" if address.type.is_opaque else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, signature, name)
+        builder.call(function, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), generate
+
+
+@intrinsic
+def trailing_zeros(typing: Any, word: Any) -> Any:
+    """Return the place of the lowest set bit; 64 where there is none."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], _BIT(0))
+
+    return types.intp(types.uint64), generate
+
+
+@intrinsic
+def leading_zeros(typing: Any, word: Any) -> Any:
+    """Return how many bits lie above the highest set bit; 64 where there is none."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], _BIT(0))
+
+    return types.intp(types.uint64), generate
+
+
+@intrinsic
+def count_ones(typing: Any, word: Any) -> Any:
+    """Return how many bits are set."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.intp(types.uint64), generate
