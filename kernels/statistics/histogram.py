@@ -65,7 +65,7 @@ def _count_linear(values, edges, places, counts):
 @cpu_device
 def _leading_bits(x):
     """Return the leading 16 bits of a float64, turned so that they increase with the number."""
-    bits = (np.float64(x) + 0.0).view(np.int64)  # -0.0 becomes 0.0
+    bits = np.float64(np.float64(x) + 0.0).view(np.int64)  # -0.0 becomes 0.0
     return np.uintp(np.uint64(bits ^ ((bits >> 63) | np.int64(-(2**63)))) >> np.uint64(48))
 
 

@@ -8,6 +8,13 @@ from numbatch.version import __version__
 
 if TYPE_CHECKING:
     from numbatch.batching.llm import LLM
+    from numbatch.batching.measure import (
+        compare,
+        measure_operation,
+        measure_time,
+        time_operation,
+    )
+    from numbatch.batching.operation_stats import Comparison, OperationStats
     from numbatch.batching.request import Request, SamplingParams
     from numbatch.batching.results import (
         Choice,
@@ -17,18 +24,21 @@ if TYPE_CHECKING:
         Perplexity,
         ScoreResult,
     )
+    from numbatch.kernels import statistics
     from numbatch.kernels.ragged import Ragged
     from numbatch.models.tokenizer import Tokenizer
 
 __all__ = [
     "LLM",
     "Choice",
+    "Comparison",
     "FailedResult",
     "GenerationResult",
     "InputError",
     "LogLikelihood",
     "ModelError",
     "NumbatchError",
+    "OperationStats",
     "OutputError",
     "Perplexity",
     "Ragged",
@@ -37,6 +47,11 @@ __all__ = [
     "ScoreResult",
     "Tokenizer",
     "__version__",
+    "compare",
+    "measure_operation",
+    "measure_time",
+    "statistics",
+    "time_operation",
 ]
 
 _MODULES = {
@@ -49,6 +64,12 @@ _MODULES = {
     "LogLikelihood": "batching.results",
     "Perplexity": "batching.results",
     "ScoreResult": "batching.results",
+    "Comparison": "batching.operation_stats",
+    "OperationStats": "batching.operation_stats",
+    "compare": "batching.measure",
+    "measure_operation": "batching.measure",
+    "measure_time": "batching.measure",
+    "time_operation": "batching.measure",
     "Ragged": "kernels.ragged",
     "Tokenizer": "models.tokenizer",
 }
@@ -56,6 +77,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: Numba takes 0.5 s, ``numbatch --help`` 0.1 s."""
+    if name == "statistics":
+        return import_module("numbatch.kernels.statistics")
     if name not in _MODULES:
         raise AttributeError(f"module 'numbatch' has no attribute {name!r}")
     return getattr(import_module(f"numbatch.{_MODULES[name]}"), name)
