@@ -22,6 +22,7 @@ __all__ = [
     "float64x8",
     "greater",
     "greatest_lane",
+    "last_lanes",
     "least_lane",
     "lesser",
     "load_numbers",
@@ -162,6 +163,23 @@ def one_where_number(typing: Any, x: Any) -> Any:
         return builder.select(number, one, zero)
 
     return float64x8(float64x8), generate
+
+
+@intrinsic
+def last_lanes(typing: Any, x: Any, count: Any) -> Any:
+    """Return ``x`` in its last ``count`` lanes, 0 in the others."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = ir.VectorType(ir.IntType(64), LANES64)
+        undefined = ir.Constant(places, ir.Undefined)
+        one = builder.insert_element(undefined, args[1], ir.IntType(32)(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES64), [0] * LANES64)
+        count = builder.shuffle_vector(one, undefined, zeros)
+        from_end = ir.Constant(places, list(range(LANES64, 0, -1)))
+        kept = builder.icmp_signed("<=", from_end, count)
+        return builder.select(kept, args[0], ir.Constant(_DOUBLE, [0.0] * LANES64))
+
+    return float64x8(float64x8, types.int64), generate
 
 
 def _folder(fold: Callable[[Any, Any, Any], Any], name: str, doc: str) -> Any:

@@ -47,22 +47,28 @@ def block_extremes(values, low, high):
 
     inf and -inf where there is none.
     """
-    least, greatest, count = fill(np.inf), fill(-np.inf), fill(0.0)
+    least, greatest, numbers = fill(np.inf), fill(-np.inf), fill(1.0)
     i = low
-    while i + LANES64 <= high:
-        x = load_numbers(values, i)
+    while i < high and high - low >= LANES64:
+        # The last vector reads some values again, which changes nothing.
+        x = load_numbers(values, min(i, high - LANES64))
         least, greatest = lesser(x, least), greater(x, greatest)
-        count = count + one_where_number(x)
+        numbers = lesser(one_where_number(x), numbers)
         i += LANES64
-    numbers = sum_lanes64(count)
     low_end, high_end = least_lane(least), greatest_lane(greatest)
+    all_numbers = least_lane(numbers) > 0.0
     while i < high:
         x = float(values[i])
         low_end = x if x < low_end else low_end
         high_end = x if x > high_end else high_end
-        numbers += 1.0 if x == x else 0.0
+        all_numbers = all_numbers and x == x
         i += 1
-    return numbers, low_end, high_end
+    count = high - low
+    if not all_numbers:
+        count = 0
+        for i in range(low, high):
+            count += values[i] == values[i]
+    return float(count), low_end, high_end
 
 
 @cpu_kernel

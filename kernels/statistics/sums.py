@@ -9,6 +9,7 @@ from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
+    last_lanes,
     load_numbers,
     one_where_number,
     sum_lanes64,
@@ -23,7 +24,7 @@ __all__ = ["RunningSum", "block_sum", "mean", "total"]
 
 @cpu_device
 def _plain_sum(values, low, high):
-    """Return the sum of ``values[low:high]`` in four vectors, the rest in one, then one by one."""
+    """Return the sum of ``values[low:high]`` in four vectors; of fewer than 8, one by one."""
     a, b, c, d = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
     i = low
     while i + 4 * LANES64 <= high:
@@ -35,6 +36,9 @@ def _plain_sum(values, low, high):
     while i + LANES64 <= high:
         a = a + load_numbers(values, i)
         i += LANES64
+    if i < high and high - low >= LANES64:  # again some of the values, which count as 0 here
+        b = b + last_lanes(load_numbers(values, high - LANES64), high - i)
+        i = high
     total = sum_lanes64((a + b) + (c + d))
     while i < high:
         total += float(values[i])
