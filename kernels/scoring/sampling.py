@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.random import coin
 
 __all__ = ["ROW", "coin", "sample_rows", "sampling_scratch"]
 
@@ -38,22 +39,6 @@ ROW = np.dtype(
 def sampling_scratch(threads: int, vocabulary: int) -> np.ndarray:
     """Allocate the working memory of :func:`sample_rows`."""
     return np.zeros((threads, 3 * (vocabulary + 1) + BUCKETS))
-
-
-@cpu_device
-def _mix(z):
-    """Scramble 64 bits; SplitMix64's finaliser (Steele et al. 2014, 10.1145/2660193.2660195)."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@cpu_kernel
-def coin(seed, position):
-    """Return a number in [0, 1) that depends on ``seed`` and ``position`` (uint64) alone."""
-    step = np.uint64(0x9E3779B97F4A7C15)
-    z = _mix(_mix(seed + step) + (position + np.uint64(1)) * step)
-    return float(z >> np.uint64(11)) * 2.0**-53
 
 
 @cpu_device

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from numbatch.batching.ids import IdMap
     from numbatch.batching.job import Job
     from numbatch.batching.llm import LLM
+    from numbatch.batching.measure import (
+        compare,
+        measure_operation,
+        measure_time,
+        time_operation,
+    )
+    from numbatch.batching.operation_stats import Comparison, OperationStats
     from numbatch.batching.policy import FairPriority, FirstCome, Policy
     from numbatch.batching.request import Request, SamplingParams
     from numbatch.batching.results import (
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
         ScoreResult,
     )
     from numbatch.batching.sizes import MemoryEstimate, estimate_memory
+    from numbatch.kernels import statistics
     from numbatch.kernels.ragged import Ragged
     from numbatch.models.tokenizer import Tokenizer
 
@@ -38,6 +46,7 @@ __all__ = [
     "BatchSizer",
     "BatchStats",
     "Choice",
+    "Comparison",
     "FailedResult",
     "FairPriority",
     "FirstCome",
@@ -49,6 +58,7 @@ __all__ = [
     "MemoryEstimate",
     "ModelError",
     "NumbatchError",
+    "OperationStats",
     "OutputError",
     "Perplexity",
     "Policy",
@@ -60,7 +70,12 @@ __all__ = [
     "TokenEvent",
     "Tokenizer",
     "__version__",
+    "compare",
     "estimate_memory",
+    "measure_operation",
+    "measure_time",
+    "statistics",
+    "time_operation",
 ]
 
 _MODULES = {
@@ -86,6 +101,12 @@ _MODULES = {
     "LogLikelihood": "batching.results",
     "Perplexity": "batching.results",
     "ScoreResult": "batching.results",
+    "Comparison": "batching.operation_stats",
+    "OperationStats": "batching.operation_stats",
+    "compare": "batching.measure",
+    "measure_operation": "batching.measure",
+    "measure_time": "batching.measure",
+    "time_operation": "batching.measure",
     "Ragged": "kernels.ragged",
     "Tokenizer": "models.tokenizer",
 }
@@ -93,6 +114,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: Numba takes 0.5 s, ``numbatch --help`` 0.1 s."""
+    if name == "statistics":
+        return import_module("numbatch.kernels.statistics")
     if name not in _MODULES:
         raise AttributeError(f"module 'numbatch' has no attribute {name!r}")
     return getattr(import_module(f"numbatch.{_MODULES[name]}"), name)

@@ -1,0 +1,154 @@
+"""Linear and rank correlation of pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.statistics.block_statistic import BlockStatistic
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.values import NanPolicy, as_values
+
+__all__ = ["Correlation", "pearson", "spearman"]
+
+COUNT, SUM_X, SUM_Y, XX, YY, XY = range(6)
+
+
+@cpu_kernel
+def _reduce_pairs(start, stop, values, nodes):
+    """Write counts, sums and central products of blocks ``start`` to ``stop - 1``.
+
+    No error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (2 * pairs,)
+        x and y in turn.
+    nodes : float64 array, shape (blocks, 6)
+        Modified in place: count, sums of x and y, sums of products of differences from the means.
+    """
+    for block in range(start, stop):
+        part = values[block * BLOCK : min((block + 1) * BLOCK, values.size)]
+        node = nodes[block]
+        node[:] = 0.0
+        for i in range(0, part.size, 2):
+            x, y = float(part[i]), float(part[i + 1])
+            if x == x and y == y:
+                node[COUNT] += 1.0
+                node[SUM_X] += x
+                node[SUM_Y] += y
+        mean_x, mean_y = node[SUM_X] / node[COUNT], node[SUM_Y] / node[COUNT]
+        for i in range(0, part.size, 2):
+            x, y = float(part[i]), float(part[i + 1])
+            if x == x and y == y:
+                node[XX] += (x - mean_x) * (x - mean_x)
+                node[YY] += (y - mean_y) * (y - mean_y)
+                node[XY] += (x - mean_x) * (y - mean_y)
+
+
+@cpu_kernel
+def _combine_pairs(left, right, out):
+    """Combine the nodes of :func:`_reduce_pairs` row by row; no error check."""
+    for i in range(left.shape[0]):
+        a, b = left[i], right[i]
+        if a[COUNT] == 0 or b[COUNT] == 0:
+            out[i] = b if a[COUNT] == 0 else a
+            continue
+        n = a[COUNT] + b[COUNT]
+        share = a[COUNT] * (b[COUNT] / n)
+        dx = b[SUM_X] / b[COUNT] - a[SUM_X] / a[COUNT]
+        dy = b[SUM_Y] / b[COUNT] - a[SUM_Y] / a[COUNT]
+        out[i, XX] = a[XX] + b[XX] + dx * dx * share
+        out[i, YY] = a[YY] + b[YY] + dy * dy * share
+        out[i, XY] = a[XY] + b[XY] + dx * dy * share
+        out[i, COUNT], out[i, SUM_X] = n, a[SUM_X] + b[SUM_X]
+        out[i, SUM_Y] = a[SUM_Y] + b[SUM_Y]
+
+
+class Correlation(BlockStatistic):
+    """Pearson's correlation of a stream of pairs; see :class:`BlockStatistic`.
+
+    A pair counts as NaN where either of the two is.
+    """
+
+    _reduce_blocks = _reduce_pairs
+    _combine = _combine_pairs
+    _empty = (0.0,) * 6
+    _values_an_item = 2
+
+    def update(self, x: Any, y: Any = None) -> Correlation:
+        """Add pairs, given as two arrays of one shape; returns itself.
+
+        Raises
+        ------
+        InputError
+            If the shapes differ or a dtype is not supported.
+        """
+        if y is None or np.shape(x) != np.shape(y):
+            raise InputError(
+                f"x has shape {np.shape(x)}, y {np.shape(y)}, should be arrays of one shape"
+            )
+        first, second = as_values(x, "x"), as_values(y, "y")
+        pairs = np.empty((len(first), 2), np.result_type(first, second))
+        pairs[:, 0], pairs[:, 1] = first, second
+        return self._update(pairs.reshape(-1))
+
+    @property
+    def pearson(self) -> float:
+        """Correlation in [-1, 1]; NaN of fewer than two pairs, or where one of the two is equal."""
+        spread = math.sqrt(self._get(XX)) * math.sqrt(self._get(YY))
+        return max(-1.0, min(1.0, self._get(XY) / spread)) if spread > 0 else math.nan
+
+    @property
+    def covariance(self) -> float:
+        """Mean product of the differences from the means (divisor: pairs); NaN of none."""
+        return self._get(XY) / self.count if self.count else math.nan
+
+
+def pearson(x: Any, y: Any, nan_policy: NanPolicy = "propagate") -> float:
+    """Return Pearson's correlation of two arrays of one shape; see :class:`Correlation`."""
+    return Correlation(nan_policy).update(x, y).pearson
+
+
+@cpu_kernel
+def _average_ranks(values, order, ranks):
+    """Write ranks from 1; equal values share the mean of theirs. No error check.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n,)
+    order : int64 array, shape (n,)
+        Places of the values in increasing order.
+    ranks : float64 array, shape (n,)
+        Modified in place.
+    """
+    first = 0
+    while first < order.size:
+        stop = first + 1
+        while stop < order.size and values[order[stop]] == values[order[first]]:
+            stop += 1
+        for i in range(first, stop):
+            ranks[order[i]] = 0.5 * (first + stop + 1)
+        first = stop
+
+
+def spearman(x: Any, y: Any, nan_policy: NanPolicy = "propagate") -> float:
+    """Return Spearman's rank correlation of two arrays of one shape; equal values share a rank.
+
+    Ranks need all values at once: it sorts, and has no mergeable state.
+    """
+    linear = Correlation(nan_policy).update(x, y)
+    if linear.nans and nan_policy == "propagate":
+        return math.nan
+    both = [as_values(values).astype(np.float64) for values in (x, y)]
+    kept = ~(np.isnan(both[0]) | np.isnan(both[1]))
+    ranks = []
+    for values in both:
+        numbers = values[kept]
+        ranks.append(np.empty(len(numbers)))
+        _average_ranks(numbers, np.argsort(numbers, kind="stable"), ranks[-1])
+    return Correlation().update(*ranks).pearson

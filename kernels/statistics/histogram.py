@@ -1,0 +1,289 @@
+"""Histograms between fixed edges; counts are whole numbers, so any order of merging is exact."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.statistics.moments import extremes
+from numbatch.kernels.statistics.values import (
+    NanPolicy,
+    as_values,
+    check_nan_policy,
+    check_no_nan,
+)
+
+__all__ = ["Histogram", "histogram"]
+
+FEW_STEPS = 4
+"""Comparisons that cost less than a branch that is guessed wrongly."""
+
+
+@cpu_kernel
+def _count_linear(values, edges, places, counts):
+    """Count values in bins of equal width; no error check.
+
+    As in NumPy, the place found by multiplication is put right against the edges, so that a value
+    at an edge is in the bin above it.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    edges : float64 array, shape (bins + 1,)
+        The last one is moved up by the least step, so that it belongs to the last bin.
+    places : uint32 array
+        Overwritten; values are worked on in parts of its length.
+    counts : int64 array, shape (2, bins + 3)
+        Modified in place: the sum of the rows is below, the bins, above, NaN.
+    """
+    bins = edges.size - 1
+    first, scale, top = edges[0], bins / (edges[bins] - edges[0]), float(bins - 1)
+    nans = 0
+    for low in range(0, values.size, places.size):
+        part = values[low : min(low + places.size, values.size)]
+        for i in range(part.size):
+            x = float(part[i])
+            place = (x - first) * scale
+            place = place if place > 0.0 else 0.0  # NaN too
+            place = place if place < top else top
+            places[i] = np.uint32(np.int32(place))
+            nans += x != x
+        for i in range(part.size):
+            x = float(part[i])
+            place = np.uintp(places[i])
+            right = place + np.uintp(x >= edges[place + np.uintp(1)])
+            right = right + np.uintp(not x < edges[place])
+            counts[np.uintp(i) & np.uintp(1), right] += 1
+    counts[0, 1] -= nans  # they were counted in the first bin
+    counts[0, bins + 2] += nans
+
+
+@cpu_device
+def _leading_bits(x):
+    """Return the leading 16 bits of a float64, turned so that they increase with the number."""
+    bits = np.float64(np.float64(x) + 0.0).view(np.int64)  # -0.0 becomes 0.0
+    return np.uintp(np.uint64(bits ^ ((bits >> 63) | np.int64(-(2**63)))) >> np.uint64(48))
+
+
+@cpu_kernel
+def _tabulate(edges, table):
+    """Write for all leading bits how many edges have lesser ones; no error check.
+
+    Parameters
+    ----------
+    edges : float64 array, increasing
+    table : int64 array, shape (2**16 + 1,)
+        Modified in place.
+    """
+    edge = 0
+    for leading in range(table.size):
+        while edge < edges.size and _leading_bits(edges[edge]) < leading:
+            edge += 1
+        table[leading] = edge
+
+
+@cpu_kernel
+def _count_between(values, edges, table, steps, counts):
+    """Count values between increasing edges; as :func:`_count_linear`.
+
+    The table of the leading bits leaves few edges to choose from: where at most ``steps`` they are
+    compared one after another without a branch, where ``steps`` is 0 by bisection. A NaN follows
+    the last edge.
+    """
+    nan_place = edges.size
+    for i in range(values.size):
+        x = float(values[i])
+        leading = _leading_bits(x)
+        low = table[leading]
+        for _ in range(steps):
+            low += edges[np.uintp(low)] <= x
+        size = 0 if steps else table[leading + np.uintp(1)] - low
+        while size > 0:
+            half = size >> 1
+            right = edges[low + half] <= x
+            low = low + half + 1 if right else low
+            size = size - half - 1 if right else half
+        low = low if x == x else nan_place
+        counts[np.uintp(i) & np.uintp(1), np.uintp(low)] += 1
+
+
+class Histogram:
+    """Counts of a stream between fixed edges, fed in pieces and mergeable without any difference.
+
+    A value at an edge counts in the bin above it, one at the last edge in the last bin (NumPy).
+
+    Parameters
+    ----------
+    edges : array, shape (bins + 1,)
+        Increasing and finite.
+    nan_policy : {"propagate", "omit", "raise"}
+        A count cannot be NaN: "propagate" and "omit" both count NaN in ``nans`` alone; "raise"
+        raises InputError from :meth:`update`.
+
+    Raises
+    ------
+    InputError
+        If the edges are fewer than two, do not increase or are not finite.
+
+    Examples
+    --------
+    >>> Histogram.linear(0, 4, 2).update([0, 1, 2, 4, 5]).counts.tolist()
+    [2, 2]
+    """
+
+    def __init__(self, edges: Any, nan_policy: NanPolicy = "propagate") -> None:
+        check_nan_policy(nan_policy)
+        self.edges = np.array(edges, np.float64)
+        if self.edges.ndim != 1 or len(self.edges) < 2:
+            raise InputError(
+                f"edges have shape {self.edges.shape}, should have at least 2 in a row"
+            )
+        if not np.isfinite(self.edges).all():
+            raise InputError("an edge is not a finite number")
+        steps = np.diff(self.edges)
+        if not (steps > 0).all():
+            at = int(np.argmin(steps > 0))
+            raise InputError(
+                f"edge {at + 1} is {self.edges[at + 1]}, should be greater than edge {at}, "
+                f"{self.edges[at]}"
+            )
+        self.edges.flags.writeable = False
+        self.nan_policy = nan_policy
+        bins = len(steps)
+        # Equal steps as linspace makes them, so that one multiplication is at most one bin off.
+        self._linear = math.isfinite(float(self.edges[-1] - self.edges[0])) and np.array_equal(
+            self.edges, np.linspace(self.edges[0], self.edges[-1], bins + 1)
+        )
+        self._counts = np.zeros((2, bins + 3), np.int64)
+        self._closed = self.edges.copy()
+        self._closed[-1] = np.nextafter(self.edges[-1], np.inf)
+        if self._linear:
+            self._places = np.empty(1024, np.uint32)
+        else:
+            self._table = np.empty((1 << 16) + 1, np.int64)
+            _tabulate(self._closed, self._table)
+            most = int(np.diff(self._table).max())
+            self._steps = most if most <= FEW_STEPS else 0
+            self._closed = np.append(self._closed, np.nan)
+
+    @classmethod
+    def linear(
+        cls, low: float, high: float, bins: int, nan_policy: NanPolicy = "propagate"
+    ) -> Histogram:
+        """Make bins of equal width."""
+        return cls(np.linspace(low, high, _check_bins(bins) + 1), nan_policy)
+
+    @classmethod
+    def logarithmic(
+        cls, low: float, high: float, bins: int, nan_policy: NanPolicy = "propagate"
+    ) -> Histogram:
+        """Make bins whose edges have a constant ratio; ``low`` is positive."""
+        if not low > 0:
+            raise InputError(f"low is {low}, should be greater than 0 for logarithmic bins")
+        return cls(np.geomspace(low, high, _check_bins(bins) + 1), nan_policy)
+
+    def update(self, values: Any) -> Histogram:
+        """Add an array of any shape; returns itself."""
+        flat = as_values(values)
+        if self.nan_policy == "raise":
+            check_no_nan(int(np.count_nonzero(np.isnan(flat))), "raise")
+        if self._linear:
+            _count_linear(flat, self._closed, self._places, self._counts)
+        else:
+            _count_between(flat, self._closed, self._table, self._steps, self._counts)
+        return self
+
+    def merge(self, other: Histogram) -> Histogram:
+        """Add what ``other`` saw; returns itself.
+
+        Raises
+        ------
+        InputError
+            If the edges differ.
+        """
+        if not np.array_equal(self.edges, other.edges):
+            raise InputError("the histograms to merge have different edges, should have the same")
+        self._counts += other._counts
+        return self
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many values each bin holds, int64, shape (bins,)."""
+        return self._counts.sum(axis=0)[1:-2]
+
+    @property
+    def below(self) -> int:
+        """How many values are less than the first edge."""
+        return int(self._counts[:, 0].sum())
+
+    @property
+    def above(self) -> int:
+        """How many values are greater than the last edge."""
+        return int(self._counts[:, -2].sum())
+
+    @property
+    def nans(self) -> int:
+        """How many values are NaN."""
+        return int(self._counts[:, -1].sum())
+
+
+def _check_bins(bins: int) -> int:
+    if bins < 1:
+        raise InputError(f"bins is {bins}, should be at least 1")
+    return int(bins)
+
+
+def histogram(
+    values: Any,
+    bins: Any = 10,
+    range: tuple[float, float] | None = None,
+    scale: str = "linear",
+    nan_policy: NanPolicy = "omit",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count the values of an array between edges, as ``numpy.histogram`` does.
+
+    Parameters
+    ----------
+    bins : int or array
+        How many bins, or their edges.
+    range : (float, float), optional
+        First and last edge. By default the least and the greatest value; (0, 1) of no values.
+    scale : {"linear", "log"}
+        Equal widths or equal ratios.
+    nan_policy : {"propagate", "omit", "raise"}
+        NaN are in no bin; only "raise" differs.
+
+    Returns
+    -------
+    counts : int64 array, shape (bins,)
+    edges : float64 array, shape (bins + 1,)
+
+    Raises
+    ------
+    InputError
+        If the edges do not increase or are not finite, or the scale is neither of the two.
+    """
+    if scale not in ("linear", "log"):
+        raise InputError(f"scale is {scale!r}, should be 'linear' or 'log'")
+    if np.ndim(bins):
+        made = Histogram(bins, nan_policy)
+    else:
+        low, high = range if range is not None else _extent(as_values(values), scale)
+        make = Histogram.linear if scale == "linear" else Histogram.logarithmic
+        made = make(low, high, bins, nan_policy)
+    made.update(values)
+    return made.counts, made.edges
+
+
+def _extent(values: np.ndarray, scale: str) -> tuple[float, float]:
+    """Return the range of the values; widened as NumPy does where all are equal."""
+    low, high = extremes(values, "omit") if len(values) else (math.nan, math.nan)
+    if math.isnan(low):
+        return (0.0, 1.0) if scale == "linear" else (1.0, 10.0)
+    if low == high:
+        return (low - 0.5, high + 0.5) if scale == "linear" else (low / 2, high * 2)
+    return low, high

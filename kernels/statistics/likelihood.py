@@ -1,0 +1,181 @@
+"""Sums in the logarithmic domain, and what a model's log-probabilities say about text.
+
+All logarithms are natural unless the name says bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.statistics.block_statistic import BlockStatistic
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.sums import RunningSum
+from numbatch.kernels.statistics.values import NanPolicy, as_values
+
+__all__ = [
+    "Likelihood",
+    "LogSumExp",
+    "bits_per_byte",
+    "entropy",
+    "logsumexp",
+    "perplexity",
+]
+
+
+@cpu_device
+def _join_logs(n, peak, total, m, other_peak, other_total):
+    """Add ``other_total * exp(other_peak)`` to ``total * exp(peak)``."""
+    if m == 0 or other_peak == -math.inf:
+        return n + m, peak, total
+    if n == 0 or peak == -math.inf:
+        return n + m, other_peak, other_total
+    if peak == math.inf or other_peak == math.inf:
+        return n + m, math.inf, 1.0
+    if other_peak > peak:
+        return n + m, other_peak, other_total + total * math.exp(peak - other_peak)
+    return n + m, peak, total + other_total * math.exp(other_peak - peak)
+
+
+@cpu_kernel
+def _reduce_logs(start, stop, values, nodes):
+    """Write count, largest value and sum of exponentials of differences from it, block by block.
+
+    No error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    nodes : float64 array, shape (blocks, 3)
+        Modified in place.
+    """
+    for block in range(start, stop):
+        low = block * BLOCK
+        part = values[low : min(low + BLOCK, values.size)]
+        peak, numbers, total = -math.inf, 0, 0.0
+        for i in range(part.size):
+            x = float(part[i])
+            peak = x if x > peak else peak
+        for i in range(part.size):
+            x = float(part[i])
+            if x == x:
+                numbers += 1
+                total += 1.0 if x == peak else math.exp(x - peak)
+        if peak == math.inf:
+            total = 1.0
+        nodes[block, 0], nodes[block, 1], nodes[block, 2] = numbers, peak, total
+
+
+@cpu_kernel
+def _combine_logs(left, right, out):
+    """Combine the nodes of :func:`_reduce_logs` row by row; no error check."""
+    for i in range(left.shape[0]):
+        a, b = left[i], right[i]
+        out[i, 0], out[i, 1], out[i, 2] = _join_logs(a[0], a[1], a[2], b[0], b[1], b[2])
+
+
+class LogSumExp(BlockStatistic):
+    """Logarithm of the sum of exponentials of a stream; see :class:`BlockStatistic`."""
+
+    _reduce_blocks = _reduce_logs
+    _combine = _combine_logs
+    _empty = (0.0, -math.inf, 0.0)
+
+    @property
+    def value(self) -> float:
+        """The logarithm; -inf of no values."""
+        peak, total = self._get(1), self._get(2)
+        return peak + math.log(total) if total > 0 and math.isfinite(peak) else peak
+
+
+def logsumexp(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
+    """Return ``log(sum(exp(values)))`` without overflow; -inf of no values."""
+    return LogSumExp(nan_policy, threads=threads).update(values).value
+
+
+@cpu_kernel
+def _entropy_terms(probabilities, out):
+    """Write ``-p log p``, and NaN where p is negative or NaN; no error check."""
+    for i in range(probabilities.size):
+        p = float(probabilities[i])
+        if p > 0.0:
+            out[i] = -p * math.log(p)
+        else:
+            out[i] = 0.0 if p == 0.0 else math.nan
+
+
+def entropy(probabilities: Any, nan_policy: NanPolicy = "propagate") -> float:
+    """Return the entropy in nats of weights of any sum; they are normalised as SciPy does.
+
+    Raises
+    ------
+    InputError
+        If a weight is negative or infinite.
+    """
+    weights = as_values(probabilities, "probabilities")
+    if len(weights) and (np.nanmin(weights, initial=0) < 0 or np.isinf(weights).any()):
+        bad = weights[(weights < 0) | np.isinf(weights)][0]
+        raise InputError(f"a probability is {bad}, should be finite and at least 0")
+    sums = RunningSum(nan_policy).update(weights)
+    if not sums.sum > 0:
+        return math.nan
+    terms = np.empty(len(weights))
+    _entropy_terms(weights, terms)
+    return RunningSum(nan_policy).update(terms).sum / sums.sum + math.log(sums.sum)
+
+
+class Likelihood(RunningSum):
+    """Perplexity and bits per byte of a stream of tokens' log-probabilities.
+
+    Fed in pieces and mergeable; see :class:`BlockStatistic`.
+    """
+
+    bytes: int = 0
+    """Bytes of the texts that the tokens spell."""
+
+    def add(self, logprobs: Any, bytes: int = 0) -> Likelihood:
+        """Add log-probabilities (natural) of tokens and the bytes that they spell."""
+        if bytes < 0:
+            raise InputError(f"bytes is {bytes}, should be at least 0")
+        self.update(logprobs)
+        self.bytes += int(bytes)
+        return self
+
+    def merge(self, other: Likelihood) -> Likelihood:
+        """Add what ``other`` saw; see :meth:`BlockStatistic.merge`."""
+        super().merge(other)
+        self.bytes += other.bytes
+        return self
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean negative log-probability; inf where that overflows, NaN of none."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(-np.float64(self.mean)))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Negative log-probability in bits, divided by the bytes; NaN without bytes."""
+        return -self.sum / math.log(2) / self.bytes if self.bytes else math.nan
+
+
+def perplexity(logprobs: Any, nan_policy: NanPolicy = "propagate") -> float:
+    """Return ``exp(-mean(logprobs))``; inf where that overflows, NaN of no tokens."""
+    return Likelihood(nan_policy).add(logprobs).perplexity
+
+
+def bits_per_byte(logprobs: Any, bytes: int, nan_policy: NanPolicy = "propagate") -> float:
+    """Return the negative log-probability in bits of each byte of a text of ``bytes`` bytes.
+
+    Raises
+    ------
+    InputError
+        If ``bytes`` is less than 1.
+    """
+    if bytes < 1:
+        raise InputError(f"bytes is {bytes}, should be at least 1")
+    return Likelihood(nan_policy).add(logprobs, bytes).bits_per_byte

@@ -1,0 +1,259 @@
+"""Count, sum, mean, variance, skewness, kurtosis, least and greatest value in one pass.
+
+Each block of the stream is read once from memory and twice from the cache: the sum first, then the
+central moments about the block's own mean, so nothing cancels. Blocks are combined by the formulas
+of Pébay (2008, SAND2008-6212). All arithmetic is float64; float32 values are widened exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.simd64 import (
+    LANES64,
+    fill,
+    greater,
+    greatest_lane,
+    least_lane,
+    lesser,
+    load_numbers,
+    one_where_number,
+    sum_lanes64,
+    where_number,
+)
+from numbatch.kernels.statistics.block_statistic import BlockStatistic
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.sums import block_sum
+from numbatch.kernels.statistics.values import (
+    NanPolicy,
+    as_values,
+    check_nan_policy,
+    check_no_nan,
+)
+
+__all__ = ["Moments", "block_extremes", "extremes", "kurtosis", "skewness", "std", "variance"]
+
+COUNT, SUM, M2, M3, M4, LEAST, GREATEST, MEAN, REST = range(9)
+
+
+@cpu_device
+def block_extremes(values, low, high):
+    """Return how many of ``values[low:high]`` are not NaN, the least and the greatest of them.
+
+    inf and -inf where there is none.
+    """
+    least, greatest, numbers = fill(np.inf), fill(-np.inf), fill(1.0)
+    i = low
+    while i < high and high - low >= LANES64:
+        # The last vector reads some values again, which changes nothing.
+        x = load_numbers(values, min(i, high - LANES64))
+        least, greatest = lesser(x, least), greater(x, greatest)
+        numbers = lesser(one_where_number(x), numbers)
+        i += LANES64
+    low_end, high_end = least_lane(least), greatest_lane(greatest)
+    all_numbers = least_lane(numbers) > 0.0
+    while i < high:
+        x = float(values[i])
+        low_end = x if x < low_end else low_end
+        high_end = x if x > high_end else high_end
+        all_numbers = all_numbers and x == x
+        i += 1
+    count = high - low
+    if not all_numbers:
+        count = 0
+        for i in range(low, high):
+            count += values[i] == values[i]
+    return float(count), low_end, high_end
+
+
+@cpu_kernel
+def _reduce_extremes(values, out):
+    """Write count, least and greatest of all values to ``out`` (float64); no error check."""
+    out[0], out[1], out[2] = block_extremes(values, 0, values.size)
+
+
+@cpu_device
+def _block_powers(values, low, high, mean):
+    """Return the sums of the differences from ``mean`` to the powers 1 to 4; NaN is left out."""
+    s1, s2, s3, s4 = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    i = low
+    while i + LANES64 <= high:
+        x = load_numbers(values, i)
+        d = where_number(x, x - mean)
+        square = d * d
+        s1, s2 = s1 + d, s2 + square
+        s3, s4 = s3 + square * d, s4 + square * square
+        i += LANES64
+    t1, t2, t3, t4 = sum_lanes64(s1), sum_lanes64(s2), sum_lanes64(s3), sum_lanes64(s4)
+    while i < high:
+        x = float(values[i])
+        if not math.isnan(x):
+            d = x - mean
+            t1, t2, t3, t4 = t1 + d, t2 + d * d, t3 + d * d * d, t4 + d * d * (d * d)
+        i += 1
+    return t1, t2, t3, t4
+
+
+@cpu_kernel
+def _reduce_moments(start, stop, values, nodes):
+    """Write the moments of blocks ``start`` to ``stop - 1``; no error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    nodes : float64 array, shape (blocks, 9)
+        Modified in place: count, sum, second to fourth central moment (sums, not means), least,
+        greatest, the mean and what its rounding left; of the values that are not NaN.
+    """
+    for block in range(start, stop):
+        low = block * BLOCK
+        high = min(low + BLOCK, values.size)
+        node = nodes[block]
+        n, total = block_sum(values, low, high)
+        node[COUNT], node[SUM] = n, total
+        _, node[LEAST], node[GREATEST] = block_extremes(values, low, high)
+        node[M2] = node[M3] = node[M4] = node[MEAN] = node[REST] = 0.0
+        if n > 0:
+            # The mean is rounded; the sum of differences that this leaves is taken out again.
+            s1, s2, s3, s4 = _block_powers(values, low, high, total / n)
+            e = s1 / n
+            node[MEAN], node[REST] = total / n, e
+            node[M2] = s2 - e * s1
+            node[M3] = s3 - 3.0 * e * s2 + 2.0 * e * e * s1
+            node[M4] = s4 - 4.0 * e * s3 + 6.0 * e * e * s2 - 3.0 * e * e * e * s1
+
+
+@cpu_kernel
+def _combine_moments(left, right, out):
+    """Combine moments row by row; ``out`` may be ``left``. No error check."""
+    for i in range(left.shape[0]):
+        a, b = left[i], right[i]
+        na, nb = a[COUNT], b[COUNT]
+        if na == 0 or nb == 0:
+            out[i] = b if na == 0 else a
+            continue
+        n = na + nb
+        # Two numbers a mean: where means are large and close, their difference is not rounding.
+        d = (b[MEAN] - a[MEAN]) + (b[REST] - a[REST])
+        p, q = na / n, nb / n
+        mean = a[MEAN] + (q * d + a[REST])
+        rest = (a[MEAN] - mean) + (q * d + a[REST])
+        m2 = a[M2] + b[M2] + d * d * na * q
+        m3 = a[M3] + b[M3] + d * d * d * na * q * (p - q) + 3.0 * d * (p * b[M2] - q * a[M2])
+        m4 = a[M4] + b[M4] + d * d * d * d * na * q * (p * p - p * q + q * q)
+        m4 += 6.0 * d * d * (p * p * b[M2] + q * q * a[M2]) + 4.0 * d * (p * b[M3] - q * a[M3])
+        out[i, SUM] = a[SUM] + b[SUM]
+        out[i, LEAST], out[i, GREATEST] = min(a[LEAST], b[LEAST]), max(a[GREATEST], b[GREATEST])
+        out[i, MEAN], out[i, REST] = mean, rest
+        out[i, COUNT], out[i, M2], out[i, M3], out[i, M4] = n, m2, m3, m4
+
+
+class Moments(BlockStatistic):
+    """Moments of a stream of values, fed in pieces and mergeable; see :class:`BlockStatistic`.
+
+    Examples
+    --------
+    >>> moments = Moments().update([1.0, 2.0]).update([3.0, 6.0])
+    >>> moments.count, moments.mean, moments.variance()
+    (4, 3.0, 3.5)
+    """
+
+    _reduce_blocks = _reduce_moments
+    _combine = _combine_moments
+    _empty = (0.0, 0.0, 0.0, 0.0, 0.0, math.inf, -math.inf, 0.0, 0.0)
+
+    @property
+    def sum(self) -> float:
+        """Sum of the values; 0 of none."""
+        return self._get(SUM)
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean; NaN of no values."""
+        return self._get(SUM) / self.count if self.count else math.nan
+
+    @property
+    def min(self) -> float:
+        """Least value; NaN of no values."""
+        return self._get(LEAST) if self.count else math.nan
+
+    @property
+    def max(self) -> float:
+        """Greatest value; NaN of no values."""
+        return self._get(GREATEST) if self.count else math.nan
+
+    def variance(self, ddof: float = 0) -> float:
+        """Mean squared difference from the mean; ``count - ddof`` is the divisor, as in NumPy.
+
+        NaN where the divisor is not positive.
+        """
+        divisor = self.count - ddof
+        return self._get(M2) / divisor if divisor > 0 else math.nan
+
+    def std(self, ddof: float = 0) -> float:
+        """Return the square root of :meth:`variance`."""
+        return math.sqrt(self.variance(ddof))
+
+    @property
+    def skewness(self) -> float:
+        """Third standardised moment (SciPy's ``skew``); NaN where all values are equal."""
+        m2 = self._get(M2)
+        return math.sqrt(self.count) * self._get(M3) / (m2 * math.sqrt(m2)) if m2 > 0 else math.nan
+
+    @property
+    def kurtosis(self) -> float:
+        """Fourth standardised moment less 3 (SciPy's ``kurtosis``); NaN where all are equal."""
+        m2 = self._get(M2)
+        return self.count * self._get(M4) / (m2 * m2) - 3.0 if m2 > 0 else math.nan
+
+    def __repr__(self) -> str:
+        return f"Moments(count={self.count}, mean={self.mean:.6g}, std={self.std():.6g})"
+
+
+def variance(
+    values: Any, ddof: float = 0, nan_policy: NanPolicy = "propagate", threads: int = 1
+) -> float:
+    """Return the variance of an array; see :meth:`Moments.variance`."""
+    return Moments(nan_policy, threads=threads).update(values).variance(ddof)
+
+
+def std(
+    values: Any, ddof: float = 0, nan_policy: NanPolicy = "propagate", threads: int = 1
+) -> float:
+    """Return the standard deviation of an array; see :meth:`Moments.variance`."""
+    return Moments(nan_policy, threads=threads).update(values).std(ddof)
+
+
+def skewness(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
+    """Return the skewness of an array; see :attr:`Moments.skewness`."""
+    return Moments(nan_policy, threads=threads).update(values).skewness
+
+
+def kurtosis(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
+    """Return the excess kurtosis of an array; see :attr:`Moments.kurtosis`."""
+    return Moments(nan_policy, threads=threads).update(values).kurtosis
+
+
+def extremes(values: Any, nan_policy: NanPolicy = "propagate") -> tuple[float, float]:
+    """Return the least and the greatest value of an array of any shape, in one pass.
+
+    Raises
+    ------
+    InputError
+        If there are no values, as in NumPy, or the policy says so. Of NaN alone both are NaN.
+    """
+    check_nan_policy(nan_policy)
+    flat = as_values(values)
+    if not len(flat):
+        raise InputError("there are no values, should be at least 1 for a least and a greatest")
+    out = np.empty(3)
+    _reduce_extremes(flat, out)
+    nans = len(flat) - int(out[0])
+    if check_no_nan(nans, nan_policy) or nans == len(flat):
+        return math.nan, math.nan
+    return float(out[1]), float(out[2])

@@ -1,0 +1,148 @@
+"""Reductions of each row of a :class:`Ragged`: each text's sum, mean, least, greatest.
+
+A row's result depends on the row alone, so it is the same to the bit in any batch, and with any
+number of threads; batches of rows are joined by joining their results.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.statistics.moments import block_extremes
+from numbatch.kernels.statistics.sums import block_sum
+from numbatch.kernels.statistics.values import NanPolicy, as_values, check_nan_policy
+from numbatch.kernels.threads import Call, ThreadTeam
+
+__all__ = ["segment_max", "segment_mean", "segment_min", "segment_perplexity", "segment_sum"]
+
+SUM, MEAN, LEAST, GREATEST, PERPLEXITY = range(5)
+
+
+@cpu_device
+def _reduce_row(values, low, high, kind):
+    """Return how many of a row's values are not NaN, and their reduction."""
+    if kind in (LEAST, GREATEST):
+        count, least, greatest = block_extremes(values, low, high)
+        if count == 0:
+            return 0.0, math.nan
+        return count, least if kind == LEAST else greatest
+    count, total = block_sum(values, low, high)
+    if kind == SUM:
+        return count, total
+    mean = total / count
+    return count, mean if kind == MEAN else math.exp(-mean)
+
+
+@cpu_kernel
+def _reduce_segments(start, stop, values, offsets, kind, omit, out):
+    """Reduce rows ``start`` to ``stop - 1``; no error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    offsets : int64 array, shape (rows + 1,)
+    kind : int
+        SUM, MEAN, LEAST, GREATEST or PERPLEXITY.
+    omit : bool
+        Whether NaN are left out; else they make the result NaN.
+    out : float64 array, shape (rows,)
+        Modified in place. NaN where a row has no numbers and the reduction none for that.
+    """
+    for row in range(start, stop):
+        low, high = offsets[row], offsets[row + 1]
+        count, result = _reduce_row(values, low, high, kind)
+        if not omit and count != high - low:
+            result = math.nan
+        out[row] = result if high > low or kind == SUM else math.nan
+
+
+def _reduce(
+    ragged: Ragged, kind: int, nan_policy: str, out: np.ndarray | None, threads: int
+) -> np.ndarray:
+    check_nan_policy(nan_policy)
+    values = as_values(ragged.values)
+    if out is None:
+        out = np.empty(len(ragged))
+    elif out.shape != (len(ragged),) or out.dtype != np.float64 or not out.flags.c_contiguous:
+        raise InputError(
+            f"out is {out.dtype.name} of shape {out.shape}, should be contiguous float64 of shape "
+            f"({len(ragged)},)"
+        )
+    if nan_policy == "raise" and np.isnan(values).any():
+        row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
+        raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
+    args = (values, ragged.offsets, kind, nan_policy == "omit", out)
+    ThreadTeam(threads).run(Call(_reduce_segments, len(ragged), args, grain=64))
+    return out
+
+
+def segment_sum(
+    ragged: Ragged,
+    nan_policy: NanPolicy = "propagate",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the sum of each row, float64, shape (rows,); 0 of an empty row.
+
+    Parameters
+    ----------
+    ragged : Ragged
+        Rows of float32, float64 or whole numbers.
+    nan_policy : {"propagate", "omit", "raise"}
+        What a NaN does to its row.
+    out : float64 array, shape (rows,), optional
+        Where the results go; it is returned.
+    threads : int
+        How many threads share the rows; no result depends on it.
+
+    Raises
+    ------
+    InputError
+        If the dtype is not supported, or ``out`` does not fit.
+    """
+    return _reduce(ragged, SUM, nan_policy, out, threads)
+
+
+def segment_mean(
+    ragged: Ragged,
+    nan_policy: NanPolicy = "propagate",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the mean of each row, NaN of an empty row; see :func:`segment_sum`."""
+    return _reduce(ragged, MEAN, nan_policy, out, threads)
+
+
+def segment_min(
+    ragged: Ragged,
+    nan_policy: NanPolicy = "propagate",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the least value of each row, NaN of an empty row; see :func:`segment_sum`."""
+    return _reduce(ragged, LEAST, nan_policy, out, threads)
+
+
+def segment_max(
+    ragged: Ragged,
+    nan_policy: NanPolicy = "propagate",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the greatest value of each row, NaN of an empty row; see :func:`segment_sum`."""
+    return _reduce(ragged, GREATEST, nan_policy, out, threads)
+
+
+def segment_perplexity(
+    ragged: Ragged,
+    nan_policy: NanPolicy = "propagate",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return ``exp(-mean)`` of each row of natural log-probabilities; see :func:`segment_sum`."""
+    return _reduce(ragged, PERPLEXITY, nan_policy, out, threads)

@@ -1,0 +1,131 @@
+"""Count, sum and mean at the speed at which memory is read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.simd64 import (
+    LANES64,
+    fill,
+    last_lanes,
+    load_numbers,
+    one_where_number,
+    sum_lanes64,
+    where_number,
+)
+from numbatch.kernels.statistics.block_statistic import BlockStatistic
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.values import NanPolicy
+
+__all__ = ["RunningSum", "block_sum", "mean", "total"]
+
+
+@cpu_device
+def _plain_sum(values, low, high):
+    """Return the sum of ``values[low:high]`` in four vectors; of fewer than 8, one by one."""
+    a, b, c, d = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    i = low
+    while i + 4 * LANES64 <= high:
+        a = a + load_numbers(values, i)
+        b = b + load_numbers(values, i + LANES64)
+        c = c + load_numbers(values, i + 2 * LANES64)
+        d = d + load_numbers(values, i + 3 * LANES64)
+        i += 4 * LANES64
+    while i + LANES64 <= high:
+        a = a + load_numbers(values, i)
+        i += LANES64
+    if i < high and high - low >= LANES64:  # again some of the values, which count as 0 here
+        b = b + last_lanes(load_numbers(values, high - LANES64), high - i)
+        i = high
+    total = sum_lanes64((a + b) + (c + d))
+    while i < high:
+        total += float(values[i])
+        i += 1
+    return total
+
+
+@cpu_device
+def _sum_of_numbers(values, low, high):
+    """Return how many of ``values[low:high]`` are not NaN, and their sum."""
+    total, count = fill(0.0), fill(0.0)
+    i = low
+    while i + LANES64 <= high:
+        x = load_numbers(values, i)
+        total, count = total + where_number(x, x), count + one_where_number(x)
+        i += LANES64
+    summed, numbers = sum_lanes64(total), sum_lanes64(count)
+    while i < high:
+        x = float(values[i])
+        if not math.isnan(x):
+            summed, numbers = summed + x, numbers + 1.0
+        i += 1
+    return numbers, summed
+
+
+@cpu_device
+def block_sum(values, low, high):
+    """Return how many of ``values[low:high]`` are not NaN, and their sum, as float64."""
+    total = _plain_sum(values, low, high)
+    if math.isnan(total):  # a NaN, or infinities of both signs
+        return _sum_of_numbers(values, low, high)
+    return float(high - low), total
+
+
+@cpu_kernel
+def _reduce_sums(start, stop, values, nodes):
+    """Write count and sum of blocks ``start`` to ``stop - 1``; no error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    nodes : float64 array, shape (blocks, 2)
+        Modified in place.
+    """
+    for block in range(start, stop):
+        low = block * BLOCK
+        numbers, total = block_sum(values, low, min(low + BLOCK, values.size))
+        nodes[block, 0], nodes[block, 1] = numbers, total
+
+
+@cpu_kernel
+def _combine_sums(left, right, out):
+    """Add counts and sums row by row; no error check."""
+    for i in range(left.shape[0]):
+        out[i, 0] = left[i, 0] + right[i, 0]
+        out[i, 1] = left[i, 1] + right[i, 1]
+
+
+class RunningSum(BlockStatistic):
+    """Count, sum and mean of a stream; the same bits as :class:`Moments`, in half the time.
+
+    Fed in pieces and mergeable; see :class:`BlockStatistic`.
+    """
+
+    _reduce_blocks = _reduce_sums
+    _combine = _combine_sums
+    _empty = (0.0, 0.0)
+
+    @property
+    def sum(self) -> float:
+        """Sum of the values; 0 of none."""
+        return self._get(1)
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean; NaN of no values."""
+        return self._get(1) / self.count if self.count else math.nan
+
+
+def mean(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
+    """Return the arithmetic mean of an array of any shape; NaN of no values.
+
+    Sums are pairwise and in float64, for float32 values too, so integers do not overflow.
+    """
+    return RunningSum(nan_policy, threads=threads).update(values).mean
+
+
+def total(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
+    """Return the sum of an array of any shape as float64; 0 of no values."""
+    return RunningSum(nan_policy, threads=threads).update(values).sum
