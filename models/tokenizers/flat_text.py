@@ -146,7 +146,7 @@ def _ends_on_characters(rows: Ragged) -> bool:
 
 def _from_arrow(array: Any) -> Ragged:
     """Return the bytes of a pyarrow array without a copy, chunks and nulls apart."""
-    import pyarrow as pa  # type: ignore[import-not-found]
+    import pyarrow as pa
 
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)

@@ -3,7 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from numbatch.errors import InputError, ModelError, NumbatchError, OutputError
+from numbatch.errors import (
+    InputError,
+    ModelError,
+    NumbatchError,
+    OutputError,
+    SpecialTokenError,
+)
 from numbatch.version import __version__
 
 if TYPE_CHECKING:
@@ -66,6 +72,7 @@ __all__ = [
     "Request",
     "SamplingParams",
     "ScoreResult",
+    "SpecialTokenError",
     "StepSize",
     "TokenEvent",
     "Tokenizer",
