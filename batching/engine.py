@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
-from numbatch.batching.forward import Batch, ForwardPass
+from numbatch.batching.forward import ForwardPass
 from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
@@ -20,6 +20,7 @@ from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.sizes import affordable_tokens
+from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
 from numbatch.kernels.threads import ThreadTeam
@@ -287,11 +288,11 @@ class Engine:
     def _run(self, chunks: list[Chunk]) -> list[tuple[Sequence, Result]]:
         """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
         try:
-            hidden = self.forward.run(self._batch(chunks))
+            hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
             self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
-            parts = _halves(chunks)
+            parts = halves(chunks)
             self.sizer.shrink(sum(chunk.length for chunk in chunks))
             if len(parts) == 1:
                 sequence = chunks[0].sequence
@@ -304,22 +305,6 @@ class Engine:
             self.scheduler.finish(sequence)
         return finished
 
-    def _batch(self, chunks: list[Chunk]) -> Batch:
-        block_size = self.scheduler.pool.block_size
-        longest = max(len(chunk.sequence.blocks) for chunk in chunks)
-        tables = np.zeros((len(chunks), longest), np.int64)
-        for row, chunk in enumerate(chunks):
-            tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
-        counts = np.array([chunk.length for chunk in chunks])
-        starts = np.array([chunk.start for chunk in chunks])
-        rows = np.repeat(np.arange(len(chunks)), counts)
-        begins = np.cumsum(counts) - counts
-        positions = np.arange(len(rows)) - np.repeat(begins - starts, counts)
-        tokens = np.concatenate([c.sequence.tokens[c.start : c.start + c.length] for c in chunks])
-        blocks = tables[rows, positions // block_size]
-        slots = blocks * block_size + positions % block_size
-        return Batch(tokens, positions, rows, slots, tables)
-
 
 def _target(preset: str | None, target_latency_ms: float | None) -> float | None:
     """Return the time that a step may take, in milliseconds."""
@@ -328,15 +313,3 @@ def _target(preset: str | None, target_latency_ms: float | None) -> float | None
     if target_latency_ms is not None or preset is None:
         return target_latency_ms
     return PRESETS[preset].target_latency_ms
-
-
-def _halves(chunks: list[Chunk]) -> list[list[Chunk]]:
-    """Split chunks into two lists of about equal length, or return one that cannot be split."""
-    if len(chunks) > 1:
-        middle = len(chunks) // 2
-        return [chunks[:middle], chunks[middle:]]
-    sequence, start, length = chunks[0]
-    if length == 1:
-        return [chunks]
-    half = length // 2
-    return [[Chunk(sequence, start, half)], [Chunk(sequence, start + half, length - half)]]
