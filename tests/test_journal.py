@@ -238,6 +238,7 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path, monkeypatc
             break
     assert killed >= 3
     code, errors = run_command(tmp_path)
+    assert code == 1  # two lines failed, though in an earlier run
     assert "results were there already" in errors
     assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == expected
 

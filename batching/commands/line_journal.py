@@ -44,14 +44,15 @@ class LineJournal:
 
     Attributes
     ----------
-    recovered : int
-        How many answers the journal held.
+    recovered, failed : int
+        How many answers the journal held, and how many of them were errors.
     """
 
     def __init__(self, journal: Journal, writer: LineWriter) -> None:
         self._journal, self._writer = journal, writer
         self._answered: dict[int, str] = {}
         self._held: list[str] = []
+        self.failed = 0
         writer.restore(self._recover())
         self.recovered = len(self._answered)
 
@@ -64,8 +65,9 @@ class LineJournal:
 
     def _recover(self) -> Iterator[str]:
         for content in self._journal.records():
-            number, digest, line = json.loads(content)
+            number, digest, failed, line = json.loads(content)
             self._answered[number] = digest
+            self.failed += failed
             yield line
 
     @property
@@ -89,9 +91,9 @@ class LineJournal:
             )
         return digest is not None
 
-    def write(self, number: int, line: bytes, answer: str) -> None:
+    def write(self, number: int, line: bytes, answer: str, *, failed: bool) -> None:
         """Take in the answer to a line."""
-        record = json.dumps([number, _digest(line), answer], ensure_ascii=False)
+        record = json.dumps([number, _digest(line), failed, answer], ensure_ascii=False)
         self._held.append(answer)
         if self._journal.append(record.encode(errors="surrogatepass")):
             self.flush()

@@ -140,6 +140,9 @@ class FileRun:
         self._source = source
         self._writer = writer
         self._journal = journal
+        if journal is not None:  # the counts are of the whole file, the tokens of what is run now
+            self.summary.failed = journal.failed
+            self.summary.succeeded = journal.recovered - journal.failed
         self._lines: dict[int, bytes] = {}
         self._answerer = openai_format.Answerer(llm.tokenizer, model, int(time.time()))
         self._ids = LineIds()
@@ -214,11 +217,11 @@ class FileRun:
         except InputError:
             self._ids.claim_default(number)
 
-    def _write(self, number: int, record: dict[str, Any]) -> None:
+    def _write(self, number: int, record: dict[str, Any], *, failed: bool = False) -> None:
         if self._journal is None:
             self._writer.write(dump_line(record))
         else:
-            self._journal.write(number, self._lines.pop(number), dump_line(record))
+            self._journal.write(number, self._lines.pop(number), dump_line(record), failed=failed)
 
     def _finish(self, result: Result) -> None:
         """Write a result in the format of its line."""
@@ -243,5 +246,5 @@ class FileRun:
             record = openai_format.refusal(name, line, message)
         else:
             record = {"custom_id": name, "error": message, "line": line}
-        self._write(line, record)
+        self._write(line, record, failed=True)
         self.summary.failed += 1
