@@ -8,7 +8,7 @@ NEON).
 ``load_uint8(array, at)``, ``load_int8`` and ``load_float32`` read 16 elements from flat index
 ``at`` of a C-contiguous array of any number of dimensions, ``store_float32`` writes them; no bounds
 are checked. The integer operators ``& | ^ << >> + -`` take vectors or integers; ``>>`` shifts zeros
-in. The float operators ``+ - *`` take vectors or floats and round each result to float32; ``fma``
+in. The float operators ``+ - * /`` take vectors or floats, round each result to float32; ``fma``
 rounds once where the CPU can.
 
 A program that names its lanes fixes the order of its sums in the source, not in what the optimiser
@@ -44,6 +44,7 @@ __all__ = [
     "fma_halves",
     "high_bytes",
     "int32x16",
+    "keep_lanes",
     "lanes",
     "load_float32",
     "load_half",
@@ -54,6 +55,7 @@ __all__ = [
     "load_uint8",
     "load_uint16",
     "look_up_shorts",
+    "max_lanes",
     "maximum",
     "multiply_halves",
     "multiply_shorts",
@@ -164,6 +166,7 @@ for _operation, _emit in (
     (operator.add, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
 ):
     _define(_operation, float32x16, types.Float, _emit)
 
@@ -351,6 +354,47 @@ def largest_lane(typing: Any, value: Any) -> Any:
         return _fold(builder, args[0], larger)
 
     return types.float32(float32x16), generate
+
+
+@intrinsic
+def max_lanes(typing: Any, value: Any) -> Any:
+    """Return the largest of 16 lanes, found in the order of :func:`sum_lanes`; none may be NaN."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        largest, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            places = ir.VectorType(ir.IntType(32), width)
+            undefined = ir.Constant(largest.type, ir.Undefined)
+            low = builder.shuffle_vector(largest, undefined, places(list(range(width))))
+            high = builder.shuffle_vector(largest, undefined, places(list(range(width, 2 * width))))
+            largest = builder.select(builder.fcmp_ordered(">", low, high), low, high)
+        return builder.extract_element(largest, ir.IntType(32)(0))
+
+    return types.float32(float32x16), generate
+
+
+@intrinsic
+def keep_lanes(typing: Any, value: Any, begin: Any, end: Any, other: Any) -> Any:
+    """Return lanes ``begin`` to ``end - 1`` of a float vector, elsewhere the float ``other``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = ir.Constant(_INT, list(range(LANES)))
+        # Beyond the lanes the bounds are cut, so that 32 bits hold any position.
+        low, high = ir.IntType(64)(0), ir.IntType(64)(LANES)
+        begin, end = (_clamped(builder, each, low, high) for each in args[1:3])
+        after = builder.icmp_signed(">=", lanes, _broadcast(builder, begin, _INT))
+        before = builder.icmp_signed("<", lanes, _broadcast(builder, end, _INT))
+        inside = builder.and_(after, before)
+        return builder.select(inside, args[0], _broadcast(builder, args[3], _FLOAT))
+
+    return float32x16(float32x16, types.int64, types.int64, types.float32), generate
+
+
+def _clamped(builder: Any, value: Any, low: Any, high: Any) -> Any:
+    value = builder.select(builder.icmp_signed("<", value, low), low, value)
+    value = builder.select(builder.icmp_signed(">", value, high), high, value)
+    return builder.trunc(value, ir.IntType(32))
 
 
 @intrinsic
