@@ -88,4 +88,6 @@ class Sampler:
             sequence.prompt_length,
             request_seed(sequence.request, self.seed),
             sequence.length - sequence.prompt_length,
+            0,
+            0,
         )
