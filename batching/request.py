@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.processors import check_processor
 
 __all__ = ["Request", "SamplingParams"]
 
@@ -47,6 +48,13 @@ class SamplingParams:
         Go on past the model's own end tokens.
     logprobs : int, optional
         Also report the log-probabilities of so many likeliest tokens at each place.
+    logits_processor : function, optional
+        A function of yours, decorated with ``numba.njit``, that is compiled into the sampler. It is
+        called as ``logits_processor(logits, argument, position)`` before penalties and temperature
+        and changes ``logits`` (a row of float32, one for each token of the vocabulary) in place;
+        minus infinity bans a token. ``position`` is how many tokens were drawn before.
+    logits_processor_arg : int
+        What ``argument`` is: an index into an array that the function knows, for example.
 
     Raises
     ------
@@ -67,6 +75,8 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    logits_processor: Callable[..., Any] | None = None
+    logits_processor_arg: int = 0
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0, LARGEST, f"from 0 to {LARGEST:g}")
@@ -90,6 +100,12 @@ class SamplingParams:
             _integer("logprobs", self.logprobs, 0, 100)
         if self.seed is not None:
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
+        _integer("logits_processor_arg", self.logits_processor_arg, -(2**63), 2**63 - 1)
+        if self.logits_processor is not None:
+            try:
+                check_processor(self.logits_processor)
+            except ValueError as error:
+                raise InputError(f"logits_processor {error}") from error
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         object.__setattr__(self, "stop", _strings("stop", stop))
         object.__setattr__(self, "stop_token_ids", _token_ids(self.stop_token_ids))

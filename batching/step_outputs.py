@@ -47,8 +47,11 @@ class StepOutputs:
     def __init__(self, model: LoadedModel, forward: ForwardPass, sampler: Sampler) -> None:
         self._model, self._forward, self._sampler = model, forward, sampler
 
-    def score(self, chunks: list[Chunk], hidden: np.ndarray) -> None:
-        """Fill in the log-probabilities that this step's hidden states tell."""
+    def score(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
+        """Fill in the log-probabilities that this step's hidden states tell.
+
+        Returns the texts that cannot be scored: where a logit is NaN or infinite.
+        """
         places: list[np.ndarray] = []
         parts: list[tuple[Sequence, slice]] = []
         begin = 0
@@ -61,15 +64,21 @@ class StepOutputs:
                     parts.append((sequence, slice(low, high)))
             begin += length
         if not parts:
-            return
+            return []
         targets = np.concatenate([sequence.tokens[part] for sequence, part in parts])
         logprobs, greedy = self._forward.logprobs(hidden[np.concatenate(places)], targets)
+        failed: Finished = []
         begin = 0
         for sequence, part in parts:
             end = begin + part.stop - part.start
             _opened(sequence)[part] = logprobs[begin:end]
             sequence.greedy[part] = greedy[begin:end]
+            bad = np.flatnonzero(np.isnan(logprobs[begin:end]))
+            if len(bad):
+                error = f"the model's logits for token {part.start + bad[0]} are NaN or infinite"
+                failed.append((sequence, FailedResult(sequence.request.id, error)))
             begin = end
+        return failed
 
     def sample(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
         """Draw a token for each sequence that has caught up; return those that it ended."""
@@ -85,8 +94,12 @@ class StepOutputs:
         sequences = [sequence for sequence, _ in drawing]
         logits = self._forward.logits(hidden[[end for _, end in drawing]])
         finished: Finished = []
-        for sequence, token in zip(sequences, self._sampler.sample(logits, sequences), strict=True):
-            result = self._after_token(sequence, int(token))
+        tokens, failures = self._sampler.sample(logits, sequences)
+        for i, sequence in enumerate(sequences):
+            if i in failures:
+                result: Result | None = FailedResult(sequence.request.id, failures[i])
+            else:
+                result = self._after_token(sequence, int(tokens[i]))
             if result is not None:
                 finished.append((sequence, result))
         return finished
@@ -102,8 +115,8 @@ class StepOutputs:
     def _after_token(self, sequence: Sequence, token: int) -> Result | None:
         """Return the result if this token ended the sequence."""
         params = sequence.params
-        if token < 0 or params is None:
-            return FailedResult(sequence.request.id, "the model's logits are not numbers (NaN)")
+        if params is None:
+            raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
         if sequence.texts is None:
             decoder = self._model.tokenizer.stream_decoder(skip_special=True, continues=True)
             sequence.texts = TextStream(decoder, tuple(params.stop))

@@ -1,9 +1,9 @@
 """Comparisons of 16 floats, and what is done with their outcome.
 
 A comparison gives a mask: an int64 whose bit ``i`` tells of lane ``i``. So masks are counted,
-tested and combined like any integer: ``count_bits(at_least(x, least))`` lanes are as large as ``least``,
-and ``mask & -2`` leaves lane 0 out. LLVM keeps them in AVX-512's mask registers, or as vectors
-where there are none.
+tested and combined like any integer: ``count_bits(at_least(x, least))`` lanes are as large as
+``least``, and ``mask & -2`` leaves lane 0 out. LLVM keeps them in AVX-512's mask registers, or as
+vectors where there are none.
 
 ``load_part`` reads the end of an array that is no multiple of 16 long; ``store_where`` writes some
 lanes next to each other, which is how a filter collects what it keeps.
