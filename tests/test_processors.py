@@ -141,9 +141,9 @@ def test_what_is_no_processor_is_refused_at_once():
         SamplingParams(logits_processor="f")
     with pytest.raises(InputError, match=r"takes \(logits, argument\), should take three"):
         SamplingParams(logits_processor=numba.njit(lambda logits, argument: None))
-    with pytest.raises(InputError, match="takes .*should take three"):
+    with pytest.raises(InputError, match=r"takes .*should take three"):
         SamplingParams(logits_processor=numba.njit(lambda logits, *rest: None))
-    with pytest.raises(InputError, match="logits_processor_arg is 1.5"):
+    with pytest.raises(InputError, match=r"logits_processor_arg is 1\.5"):
         SamplingParams(logits_processor_arg=1.5)
 
 

@@ -48,25 +48,27 @@ def _number_at(order):
 
 @cpu_device
 def _count_from(values, count, least):
-    """Return how many numbers are at least ``least``."""
+    """Return how many numbers are at least ``least``, as float64 and as an integer."""
     total, bound = 0, splat(least)
     for i in range(0, count, LANES):
         x = load_part(values, i, min(count - i, LANES), np.float32(np.nan))
         total += count_bits(at_least(x, bound))
-    return np.float64(total)
+    return np.float64(total), total
 
 
 @cpu_device
 def _sum_from(values, count, least):
-    """Return the sum of the numbers that are at least ``least``."""
-    total, bound, zero = 0.0, splat(least), splat(np.float32(0))
+    """Return the sum of the numbers that are at least ``least``, and how many they are."""
+    total, passed, bound, zero = 0.0, 0, splat(least), splat(np.float32(0))
     for block in range(0, count, BLOCK):
         lanes = zero
         for i in range(block, min(block + BLOCK, count), LANES):
             x = load_part(values, i, min(count - i, LANES), np.float32(np.nan))
-            lanes = lanes + where(at_least(x, bound), x, zero)
+            mask = at_least(x, bound)
+            lanes = lanes + where(mask, x, zero)
+            passed += count_bits(mask)
         total += np.float64(sum_lanes(lanes))
-    return total
+    return total, passed
 
 
 @cpu_device
@@ -121,12 +123,16 @@ def _select(values, count, largest, target, adds):
                 middle = between
         passes += 1
         pivot = _number_at(middle)
-        passed = _sum_from(values, count, pivot) if adds else _count_from(values, count, pivot)
-        if reached + passed >= target:
+        if adds:
+            amount, passed = _sum_from(values, count, pivot)
+        else:
+            amount, passed = _count_from(values, count, pivot)
+        # Where all pass and rounding keeps the sum below the target, the answer is among them.
+        if reached + amount >= target or passed == count:
             low = middle
         else:
             high = middle
-            reached += passed
+            reached += amount
         count = _keep_side(values, count, pivot, low == middle)
     if count > FEW:  # all of them are one number
         return values[0]
