@@ -48,6 +48,7 @@ from numbatch.kernels.simd_masks import (
     above,
     at_least,
     count_bits,
+    equal,
     largest_lane,
     load_part,
     lowest_bit,
@@ -224,19 +225,41 @@ def _weigh(x, size, peak, least, factor, weights, sums):
 
 
 @cpu_device
-def _drop_light(weights, size, least, sums):
-    """Set weights below ``least`` to 0; write the sum of each tile, return that of all."""
-    total, zero, bound = 0.0, splat(np.float32(0)), splat(least)
+def _drop_light(x, weights, size, lightest, least, sums):
+    """Set to 0 the weights below ``lightest``, and those equal to it of logits below ``least``.
+
+    Writes the sum of each tile; returns that of all, and how many weights equal ``lightest``.
+    """
+    total, tied, zero = 0.0, 0, splat(np.float32(0))
     for tile in range((size + TILE - 1) // TILE):
         running = zero
         for i in range(tile * TILE, min(tile * TILE + TILE, size), LANES):
             weight = load_float32(weights, i)
-            weight = where(at_least(weight, bound), weight, zero)
+            here = load_part(x, i, min(size - i, LANES), np.float32(-np.inf))
+            kept = at_least(weight, splat(lightest))
+            border = kept & equal(weight, splat(lightest))
+            tied += count_bits(border)
+            kept &= ~border | at_least(here, splat(least))
+            weight = where(kept, weight, zero)
             store_float32(weights, i, weight)
             running = running + weight
         sums[tile] = np.float64(sum_lanes(running))
         total += sums[tile]
-    return total
+    return total, tied
+
+
+@cpu_device
+def _least_of_tied(x, weights, size, weight, wanted, spare):
+    """Return the ``wanted``-th largest of the logits whose weight is ``weight``."""
+    count, top = 0, splat(np.float32(-np.inf))
+    for i in range(0, size, LANES):
+        mask = equal(load_float32(weights, i), splat(weight))
+        if mask:
+            here = load_part(x, i, min(size - i, LANES), np.float32(-np.inf))
+            store_where(spare, count, here, mask)
+            top = maximum(where(mask, here, top), top)
+            count += count_bits(mask)
+    return kth_largest(spare, count, largest_lane(top), min(max(wanted, 1), count))
 
 
 @cpu_device
@@ -253,13 +276,20 @@ def _pack_weights(weights, size, least, packed):
 
 
 @cpu_device
-def _keep_nucleus(weights, size, total, top_p, spare, sums):
+def _keep_nucleus(x, weights, size, total, top_p, spare, sums):
     """Set to 0 the weights beyond the largest that add up to ``top_p``; return what is left."""
+    target = top_p * total
     # All those lighter than this together are less than 1 - top_p of the total, by a margin.
-    least = np.float32((1 - top_p) * total / size * 0.999)
-    count = _pack_weights(weights, size, max(least, np.float32(1e-45)), spare)
-    cut = smallest_of_sum(spare, count, np.float32(2), top_p * total)
-    return _drop_light(weights, size, cut, sums)
+    light = max(np.float32((1 - top_p) * total / size * 0.999), np.float32(1e-45))
+    count = _pack_weights(weights, size, light, spare)
+    lightest = smallest_of_sum(spare, count, np.float32(2), target)
+    left, tied = _drop_light(x, weights, size, lightest, np.float32(-np.inf), sums)
+    if tied > 1:  # in float32: their logits may differ
+        over = math.floor((left - target) / lightest)
+        wanted = tied - np.int64(min(max(over, 0.0), tied - 1.0))
+        least = _least_of_tied(x, weights, size, lightest, wanted, spare)
+        left, _ = _drop_light(x, weights, size, lightest, least, sums)
+    return left
 
 
 @cpu_device
@@ -310,7 +340,7 @@ def _sample(logits, state, peak, row, u, packed, weights, spare, ids, sums):
     if not cuts and row.min_p <= 0:
         total = _weigh(logits, size, peak, least, factor, weights, sums)
         if row.top_p < 1:
-            total = _keep_nucleus(weights, size, total, row.top_p, spare, sums)
+            total = _keep_nucleus(logits, weights, size, total, row.top_p, spare, sums)
         return _draw(weights, size, sums, u * total)
     count = _pack(logits, size, state, least, packed, ids)
     if cuts and row.top_k < count:
@@ -319,7 +349,7 @@ def _sample(logits, state, peak, row, u, packed, weights, spare, ids, sums):
         least = kth_largest(spare, count, peak, row.top_k)
     total = _weigh(packed, count, peak, least, factor, weights, sums)
     if row.top_p < 1:
-        total = _keep_nucleus(weights, count, total, row.top_p, spare, sums)
+        total = _keep_nucleus(packed, weights, count, total, row.top_p, spare, sums)
     return np.int64(ids[_draw(weights, count, sums, u * total)])
 
 
@@ -375,9 +405,8 @@ def sample_rows(
     """Draw one token for each of the rows ``start`` to ``stop - 1`` of logits.
 
     No error check. Log-probabilities are those of the logits as the model gave them, before
-    processor, penalties and temperature, as vLLM reports them. Weights are float32: tokens whose
-    weights are equal there are tied for ``top_p``; what is tied with the last one admitted is
-    admitted too.
+    processor, penalties and temperature, as vLLM reports them. Tokens whose logits are equal to
+    that of the last one that ``top_k`` or ``top_p`` admits are admitted too.
 
     Parameters
     ----------
