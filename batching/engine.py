@@ -154,8 +154,7 @@ class Engine:
                 f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
                 f"should be from 0 to {vocabulary - 1}"
             )
-        if request.params is not None:
-            self.sampler.prepare(request.params)
+        self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:
         """Queue a request, or answer it at once where nothing can or has to be computed.

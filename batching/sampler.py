@@ -12,7 +12,7 @@ from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.sequence import Sequence
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.logit_tiles import BOUND
-from numbatch.kernels.scoring.processors import CompiledProcessor, compile_processor
+from numbatch.kernels.scoring.processors import CompiledFunction, compile_processor
 from numbatch.kernels.scoring.sampling import (
     NO_LOGITS,
     PROCESSOR_RAISED,
@@ -48,7 +48,7 @@ class Sampler:
         self.team = team
         self.seed = seed
         self._scratch = sampling_scratch(team.threads, vocabulary)
-        self._processors: dict[Any, CompiledProcessor] = {}
+        self._processors: dict[Any, CompiledFunction] = {}
 
     def prepare(self, params: SamplingParams) -> None:
         """Compile the user's function that a request brings, unless it was compiled before.
