@@ -70,7 +70,6 @@ __all__ = [
     "store_float32",
     "store_int32",
     "store_rounded_int8",
-    "largest_lane",
     "sum_lanes",
     "to_float32",
 ]
@@ -339,19 +338,6 @@ def sum_lanes(typing: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _fold(builder, args[0], builder.fadd)
-
-    return types.float32(float32x16), generate
-
-
-@intrinsic
-def largest_lane(typing: Any, value: Any) -> Any:
-    """Return the largest of 16 floats; of NaN, nothing is promised."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def larger(low: Any, high: Any) -> Any:
-            return builder.select(builder.fcmp_ordered(">", low, high), low, high)
-
-        return _fold(builder, args[0], larger)
 
     return types.float32(float32x16), generate
 

@@ -17,8 +17,8 @@ from numbatch.kernels.simd import (
     LANES,
     absolute,
     fma,
-    largest_lane,
     load_float32,
+    max_lanes,
     maximum,
     splat,
     store_rounded_int8,
@@ -92,7 +92,7 @@ def quantize_row(x, codes, scales, sums):
             value = load_float32(x, i)
             largest = maximum(absolute(value), largest)
             wrong = fma(value, splat(np.float32(0)), wrong)  # NaN for NaN and infinity
-        peak = largest_lane(largest)
+        peak = max_lanes(largest)
         if peak > TINY:
             factor = np.float32(127) / peak
         else:
