@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.jit import cpu_device
 
-__all__ = ["address_pointer", "meet", "share"]
+__all__ = ["address_pointer", "mark", "meet", "share"]
 
 SPINS = 4000
 """Looks at the counter before the thread offers its core to others: about 100 us.
@@ -61,6 +61,35 @@ def _pause(typing: Any) -> Any:
 
 
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def _read_cycles(typing: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_LONG, [])
+        name = "llvm.readcyclecounter"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+    return types.int64(), generate
+
+
+@cpu_device
+def mark(cycles, phase, since):
+    """Add the cycles since a mark to those of a phase; return the new mark. No error check.
+
+    Parameters
+    ----------
+    cycles : int64 array
+        Modified in place: one count for each phase. Empty: nothing is counted, nor read.
+    phase : int
+    since : int64
+    """
+    if cycles.size == 0:
+        return since
+    now = _read_cycles()
+    if since != 0:
+        cycles[phase] += now - since
+    return now
 
 
 @cpu_device
