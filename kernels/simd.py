@@ -31,6 +31,7 @@ from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "LANES",
+    "any_above",
     "dot_bytes",
     "exp",
     "float32x16",
@@ -328,6 +329,18 @@ def max_lanes(typing: Any, value: Any) -> Any:
         return builder.extract_element(largest, ir.IntType(32)(0))
 
     return types.float32(float32x16), generate
+
+
+@intrinsic
+def any_above(typing: Any, value: Any, bound: Any) -> Any:
+    """Return whether any lane of a float vector is larger than the float ``bound``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        above = builder.fcmp_ordered(">", args[0], _broadcast(builder, args[1], _FLOAT))
+        bits = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), bits(0))
+
+    return types.boolean(float32x16, types.float32), generate
 
 
 @intrinsic

@@ -16,6 +16,7 @@ from numbatch.kernels.scoring.attention.softmax import (
     LOWEST,
     finish_row,
     hide,
+    read_row,
     scale_row,
     soft_cap,
 )
@@ -129,15 +130,14 @@ def attend_tile(
     width, deep = -(-head_size // LANES) * LANES, -(-head_size // 32) * 32
     rows = count * group
     room = -(-rows // LANES) * LANES
-    query, scores, _, _, _, _, sums, largest, results = sections(room, width, deep)
+    query, scores, _, _, _, _, sums, largest, _, results = sections(room, width, deep)
     scratch[query : query + room * deep] = 0
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
     scratch[results : results + room * width] = 0
     for row in range(rows):
         column = (head * group + row % group) * head_size
-        for i in range(head_size):
-            scratch[query + row * deep + i] = q[token + row // group, column + i] * scale
+        read_row(q, token + row // group, column, head_size, scale, scratch, query + row * deep)
     lowest = max(0, position - window + 1) if window > 0 else 0
     highest = position + count - 1
     narrow = cache.itemsize == 1
