@@ -26,7 +26,9 @@ class AttentionSteps:
         self.cache = attention.new_cache(len(order), layers, kv_heads, head_size, self.dtype)
         n = sequences * context
         k, v = rng.standard_normal((2, n, kv_heads * head_size)).astype(np.float32)
-        slots = self._slots(np.repeat(np.arange(sequences), context), np.tile(range(context), sequences))
+        slots = self._slots(
+            np.repeat(np.arange(sequences), context), np.tile(range(context), sequences)
+        )
         attention.store_kv(0, n, k, v, slots, 0, head_size, self.cache)
         self.cache[:, 1:] = self.cache[:, :1]
         self.kv = k, v

@@ -157,6 +157,7 @@ class Engine:
                 f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
                 f"should be from 0 to {vocabulary - 1}"
             )
+        self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:
         """Queue a request, or answer it at once where nothing can or has to be computed.
@@ -292,7 +293,7 @@ class Engine:
         """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
         try:
             hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
-            self._outputs.score(chunks, hidden)
+            failed = self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
             parts = halves(chunks)
@@ -303,7 +304,9 @@ class Engine:
                 return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
             return [each for part in parts for each in self._run(part)]
         self.scheduler.advance(chunks)
-        finished += self._outputs.finish_scored(chunks)
+        bad = {sequence for sequence, _ in failed}
+        finished += failed
+        finished += [each for each in self._outputs.finish_scored(chunks) if each[0] not in bad]
         for sequence, _ in finished:
             self.scheduler.finish(sequence)
         return finished

@@ -394,15 +394,42 @@ class LLM:
         return Ragged.from_rows([result.logprobs for result in results], np.float32)
 
     def score_results(
-        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prompt_logprobs: int = 0,
+        scorer: Callable[..., Any] | None = None,
+        use_tqdm: bool = False,
     ) -> list[ScoreResult]:
-        """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
+        """Like :meth:`score`, with the token ids, and whether each was the likeliest.
+
+        Parameters
+        ----------
+        texts : str, array of token ids, or sequence of these
+        prompt_logprobs : int
+            Also the log-probabilities of so many likeliest tokens at each place.
+        scorer : function, optional
+            Decorated with ``numba.njit``, called as ``scorer(logits, target, position)`` for each
+            token; what it returns is in the results' ``scores``. See :class:`Request`.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long, or the scorer cannot be compiled or raises.
+        """
         several = _several(texts)
         requests = []
         for i, text in enumerate(several):
             if len(text) == 0:
                 raise InputError(f"text {i} is empty, should have at least one character")
-            requests.append(Request(i, self.encode(text), text=_shown(text)))
+            request = Request(
+                i,
+                self.encode(text),
+                text=_shown(text),
+                prompt_logprobs=prompt_logprobs,
+                scorer=scorer,
+            )
+            requests.append(request)
         return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
 
     def loglikelihood(

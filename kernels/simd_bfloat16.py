@@ -15,34 +15,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbatch.kernels.simd import LANES, float32x16
+from numbatch.kernels.simd import _PAIRS, LANES, float32x16
 
 __all__ = [
     "exp2_short",
     "join_pairs",
     "load_pairs",
-    "store_bfloat16",
     "store_number",
     "store_rounded",
+    "store_two_bfloat16",
 ]
 
 _WORD = ir.IntType(32)
 _INT = ir.VectorType(_WORD, LANES)
 _FLOAT = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
-
-
-class _BfloatVector(ir.Type):
-    """``<32 x bfloat>``, which llvmlite has no name for."""
-
-    def __str__(self) -> str:
-        return "<32 x bfloat>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BfloatVector)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: Any) -> Any:
@@ -151,14 +138,14 @@ def store_number(typing: Any, array: Any, at: Any, x: Any) -> Any:
 
 
 @intrinsic
-def store_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
+def store_two_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
     """Round two vectors to 32 bfloat16, one after another; AVX-512 with BF16 only.
 
     Written to the 64 bytes from element ``at`` of an array of any type.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_BfloatVector(), [_FLOAT, _FLOAT])
+        kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         function = cgutils.get_or_insert_function(builder.module, kind, name)
         both = builder.bitcast(builder.call(function, [args[3], args[2]]), _INT)

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring.attention.layout import aligned_zeros, head_width
+from numbatch.kernels.scoring.attention.layout import head_width
 from numbatch.kernels.scoring.attention.plan import KEYS, ROWS
 from numbatch.kernels.simd import LANES
 
@@ -38,7 +39,7 @@ def attention_scratch(threads: int, group: int, head_size: int) -> np.ndarray:
     It begins at a multiple of 64 bytes, and so does each section.
     """
     size = -(-_size(group, head_size) // LANES) * LANES
-    return aligned_zeros((threads, size), np.dtype(np.float32))
+    return aligned((threads, size), np.float32)
 
 
 @cpu_device

@@ -47,7 +47,7 @@ from numbatch.kernels.simd import (
     store_int32,
     sum_lanes,
 )
-from numbatch.kernels.simd_bfloat16 import exp2_short, join_pairs, load_pairs, store_bfloat16
+from numbatch.kernels.simd_bfloat16 import exp2_short, join_pairs, load_pairs, store_two_bfloat16
 
 __all__ = ["attend_tile"]
 
@@ -137,8 +137,8 @@ def _weigh_row(scratch, row, weights, narrow, factors, sums, largest, scale):
         a, b = a * load_float32(scratch, factors), b * load_float32(scratch, factors + LANES)
         c = c * load_float32(scratch, factors + 2 * LANES)
         d = d * load_float32(scratch, factors + 3 * LANES)
-    store_bfloat16(scratch, weights, a, b)
-    store_bfloat16(scratch, weights + LANES, c, d)
+    store_two_bfloat16(scratch, weights, a, b)
+    store_two_bfloat16(scratch, weights + LANES, c, d)
     return raised
 
 
@@ -176,7 +176,7 @@ def _fill_queries(scratch, query, spare, deep, q, token, count, group, head, hea
             read_row(q, t, column, head_size, scale, scratch, spare)
             for i in range(spare, spare + deep, DEEP):
                 low, high = load_float32(scratch, i), load_float32(scratch, i + LANES)
-                store_bfloat16(scratch, at, low, high)
+                store_two_bfloat16(scratch, at, low, high)
                 at += DEEP // 2
 
 
@@ -236,9 +236,8 @@ def attend_tile(
     narrow, capped = cache.itemsize == 1, cap * _LOG2_E
     rows = count * group
     room = -(-rows // TILE) * TILE
-    query, all_scores, all_weights, all_values, keys, all_factors, sums, largest, scales, results = (
-        sections(room, width, deep)
-    )
+    query, all_scores, all_weights, all_values, keys, all_factors = sections(room, width, deep)[:6]
+    sums, largest, scales, results = sections(room, width, deep)[6:]
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
     scratch[scales : scales + room] = 1
