@@ -21,6 +21,7 @@ __all__ = [
     "exp2_short",
     "join_pairs",
     "load_pairs",
+    "prefetch_bytes",
     "store_number",
     "store_rounded",
     "store_two_bfloat16",
@@ -90,6 +91,27 @@ def join_pairs(typing: Any, array: Any, at: Any, even: Any, odd: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+@intrinsic
+def prefetch_bytes(typing: Any, array: Any, at: Any, count: Any) -> Any:
+    """Ask for ``count`` bytes from element ``at``, a multiple of 64; they go to the second cache.
+
+    More of them may be under way at a time than to the first one.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        start = _pointer(context, builder, array, args[0], args[1], ir.IntType(8))
+        address, number = ir.IntType(8).as_pointer(), ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [address, _WORD, _WORD, _WORD])
+        name = "llvm.prefetch.p0" if start.type.is_opaque else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        with cgutils.for_range_slice(builder, number(0), args[2], number(64)) as (index, _):
+            line = builder.gep(start, [index])
+            builder.call(function, [line, _WORD(0), _WORD(2), _WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
 
 
 def _to_bfloat16(builder: Any, x: Any) -> Any:

@@ -66,7 +66,7 @@ def new_cache(
     """Return a cache of zeros; the system gives its memory as it is written.
 
     Blocks come first because memory is given in pages of up to 2 MB: with the layers first, one
-    block would take a page in each layer. It begins at a cache line: elsewhere a tile loads six times
-    slower.
+    block would take a page in each layer. The array begins at a cache line, because a tile that
+    crosses lines loads six times slower.
     """
     return aligned((blocks, layers, kv_heads, 2, part_size(head_size, dtype)), dtype)

@@ -5,7 +5,7 @@ queries of an item (a multiple of 16) and ``deep`` the head's size padded to 32;
 for tiles of even and of odd numbers, because work on three tiles goes on at a time:
 
 queries  rows * deep              scores   2 * 16 * KEYS     weights  2 * 16 * KEYS / 2
-values   2 * KEYS * width / 2     keys     KEYS * deep / 2   factors  2 * 2 * KEYS
+values   KEYS * width / 2         keys     KEYS * deep / 2   factors  2 * 2 * KEYS
 sums     rows * 16                largest  rows              scales   rows
 results  rows * width
 """
@@ -30,7 +30,7 @@ def _size(group: int, head_size: int) -> int:
     rows = -(-max(ROWS, group) // LANES) * LANES
     width, deep = head_width(head_size), -(-head_size // DEEP) * DEEP
     one_row = deep + LANES + 2 + width
-    return rows * one_row + KEYS * (3 * LANES + width + deep // 2 + 4)
+    return rows * one_row + KEYS * (3 * LANES + (width + deep) // 2 + 4)
 
 
 def attention_scratch(threads: int, group: int, head_size: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def sections(rows, width, deep):
     scores = rows * deep
     weights = scores + 2 * LANES * KEYS
     values = weights + LANES * KEYS
-    keys = values + KEYS * width
+    keys = values + KEYS * width // 2
     factors = keys + KEYS * deep // 2
     sums = factors + 4 * KEYS
     largest = sums + rows * LANES

@@ -47,7 +47,13 @@ from numbatch.kernels.simd import (
     store_int32,
     sum_lanes,
 )
-from numbatch.kernels.simd_bfloat16 import exp2_short, join_pairs, load_pairs, store_two_bfloat16
+from numbatch.kernels.simd_bfloat16 import (
+    exp2_short,
+    join_pairs,
+    load_pairs,
+    prefetch_bytes,
+    store_two_bfloat16,
+)
 
 __all__ = ["attend_tile"]
 
@@ -200,13 +206,6 @@ def _widen_keys(cache, at, width, deep, scratch, keys, factors):
 
 
 @cpu_device
-def _widen_values(cache, at, width, scratch, values, factors):
-    """Write a block's int8 values as bfloat16, and their factors."""
-    _widen(cache, at, BLOCK * width, scratch, values)
-    store_float32(scratch, factors, load_float32(cache, at + BLOCK * width))
-
-
-@cpu_device
 def _visible_unit(tile, row, last_tile, rows, position, group, window):
     """Return the first unit, as (tile, row), from this one on of which anything is visible.
 
@@ -236,7 +235,7 @@ def attend_tile(
     narrow, capped = cache.itemsize == 1, cap * _LOG2_E
     rows = count * group
     room = -(-rows // TILE) * TILE
-    query, all_scores, all_weights, all_values, keys, all_factors = sections(room, width, deep)[:6]
+    query, all_scores, all_weights, values, keys, all_factors = sections(room, width, deep)[:6]
     sums, largest, scales, results = sections(room, width, deep)[6:]
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
@@ -254,6 +253,7 @@ def attend_tile(
     up_tile, up_row = _visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
     tile, row, old_tile, old_row = -1, 0, -1, 0
     odd, raised, widened, copied = 0, False, -1, -1
+    ahead = 2 if rows <= TILE else 1  # tiles of keys to prefetch before they are used
     while up_tile >= 0 or tile >= 0 or old_tile >= 0:
         # The unit whose scores are computed.
         query_at = query + up_row * (deep // 2)
@@ -273,7 +273,6 @@ def attend_tile(
         scores = all_scores + (1 - odd) * TILE * KEYS
         weights_out = all_weights + odd * TILE * KEYS // 2
         factors = all_factors + (tile & 1) * 2 * KEYS
-        values_out = all_values + (tile & 1) * KEYS * width // 2
         early, late = position + row // group, position + (row + some - 1) // group
         plain = not narrow and capped == 0 and early + 1 >= begin + KEYS
         plain = plain and (window <= 0 or late - window < begin)
@@ -282,13 +281,10 @@ def attend_tile(
         if copies and narrow:
             for g in range(KEYS // BLOCK):
                 at = table[min(begin // BLOCK + g, final)] * stride + base + part
-                _widen_values(
-                    cache, at, width, scratch, values_out + g * BLOCK * width // 2,
-                    factors + KEYS + g * BLOCK,
-                )  # fmt: skip
+                value_factors = load_float32(cache, at + BLOCK * width)
+                store_float32(scratch, factors + KEYS + g * BLOCK, value_factors)
         # The unit whose values are added.
         results_out = results + old_row * width
-        values = all_values + (old_tile & 1) * KEYS * width // 2
         if old_tile >= 0:
             if raised:
                 left = min(TILE, rows - old_row)
@@ -309,9 +305,9 @@ def attend_tile(
             if old_tile >= 0:
                 for i in range(g * TILE, width, KEYS):
                     _add_values(scratch, values + i, width, results_out + i)
-            if copies and not narrow:
-                at = table[min(begin // BLOCK + g, final)] * stride + base + part
-                _copy_values(cache, at, width, scratch, values_out + g * BLOCK * width // 2)
+            if copies and (tile + ahead) * (KEYS // BLOCK) + g <= final:
+                at = table[(tile + ahead) * (KEYS // BLOCK) + g] * stride + base
+                prefetch_bytes(cache, at, 2 * part * cache.itemsize)
             for i in range(g * 4, min(g * 4 + 4, some)):
                 line = scores + i * KEYS
                 if not plain:
@@ -322,6 +318,14 @@ def attend_tile(
                     scratch, line, weights_out + i * KEYS // 2, narrow, factors,
                     sums + (row + i) * LANES, largest + row + i, scales + row + i,
                 )  # fmt: skip
+        if copies:  # only now is nothing more added of the values before
+            for g in range(KEYS // BLOCK):
+                at = table[min(begin // BLOCK + g, final)] * stride + base + part
+                place = values + g * BLOCK * width // 2
+                if narrow:
+                    _widen(cache, at, BLOCK * width, scratch, place)
+                else:
+                    _copy_values(cache, at, width, scratch, place)
         old_tile, old_row, tile, row = tile, row, up_tile, up_row
         if up_tile >= 0:
             up_row += TILE

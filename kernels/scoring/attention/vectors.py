@@ -31,7 +31,7 @@ from numbatch.kernels.simd import (
     store_float32,
     sum_lanes,
 )
-from numbatch.kernels.simd_bfloat16 import load_pairs
+from numbatch.kernels.simd_bfloat16 import load_pairs, prefetch_bytes
 
 __all__ = ["attend_tile"]
 
@@ -144,6 +144,10 @@ def attend_tile(
     for tile in range(lowest // KEYS, highest // KEYS + 1):
         begin = tile * KEYS
         blocks = min(KEYS, highest + 1 - begin + BLOCK - 1) // BLOCK
+        for i in range(begin // BLOCK + KEYS // BLOCK, begin // BLOCK + 2 * KEYS // BLOCK):
+            if i <= highest // BLOCK:
+                at = ((table[i] * layers + layer) * heads + head) * 2 * part
+                prefetch_bytes(cache, at, 2 * part * cache.itemsize)
         for four in range(0, rows, SHARING):
             if position + (min(four + SHARING, rows) - 1) // group < begin:
                 continue
