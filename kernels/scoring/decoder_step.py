@@ -31,8 +31,16 @@ from numbatch.kernels.simd import LANES, load_float32, store_float32
 from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
+    "CONFIG",
+    "LAYER",
+    "MATRICES",
+    "NORM",
+    "NORMS",
     "PHASES",
-    "CONFIG", "LAYER", "MATRICES", "NORM", "NORMS", "prepare_rows", "run_head", "run_layers"]
+    "prepare_rows",
+    "run_head",
+    "run_layers",
+]
 
 MATRICES = ("query", "key", "value", "output", "gate", "up", "down")
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(len(MATRICES))
