@@ -25,6 +25,7 @@ from numbatch.kernels.random import coin
 from numbatch.kernels.scoring.logit_tiles import (
     BOUND,
     STATE,
+    follow_lanes,
     keep_largest,
     log_sum,
     reduce_row,
@@ -117,7 +118,7 @@ def _row_log_sum(state, tiles, peak):
     total = lost = splat(np.float32(0))
     for tile in range(tiles):
         to = tile * STATE
-        scaled = exp2(whole_part(load_float32(state, to)) - whole)
+        scaled = exp2(load_float32(state, to + 2 * LANES) - whole)
         # Compensated (Kahan 1965, 10.1145/363707.363723): a lane has as many terms as tiles.
         term = load_float32(state, to + LANES) * scaled - lost
         new = total + term
@@ -153,13 +154,21 @@ def _first_at(logits, size, state, value):
 def _find_tops(logits, size, state):
     """Write the largest logit of each tile and lane; return whether none is NaN."""
     bad = np.int64(0)
-    for tile in range((size + TILE - 1) // TILE):
+    full = size // TILE * TILE
+    for low in range(0, full, TILE):
+        top = other = splat(np.float32(-np.inf))
+        for i in range(low, low + TILE, 2 * LANES):  # two chains of comparisons
+            x, y = load_float32(logits, i), load_float32(logits, i + LANES)
+            bad |= not_numbers(x, y)
+            top, other = maximum(x, top), maximum(y, other)
+        store_float32(state, low // TILE * STATE, maximum(top, other))
+    if full < size:
         top = splat(np.float32(-np.inf))
-        for i in range(tile * TILE, min(tile * TILE + TILE, size), LANES):
+        for i in range(full, size, LANES):
             x = load_part(logits, i, min(size - i, LANES), np.float32(-np.inf))
             bad |= not_numbers(x, x)
             top = maximum(x, top)
-        store_float32(state, tile * STATE, top)
+        store_float32(state, full // TILE * STATE, top)
     return bad == 0
 
 
@@ -356,13 +365,13 @@ def _sample(logits, state, peak, row, u, packed, weights, spare, ids, sums):
 @cpu_device
 def _reduce(logits, state):
     """Reduce a row by tiles."""
-    full = logits.size // TILE
-    for tile in range(full):  # a constant count: LLVM unrolls its loops, 1.4 times faster
-        start_lanes(state, tile * STATE)
-        reduce_row(logits, tile * TILE, TILE, state, tile * STATE)
-    if full * TILE < logits.size:
-        start_lanes(state, full * STATE)
-        reduce_row(logits, full * TILE, logits.size - full * TILE, state, full * STATE)
+    for tile in range((logits.size + TILE - 1) // TILE):
+        low = tile * TILE
+        if tile == 0:
+            start_lanes(state, 0)
+        else:
+            follow_lanes(state, tile * STATE, (tile - 1) * STATE)
+        reduce_row(logits, low, min(TILE, logits.size - low), state, tile * STATE)
 
 
 @cpu_device
