@@ -20,26 +20,23 @@ from numbatch.kernels.scoring.logit_tiles import (
 
 
 @cpu_kernel
-def _reduce(
-    logits, stride, tokens, size, width, targets, state, largest, sums, wholes, seen, before
-):
-    for token in range(tokens):
-        start_lanes(state, token * STATE)
+def _reduce(logits, stride, tokens, size, width, targets, state, largest, sums, seen, before):
     for segment in range((size + SEGMENT - 1) // SEGMENT):
+        for token in range(tokens):
+            start_lanes(state, token * STATE)
         for low in range(segment * SEGMENT, min(size, (segment + 1) * SEGMENT), width):
             part = logits[low:]
             wide = min(width, size - low)
             reduce_tile(part, stride, tokens, low, wide, targets, state, seen, before)
         for token in range(tokens):
-            found = finish_lanes(state, token * STATE)
-            largest[token, segment], sums[token, segment], wholes[token, segment] = found
+            largest[token, segment], sums[token, segment] = finish_lanes(state, token * STATE)
 
 
 @cpu_kernel
-def _merge(largest, sums, wholes, targets, seen, before, out, greedy):
+def _merge(largest, sums, targets, seen, before, out, greedy):
     for token in range(targets.size):
         out[0, token], greedy[token], out[1, token] = merge_segments(
-            largest[token], sums[token], wholes[token], targets[token], seen[token], before[token]
+            largest[token], sums[token], targets[token], seen[token], before[token]
         )
 
 
@@ -53,15 +50,14 @@ def reduce_logits(logits, targets, width=256):
     logits = np.ascontiguousarray(logits, np.float32)
     tokens, size = logits.shape
     segments = -(-size // SEGMENT)
-    largest, sums, wholes = np.empty((3, tokens, segments), np.float32)
+    largest, sums = np.empty((2, tokens, segments), np.float32)
     seen, before = np.full((2, tokens), np.nan, np.float32)
     state = np.empty(tokens * STATE, np.float32)
     targets = np.asarray(targets, np.int64)
     flat = logits.reshape(-1)
-    states = (largest, sums, wholes)
-    _reduce(flat, size, tokens, size, width, targets, state, *states, seen, before)
+    _reduce(flat, size, tokens, size, width, targets, state, largest, sums, seen, before)
     out, greedy = np.empty((2, tokens)), np.empty(tokens, np.bool_)
-    _merge(*states, targets, seen, before, out, greedy)
+    _merge(largest, sums, targets, seen, before, out, greedy)
     return out[0], greedy, out[1]
 
 

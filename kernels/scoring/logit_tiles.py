@@ -5,16 +5,16 @@ logits calls :func:`reduce_tile` for each tile while it is in the cache, and not
 (tokens x vocabulary) is ever held.
 
 The vocabulary is cut into segments of a fixed size, and a segment into 16 lanes: entry ``i`` of a
-segment belongs to lane ``i % 16``. A lane's state is the largest logit so far, the sum of
-``2**(logit * factor - whole)``, where ``factor`` is log2(e) in float32, and ``whole``: an integer
-not far below the largest one's exponent. It is raised only where the largest has outgrown it by
-``SLACK``, and then the sum is scaled by a power of two, which is exact. So the bits depend on the
-segment alone: not on ``whole``, on the width of tiles, on the batch or on the threads.
+segment belongs to lane ``i % 16``. A lane's state is the largest logit so far and the sum of
+``2**(logit * factor - whole)``, where ``factor`` is log2(e) in float32 and ``whole`` is the integer
+nearest to the largest one's exponent. When the largest grows, the sum is scaled by a power of two,
+which is exact. So the bits depend on the segment alone: not on the width of tiles, on the batch or
+on the threads. ``ln(sum) + largest - rest`` is the logarithm of the sum of exponentials, where
+``rest`` is what ``whole`` differs by.
 
-Cost, for 16 logits: 13 vector instructions, of which a core with two 512-bit units issues two a
-cycle; so the 49,152 logits of a row are 20,000 cycles, and reading them from the second level of
-the cache is less. Finding a tile's largest before its powers instead would cost as much again in
-waiting, 120 cycles a tile of 256.
+Cost, for 16 logits: 14 vector instructions, of which a core with two 512-bit units issues two a
+cycle; the exponential of 49,152 logits is about 21,500 cycles, and reading them from the second
+level of the cache is less.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ __all__ = [
     "SEGMENT",
     "STATE",
     "finish_lanes",
-    "follow_lanes",
     "keep_largest",
     "log_sum",
     "merge_segments",
@@ -54,11 +53,8 @@ __all__ = [
 SEGMENT = 1024
 """Vocabulary entries whose logits are reduced to one largest and one sum."""
 
-STATE = 3 * LANES
-"""Numbers of a state: the lanes' largest, their sums, their whole parts."""
-
-SLACK = 32
-"""How much larger than its reference a lane's largest exponent may be: sums stay below 2**43."""
+STATE = 2 * LANES
+"""Numbers of a state: the lanes' largest, then the lanes' sums."""
 
 BOUND = 2.0**20
 """A row whose largest logit is beyond this, either way, has no log-probabilities.
@@ -72,7 +68,7 @@ _ROUND = np.float32(1.5 * 2**23)
 _LN2 = math.log(2)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def whole_part(largest):
     """Return the integers nearest to the exponents of ``largest``, which may be infinite."""
     low, high = splat(np.float32(-BOUND)), splat(np.float32(BOUND))
@@ -80,46 +76,14 @@ def whole_part(largest):
     return fma(bounded, splat(FACTOR), splat(_ROUND)) - splat(_ROUND)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def start_lanes(state, to):
     """Make the state at ``to`` that of no logits."""
-    _clear(state, to)
-    store_float32(state, to + 2 * LANES, whole_part(splat(np.float32(-np.inf))))
-
-
-@cpu_device
-def _clear(state, to):
-    """Forget the logits of a state; its whole parts stay, as a guess for those to come."""
     store_float32(state, to, splat(np.float32(-np.inf)))
     store_float32(state, to + LANES, splat(np.float32(0)))
 
 
-@cpu_device
-def follow_lanes(state, to, before):
-    """Make the state at ``to`` that of no logits, with the whole parts of another."""
-    _clear(state, to)
-    store_float32(state, to + 2 * LANES, load_float32(state, before + 2 * LANES))
-
-
-@cpu_device
-def _add_powers(logits, at, count, largest, total, whole):
-    """Return the lanes' largest and sums with logits ``at`` to ``at + count - 1`` among them."""
-    # Below, a power is less than 2**-125: it is taken as that.
-    least = (whole - np.float32(126)) * _PER_FACTOR
-    factor = splat(FACTOR)
-    full = count // LANES * LANES
-    for i in range(at, at + full, LANES):
-        x = load_float32(logits, i)
-        largest = maximum(x, largest)
-        total = total + exp2_from(maximum(least, x), factor, whole)
-    if full < count:
-        x = load_part(logits, at + full, count - full, np.float32(-np.inf))
-        largest = maximum(x, largest)
-        total = total + exp2_from(maximum(least, x), factor, whole)
-    return largest, total
-
-
-@cpu_device
+@cpu_device(inline=True)
 def reduce_row(logits, at, count, state, to):
     """Add logits ``at`` to ``at + count - 1`` to the state at ``to``. No error check.
 
@@ -127,7 +91,7 @@ def reduce_row(logits, at, count, state, to):
     ----------
     logits : float32 array, C-contiguous
     at : int
-        Where they start, as a flat index.
+        Where they start, as a flat index; they are read three times at most, from the cache.
     count : int
         The first of them belongs to lane 0.
     state : float32 array
@@ -135,37 +99,43 @@ def reduce_row(logits, at, count, state, to):
         infinity, makes a sum NaN.
     """
     before = load_float32(state, to)
-    sums = load_float32(state, to + LANES)
-    whole = load_float32(state, to + 2 * LANES)
-    largest, total = before, sums
-    for _ in range(2):  # in a loop, so that it is inlined: a call counts references to the array
-        largest, total = _add_powers(logits, at, count, before, sums, whole)
-        if not above(largest * FACTOR, whole + np.float32(SLACK)):
-            break
-        better = maximum(whole, whole_part(largest))  # seldom: anew, from a better reference
-        sums = sums * exp2(whole - better)
-        whole = better
-    store_float32(state, to + 2 * LANES, whole)
+    full = count // LANES * LANES
+    # Two chains: a comparison takes four cycles, a load half a one.
+    largest, other = before, before
+    for i in range(0, full - LANES, 2 * LANES):
+        largest = maximum(load_float32(logits, at + i), largest)
+        other = maximum(load_float32(logits, at + i + LANES), other)
+    if full & LANES:
+        other = maximum(load_float32(logits, at + full - LANES), other)
+    if full < count:
+        last = load_part(logits, at + full, count - full, np.float32(-np.inf))
+        other = maximum(last, other)
+    largest = maximum(largest, other)
+    whole = whole_part(largest)
+    # Below, a power is less than 2**-125 of the largest: it is taken as that.
+    least = (whole - np.float32(126)) * _PER_FACTOR
+    factor = splat(FACTOR)
+    total = load_float32(state, to + LANES) * exp2(whole_part(before) - whole)
+    for i in range(0, full, LANES):
+        x = maximum(least, load_float32(logits, at + i))
+        total = total + exp2_from(x, factor, whole)
+    if full < count:
+        last = load_part(logits, at + full, count - full, np.float32(-np.inf))
+        total = total + exp2_from(maximum(least, last), factor, whole)
     store_float32(state, to, largest)
     store_float32(state, to + LANES, total)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def finish_lanes(state, to):
-    """Return what a segment's state tells, and make it ready for the next segment.
+    """Return the largest logit of a state and the sum of powers, relative to its whole part.
 
-    Returns
-    -------
-    tuple of three float32
-        The largest logit, the sum of powers over all lanes, and the whole part that it is relative
-        to.
+    The sum is ``2**(logit * factor - whole)`` over all lanes, as float32.
     """
-    largest = largest_lane(load_float32(state, to))
-    lanes = load_float32(state, to + 2 * LANES)
-    whole = largest_lane(lanes)
-    total = sum_lanes(load_float32(state, to + LANES) * exp2(lanes - splat(whole)))
-    _clear(state, to)
-    return largest, total, whole
+    lanes = load_float32(state, to)
+    largest = largest_lane(lanes)
+    scaled = exp2(whole_part(lanes) - whole_part(splat(largest)))
+    return largest, sum_lanes(load_float32(state, to + LANES) * scaled)
 
 
 @cpu_device
@@ -207,8 +177,8 @@ def reduce_tile(
     """Add a tile of logits to the states of its tokens. No error check.
 
     Tiles of a segment come in the order of the vocabulary, each begun at a multiple of 16 entries
-    from the segment's start. Before the first of all, :func:`start_lanes` is called for each
-    token's state; after the last of each segment, :func:`finish_lanes`.
+    from the segment's start. Before the first, :func:`start_lanes` is called for each token's
+    state; after the last, :func:`finish_lanes`.
 
     Parameters
     ----------
@@ -270,12 +240,12 @@ def keep_largest(logits, at, count, first, values, ids, to, size):
 
 
 @cpu_device
-def merge_segments(largest, sums, wholes, target, target_logit, largest_before):
+def merge_segments(largest, sums, target, target_logit, largest_before):
     """Merge one token's segments; return the target's log-probability and whether it is greedy.
 
     Parameters
     ----------
-    largest, sums, wholes : float32 arrays, shape (segments,)
+    largest, sums : float32 arrays, shape (segments,)
         From :func:`finish_lanes`, in the order of the vocabulary.
     target : int
         A vocabulary entry; greedy if no logit is larger and none before it equal.
@@ -297,7 +267,7 @@ def merge_segments(largest, sums, wholes, target, target_logit, largest_before):
     whole = _scalar_whole(peak)
     total = 0.0
     for segment in range(largest.size):
-        shift = min(max(np.float64(wholes[segment]) - whole, -1000.0), 1000.0)
+        shift = max(_scalar_whole(largest[segment]) - whole, -1000.0)
         total += math.ldexp(np.float64(sums[segment]), int(shift))
     norm = log_sum(peak, total)
     logprob = min(np.float64(target_logit) - norm, 0.0)  # rounding could lift it by a hair

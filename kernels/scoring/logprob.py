@@ -35,7 +35,7 @@ TOKENS = 128
 @cpu_kernel
 def _segment_statistics(
     start, stop, scratch, hidden, data, format, columns, bias, scale, cap, targets,
-    largest, sums, wholes, target_logits, largest_before,
+    largest, sums, target_logits, largest_before,
 ):  # fmt: skip
     """Reduce the logits of vocabulary segments ``start`` to ``stop - 1``.
 
@@ -51,7 +51,7 @@ def _segment_statistics(
     scale, cap : float32
         Factor on logits, and soft cap (0: none).
     targets : int64 array, shape (tokens,)
-    largest, sums, wholes : float32 arrays, shape (tokens, segments)
+    largest, sums : float32 arrays, shape (tokens, segments)
         Modified in place: see :func:`finish_lanes`.
     target_logits, largest_before : float32 arrays, shape (tokens,)
         Modified in place where the target lies in the range: see :func:`reduce_tile`.
@@ -62,9 +62,9 @@ def _segment_statistics(
     flat = scratch[TILE_ROWS * width :][: tokens * WIDTH]
     logits = flat.reshape((tokens, WIDTH))
     state = scratch[TILE_ROWS * width + tokens * WIDTH :][: tokens * STATE]
-    for token in range(tokens):
-        start_lanes(state, token * STATE)
     for segment in range(start, stop):
+        for token in range(tokens):
+            start_lanes(state, token * STATE)
         for low in range(segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary), WIDTH):
             high = min(low + WIDTH, vocabulary)
             multiply_rows(low, high, tile, hidden, data, format, columns, logits, low)
@@ -79,25 +79,18 @@ def _segment_statistics(
                 state, target_logits, largest_before,
             )  # fmt: skip
         for token in range(tokens):
-            largest[token, segment], sums[token, segment], wholes[token, segment] = finish_lanes(
-                state, token * STATE
-            )
+            largest[token, segment], sums[token, segment] = finish_lanes(state, token * STATE)
 
 
 @cpu_kernel
-def _merge(largest, sums, wholes, targets, target_logits, largest_before, logprob, greedy):
+def _merge(largest, sums, targets, target_logits, largest_before, logprob, greedy):
     """Merge the segments of each token, in order of the vocabulary. No error check.
 
     ``logprob`` (float32) and ``greedy`` (bool), both of shape (tokens,), are modified in place.
     """
     for token in range(largest.shape[0]):
         logprob[token], greedy[token], _ = merge_segments(
-            largest[token],
-            sums[token],
-            wholes[token],
-            targets[token],
-            target_logits[token],
-            largest_before[token],
+            largest[token], sums[token], targets[token], target_logits[token], largest_before[token]
         )
 
 
@@ -165,12 +158,13 @@ def logprobs(
     for low in range(0, tokens, TOKENS):
         part = slice(low, min(low + TOKENS, tokens))
         count = part.stop - part.start
-        largest, sums, wholes = np.empty((3, count, segments), np.float32)
+        largest, sums = np.empty((2, count, segments), np.float32)
         target_logits, largest_before = np.empty((2, count), np.float32)
         head = (data, format, columns, bias, np.float32(scale), np.float32(cap))
-        outputs = (largest, sums, wholes, target_logits, largest_before)
+        outputs = (largest, sums, target_logits, largest_before)
         args = (hidden[part], *head, targets[part], *outputs)
         team.run(Call(_segment_statistics, segments, args, scratch))
-        rest = (targets[part], target_logits, largest_before, logprob[part], greedy[part])
-        _merge(largest, sums, wholes, *rest)
+        _merge(
+            largest, sums, targets[part], target_logits, largest_before, logprob[part], greedy[part]
+        )
     return logprob, greedy

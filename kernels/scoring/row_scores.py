@@ -26,7 +26,7 @@ __all__ = ["row_scratch", "score_rows"]
 
 def row_scratch(threads: int, vocabulary: int) -> np.ndarray:
     """Allocate the working memory of :func:`score_rows`."""
-    return np.zeros((threads, STATE + 3 * -(-vocabulary // SEGMENT) + 2), np.float32)
+    return np.zeros((threads, STATE + 2 * -(-vocabulary // SEGMENT) + 2), np.float32)
 
 
 @cpu_kernel
@@ -61,10 +61,8 @@ def score_rows(
     segments = (size + SEGMENT - 1) // SEGMENT
     state, rest = scratch[:STATE], scratch[STATE:]
     largest, sums = rest[:segments], rest[segments : 2 * segments]
-    wholes, rest = rest[2 * segments : 3 * segments], rest[3 * segments :]
-    seen, before = rest[:1], rest[1:]
+    seen, before = rest[2 * segments : 2 * segments + 1], rest[2 * segments + 1 :]
     for i in range(start, stop):
-        start_lanes(state, 0)
         top = top_ids.shape[1]
         for k in range(top):
             top_ids[i, k], top_values[i, k] = -1, -np.inf
@@ -72,13 +70,12 @@ def score_rows(
             low = segment * SEGMENT
             count = min(SEGMENT, size - low)
             tile = logits[i, low : low + count]
+            start_lanes(state, 0)
             reduce_tile(tile, 0, 1, low, count, targets[i : i + 1], state, seen, before)
-            largest[segment], sums[segment], wholes[segment] = finish_lanes(state, 0)
+            largest[segment], sums[segment] = finish_lanes(state, 0)
             if top:
                 keep_largest(tile, 0, count, low, top_values[i], top_ids[i], 0, top)
-        logprob[i], greedy[i], norm = merge_segments(
-            largest, sums, wholes, targets[i], seen[0], before[0]
-        )
+        logprob[i], greedy[i], norm = merge_segments(largest, sums, targets[i], seen[0], before[0])
         for k in range(top):
             top_values[i, k] = min(np.float64(top_values[i, k]) - norm, 0.0)
         scores[i], raised[i] = np.nan, False
