@@ -18,6 +18,7 @@ from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
+from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
@@ -69,6 +70,8 @@ class LLM:
         The most tokens in a step.
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
+    kv_dtype : {"float32", "bfloat16", "int8"}
+        How keys and values are held.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -112,6 +115,7 @@ class LLM:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str = DEFAULT_DTYPE,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -127,6 +131,7 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             kv_tokens=kv_tokens,
+            kv_dtype=kv_dtype,
             threads=threads,
             seed=seed,
             policy=policy,
