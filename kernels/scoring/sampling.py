@@ -20,6 +20,7 @@ import math
 
 import numpy as np
 
+from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.random import coin
 from numbatch.kernels.scoring.logit_tiles import (
@@ -100,14 +101,13 @@ ROW = np.dtype(
 """What one row of logits is sampled with."""
 
 
-def _tiles(vocabulary: int) -> int:
-    return -(-vocabulary // TILE)
-
-
 def sampling_scratch(threads: int, vocabulary: int) -> np.ndarray:
     """Allocate the working memory of :func:`sample_rows`: float32, all zero."""
-    tiles = _tiles(vocabulary)
-    return np.zeros((threads, 6 * (tiles + 1) * TILE + tiles * (STATE + 2)), np.float32)
+    tiles = -(-vocabulary // TILE)
+    # Each thread's begins at a cache line: sums, of two numbers a tile, are padded to that.
+    return aligned(
+        (threads, 6 * (tiles + 1) * TILE + tiles * STATE + -(-tiles // 8) * LANES), np.float32
+    )
 
 
 @cpu_device
@@ -397,17 +397,29 @@ def _copy(source, target):
 
 
 @cpu_device
+def _holds(history, token):
+    """Return whether a token is in the history."""
+    for each in history:
+        if each == token:
+            return True
+    return False
+
+
+@cpu_device
 def _change(logits, raw, counts, history, row):
     """Apply the processor and the penalties of a request to its row, in place; 0 if all is well.
 
-    ``raw`` becomes a copy of the row.
+    ``raw`` keeps what the row was: all of it where there is a processor, else at the history's
+    tokens.
     """
-    _copy(logits, raw)
-    if row.processor and call_processor(
-        row.processor, logits, row.argument, np.int64(row.position)
-    ):
-        _copy(raw, logits)
-        return PROCESSOR_RAISED
+    if row.processor:
+        _copy(logits, raw)
+        if call_processor(row.processor, logits, row.argument, np.int64(row.position)):
+            _copy(raw, logits)
+            return PROCESSOR_RAISED
+    else:
+        for token in history:
+            raw[token] = logits[token]
     if history.size:
         penalize(logits, counts, history, row.prompt, row.repetition, row.presence, row.frequency)
     return 0
@@ -475,5 +487,7 @@ def sample_rows(
                 continue
         u = coin(row.seed, row.position)
         chosen[i] = _sample(line, state, peak, row, u, packed, weights, spare, ids, sums)
-        before = raw[chosen[i]] if changed else line[chosen[i]]
+        before = line[chosen[i]]
+        if row.processor or _holds(past, chosen[i]):
+            before = raw[chosen[i]]
         logprob[i] = min(np.float64(before) - norm, 0.0)
