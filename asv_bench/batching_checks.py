@@ -269,7 +269,7 @@ def check_kills(scale: float) -> Iterator[Row]:
     """Kill runs of the command line at random instants."""
     kills = max(5, round(200 * scale))
     report = kill_runs(kills)
-    what = f"{report.kills} kills in {report.runs} runs of {report.requests} requests"
+    what = f"{report.kills} kills ({report.at_work} after results) in {report.runs} runs"
     measured = f"{report.lost} lost, {report.doubled} doubled, {report.different} different"
     sound = not (report.lost or report.doubled or report.different) and report.kills >= kills
     yield Row(what, "0", measured, sound)
