@@ -223,7 +223,8 @@ class LLM:
             Read to its end first.
         journal : str or Path, optional
             A file that keeps what is finished. The same call after a crash goes on where it
-            stopped: what the file holds is not run again.
+            stopped: what the file holds is not run again. A record that the crash tore is dropped,
+            with a warning in the log.
         on_result : function, optional
             Called with each response that is computed now; see :meth:`submit`.
 
