@@ -45,7 +45,6 @@ def use(sizes: dict[str, Any]) -> tuple[int, int]:
     estimate = estimate_memory(
         llm.model,
         kv_tokens=kv_tokens,
-        max_model_len=LENGTH,
         threads=llm.engine.forward.team.threads,
         requests=len(batch),
         tokens_per_request=LENGTH,

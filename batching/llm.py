@@ -19,6 +19,7 @@ from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
+from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.policy import Policy
 from numbatch.batching.prompts import (
     Message,
@@ -70,6 +71,8 @@ class LLM:
         The most tokens in a step.
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
+    kv_dtype : {"float32", "bfloat16", "int8"}
+        How keys and values are held.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -113,6 +116,7 @@ class LLM:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str = DEFAULT_DTYPE,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -128,6 +132,7 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             kv_tokens=kv_tokens,
+            kv_dtype=kv_dtype,
             threads=threads,
             seed=seed,
             policy=policy,
@@ -293,6 +298,7 @@ class LLM:
             "model": model_fingerprint(self.model.path),
             "seed": str(self.engine.sampler.seed),
             "max_model_len": str(self.engine.context),
+            "kv_dtype": self.engine.scheduler.pool.dtype,
         }
 
     def _prepared(self, request: Request) -> Request:
@@ -380,14 +386,41 @@ class LLM:
         return Ragged.from_rows([result.logprobs for result in results], np.float32)
 
     def score_results(
-        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prompt_logprobs: int = 0,
+        scorer: Callable[..., Any] | None = None,
+        use_tqdm: bool = False,
     ) -> list[ScoreResult]:
-        """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
+        """Like :meth:`score`, with the token ids, and whether each was the likeliest.
+
+        Parameters
+        ----------
+        texts : str, array of token ids, or sequence of these
+        prompt_logprobs : int
+            Also the log-probabilities of so many likeliest tokens at each place.
+        scorer : function, optional
+            Decorated with ``numba.njit``, called as ``scorer(logits, target, position)`` for each
+            token; what it returns is in the results' ``scores``. See :class:`Request`.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long, or the scorer cannot be compiled or raises.
+        """
         requests = []
         for i, text in enumerate(several(texts)):
             if len(text) == 0:
                 raise InputError(f"text {i} is empty, should have at least one character")
-            requests.append(Request(i, self.encode(text), text=shown(text)))
+            request = Request(
+                i,
+                self.encode(text),
+                text=shown(text),
+                prompt_logprobs=prompt_logprobs,
+                scorer=scorer,
+            )
+            requests.append(request)
         return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
 
     def loglikelihood(

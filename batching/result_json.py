@@ -70,6 +70,11 @@ def generation_json(result: GenerationResult, tokenizer: Tokenizer | None = None
             _likeliest(ids, values, tokenizer)
             for ids, values in zip(result.top_token_ids, result.top_logprobs, strict=True)
         ]
+    if len(result.prompt_logprobs):
+        record["prompt_logprobs"] = floats(result.prompt_logprobs)
+    if result.prompt_top_token_ids.shape[1]:
+        _, *rest = zip(result.prompt_top_token_ids, result.prompt_top_logprobs, strict=True)
+        record["prompt_top_logprobs"] = [None, *(_likeliest(*each, tokenizer) for each in rest)]
     record["usage"] = {
         "prompt_tokens": len(result.prompt_token_ids),
         "completion_tokens": len(result.token_ids),
@@ -99,6 +104,15 @@ def score_json(result: ScoreResult, *, is_continuation: bool) -> dict[str, Any]:
         "perplexity": finite(result.perplexity),
         "tokens_scored": result.tokens_scored,
     }
+    if result.top_token_ids.shape[1]:
+        record["top_logprobs"] = [
+            None if math.isnan(logprob) else _likeliest(ids, values, None)
+            for ids, values, logprob in zip(
+                result.top_token_ids, result.top_logprobs, result.logprobs, strict=True
+            )
+        ]
+    if len(result.scores):
+        record["scores"] = [finite(score) for score in result.scores.tolist()]
     if is_continuation:
         record["is_greedy"] = bool(np.all(result.greedy[~np.isnan(result.logprobs)]))
     return record

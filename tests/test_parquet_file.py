@@ -37,7 +37,8 @@ def batch():
         FailedResult(2**70, "it broke"),
         ScoreResult(
             "c", "t", np.array([1, 2, 3]), np.array([np.nan, np.nan, -1.25], np.float32),
-            np.array([False, False, True]),
+            np.array([False, False, True]), np.array([[-1], [-1], [3]]),
+            np.array([[np.nan], [np.nan], [-0.5]], np.float32), np.array([np.nan, np.nan, 2.5]),
         ),
         ScoreResult(
             "\ud800", "t", np.array([1]), np.array([np.nan], np.float32), np.array([False]),
@@ -63,6 +64,8 @@ def test_every_kind_of_result_is_a_row(tmp_path):
     assert (a["prompt_tokens"], a["completion_tokens"], a["error"]) == (3, 2, None)
     assert (b["custom_id"], b["error"], b["text"]) == (str(2**70), "it broke", None)
     assert (c["sum_logprob"], c["tokens_scored"], c["is_greedy"]) == (-1.25, 1, True)
+    assert c["top_logprobs"] == [None, None, [{"token_id": 3, "logprob": -0.5}]]
+    assert c["scores"] == [None, None, 2.5]
     assert c["perplexity"] == pytest.approx(math.exp(1.25))
     assert (d["custom_id"], d["tokens_scored"], d["is_greedy"]) == ("?", 0, None)
 
