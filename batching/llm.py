@@ -181,7 +181,8 @@ class LLM:
         keep_results : bool
             Whether the job keeps results, for ``job[id]`` and ``job.result()``. If not, each goes
             to the one reader of ``job.as_completed()`` that takes it, and at most ``lookahead`` are
-            held: where nobody reads, no more requests are read.
+            held: where nobody reads, no more requests are read, and of an iterator an id is
+            forgotten when its request is finished, so that memory stays bounded.
         on_result : function, optional
             Called with each response on the engine's thread. If it raises, it is not called again;
             the job goes on, and the exception is raised where the job ends.
