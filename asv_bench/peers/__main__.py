@@ -1,10 +1,10 @@
-"""``python -m asv_bench.peers tokenization``: print Numbatch and its peers side by side."""
+"""``python -m asv_bench.peers TOPIC``: print Numbatch and its peers side by side."""
 
 import sys
 
-from asv_bench.peers import tokenization
+from asv_bench.peers import attention, tokenization
 
-TOPICS = {"tokenization": tokenization.main}
+TOPICS = {"attention": attention.main, "tokenization": tokenization.main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TOPICS:
