@@ -108,7 +108,7 @@ class Engine:
         compute = compute or default_compute()
         if compute not in COMPUTE:
             raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
-        self.model = model
+        self.model, self.compute = model, compute
         decoder = model.decoder
         affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
         self.context = self._context(decoder, max_model_len, affordable)

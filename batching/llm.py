@@ -294,6 +294,8 @@ class LLM:
             target_latency_ms,
             engine.sizer.time,
             tokens_per_sequence=tokens_per_sequence or engine.context,
+            kv_dtype=engine.scheduler.pool.dtype,
+            compute=engine.compute,
             threads=engine.forward.team.threads,
         )
 
@@ -305,6 +307,7 @@ class LLM:
             "seed": str(self.engine.sampler.seed),
             "max_model_len": str(self.engine.context),
             "kv_dtype": self.engine.scheduler.pool.dtype,
+            "compute": self.engine.compute,
         }
 
     def _prepared(self, request: Request) -> Request:
