@@ -122,23 +122,37 @@ def _reduce_pairs(start, stop, values, nodes):
         node[XX], node[YY], node[XY] = xx, yy, xy
 
 
+@cpu_device
+def join_pairs(a, b, out):
+    """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
+    if a[COUNT] == 0 or b[COUNT] == 0:
+        out[:] = b if a[COUNT] == 0 else a
+        return
+    n = a[COUNT] + b[COUNT]
+    share = a[COUNT] * (b[COUNT] / n)
+    dx = b[SUM_X] / b[COUNT] - a[SUM_X] / a[COUNT]
+    dy = b[SUM_Y] / b[COUNT] - a[SUM_Y] / a[COUNT]
+    out[XX] = a[XX] + b[XX] + dx * dx * share
+    out[YY] = a[YY] + b[YY] + dy * dy * share
+    out[XY] = a[XY] + b[XY] + dx * dy * share
+    out[COUNT], out[SUM_X], out[SUM_Y] = n, a[SUM_X] + b[SUM_X], a[SUM_Y] + b[SUM_Y]
+
+
 @cpu_kernel
 def _combine_pairs(left, right, out):
     """Combine the nodes of :func:`_reduce_pairs` row by row; no error check."""
     for i in range(left.shape[0]):
-        a, b = left[i], right[i]
-        if a[COUNT] == 0 or b[COUNT] == 0:
-            out[i] = b if a[COUNT] == 0 else a
-            continue
-        n = a[COUNT] + b[COUNT]
-        share = a[COUNT] * (b[COUNT] / n)
-        dx = b[SUM_X] / b[COUNT] - a[SUM_X] / a[COUNT]
-        dy = b[SUM_Y] / b[COUNT] - a[SUM_Y] / a[COUNT]
-        out[i, XX] = a[XX] + b[XX] + dx * dx * share
-        out[i, YY] = a[YY] + b[YY] + dy * dy * share
-        out[i, XY] = a[XY] + b[XY] + dx * dy * share
-        out[i, COUNT], out[i, SUM_X] = n, a[SUM_X] + b[SUM_X]
-        out[i, SUM_Y] = a[SUM_Y] + b[SUM_Y]
+        join_pairs(left[i], right[i], out[i])
+
+
+@cpu_kernel
+def _fold_pairs(nodes):
+    """Combine a power of two of nodes into the first, level by level; no error check."""
+    half = nodes.shape[0] // 2
+    while half > 0:
+        for i in range(half):
+            join_pairs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
+        half //= 2
 
 
 class Correlation(BlockStatistic):
@@ -149,6 +163,7 @@ class Correlation(BlockStatistic):
 
     _reduce_blocks = _reduce_pairs
     _combine = _combine_pairs
+    _fold = _fold_pairs
     _empty = (0.0,) * 6
     _values_an_item = 2
 
