@@ -6,11 +6,28 @@ kernels are held against. They belong to no statistic and to no model.
 
 from __future__ import annotations
 
+from numbatch.kernels import amx
 from numbatch.kernels.jit import cpu_kernel
-from numbatch.kernels.simd import fma, load_float32, prefetch, sum_lanes
+from numbatch.kernels.simd import (
+    LANES,
+    dot_bytes,
+    fma,
+    load_float32,
+    load_int32,
+    prefetch,
+    store_int32,
+    sum_lanes,
+)
 from numbatch.kernels.simd64 import LANES64, fill, load_numbers, sum_lanes64
 
-__all__ = ["CHUNK", "multiply_add", "read_numbers"]
+__all__ = [
+    "CHAINS",
+    "CHUNK",
+    "multiply_add",
+    "multiply_add_bytes",
+    "multiply_add_tiles",
+    "read_numbers",
+]
 
 CHUNK = 1 << 13
 """Numbers that :func:`read_numbers` reads for one item."""
@@ -70,3 +87,67 @@ def multiply_add(start, stop, steps, numbers, out):
             k, m, n, o = fma(k, x, y), fma(m, x, y), fma(n, x, y), fma(o, x, y)
         total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((k + m) + (n + o))
         out[item] = sum_lanes(total)
+
+
+@cpu_kernel
+def multiply_add_bytes(start, stop, steps, numbers, out):
+    """Multiply and add bytes in registers; no error check.
+
+    Parameters
+    ----------
+    steps : int
+        Each item makes ``steps * CHAINS`` vectors of 64 multiply-adds.
+    numbers : int32 array, shape (2, 16)
+    out : int32 array, shape (items, 16)
+        Modified in place.
+    """
+    for item in range(start, stop):
+        x, y = load_int32(numbers, 0), load_int32(numbers, 16)
+        a, b, c, d = x, y, x + y, x + y + y
+        e, f, g, h = a + 1, b + 1, c + 1, d + 1
+        k, m, n, o = a + 2, b + 2, c + 2, d + 2
+        for _ in range(steps):
+            a, b, c, d = (
+                dot_bytes(a, x, y),
+                dot_bytes(b, x, y),
+                dot_bytes(c, x, y),
+                dot_bytes(d, x, y),
+            )
+            e, f, g, h = (
+                dot_bytes(e, x, y),
+                dot_bytes(f, x, y),
+                dot_bytes(g, x, y),
+                dot_bytes(h, x, y),
+            )
+            k, m, n, o = (
+                dot_bytes(k, x, y),
+                dot_bytes(m, x, y),
+                dot_bytes(n, x, y),
+                dot_bytes(o, x, y),
+            )
+        total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((k + m) + (n + o))
+        store_int32(out, item * LANES, total)
+
+
+@cpu_kernel
+def multiply_add_tiles(start, stop, steps, shapes, out):
+    """Multiply and add bytes in Intel's tiles; no error check. Needs the path "amx".
+
+    Parameters
+    ----------
+    steps : int
+        Each item makes ``steps * 4`` products of 16 x 64 with 64 x 16.
+    shapes : uint8 array, shape (64,)
+        Of :func:`numbatch.kernels.amx.tile_shapes`, all full.
+    out : int32 array, shape (items, 16)
+        Modified in place.
+    """
+    for item in range(start, stop):
+        amx.configure(shapes)
+        for _ in range(steps):
+            amx.dot_int8(0, 4, 6)
+            amx.dot_int8(1, 4, 7)
+            amx.dot_int8(2, 5, 6)
+            amx.dot_int8(3, 5, 7)
+        amx.release()
+        out[item, 0] = 0

@@ -269,6 +269,45 @@ def score(
 
 
 @main.command()
+@click.option(
+    "-o", "--output", default="baseline", show_default=True, help="Folder for the report."
+)
+@click.option("--compare", metavar="OLD.json", help="Mark what changed since that baseline.")
+@click.option("--quick", is_flag=True, help="Only see that all of it runs: seconds, no figures.")
+@_model_options
+def baseline(output: str, compare: str | None, quick: bool, model: str, **sizes: Any) -> None:
+    """Measure this machine: tokenization, scoring, generation, statistics, end to end.
+
+    Writes baseline.md, baseline.html (one page with plots, that needs no other file) and
+    baseline.json. Each figure has its median and interval, and how close it came to what the
+    machine was measured to read and to multiply in the same run. Takes some minutes; what else
+    runs on the machine disturbs it.
+    """
+    from numbatch.batching.baseline.compare import compare_reports
+    from numbatch.batching.baseline.report import Report
+    from numbatch.batching.baseline.run import measure_baseline
+    from numbatch.batching.baseline.tables import record_rows
+    from numbatch.batching.commands.baseline_files import prepare_folder, write_baseline
+
+    before = None if compare is None else Report.read(compare)
+    folder = prepare_folder(output)
+    llm = load_llm(model, enable_prefix_caching=False, **sizes)
+    report = measure_baseline(
+        llm,
+        quick,
+        tell=lambda record: click.echo(
+            f"{record.key:60s} {'  '.join(record_rows([record])[0][1:])}", err=True
+        ),
+    )
+    changes = None if before is None else compare_reports(before, report)
+    for change in changes or ():
+        if change.mark:
+            click.echo(f"{change.mark}: {change.key}, {change.ratio:.2f} times as long", err=True)
+    for path in write_baseline(folder, report, changes):
+        click.echo(path)
+
+
+@main.command()
 @click.argument("model", default="smollm2")
 def fetch(model: str) -> None:
     """Fetch MODEL (smollm2, or hf:owner/name), check it, and print where it is kept."""
