@@ -22,7 +22,7 @@ def run(program, **environment):
 class Import:
     """A new process that imports the package, and one that imports NumPy alone."""
 
-    timeout = 120
+    timeout = 600
     number = 1
     params = ("numbatch", "numpy")
     param_names = ("module",)

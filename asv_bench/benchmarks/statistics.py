@@ -40,7 +40,7 @@ class Arrays:
 
     params = (list(functions(None, None)), DTYPES, SIZES)
     param_names = ("statistic", "dtype", "size")
-    timeout = 120
+    timeout = 600
 
     def setup(self, statistic, dtype, size):
         self.run = functions(numbers(size, dtype), numbers(size, dtype, 1))[statistic]
@@ -55,7 +55,7 @@ class Threads:
 
     params = ([1, 2],)
     param_names = ("threads",)
-    timeout = 120
+    timeout = 600
 
     def setup(self, threads):
         self.values = numbers(sized(10_000_000, 100_000), "float32")
@@ -74,7 +74,7 @@ class Segments:
 
     params = ([20, 1000],)
     param_names = ("row",)
-    timeout = 120
+    timeout = 600
 
     def setup(self, row):
         total = sized(10_000_000, 100_000)
@@ -98,7 +98,7 @@ class Segments:
 class Resampling:
     """Intervals and paired tests of 2,000 scores."""
 
-    timeout = 120
+    timeout = 600
 
     def setup(self):
         self.a, self.b = numbers(2000), numbers(2000, seed=1)
@@ -115,7 +115,7 @@ class Resampling:
 class Streams:
     """A stream in pieces of 1,000 values, as results come in."""
 
-    timeout = 120
+    timeout = 600
     count = sized(1000, 20)
 
     def setup(self):
@@ -132,7 +132,7 @@ class Streams:
 class Exactness:
     """Errors beside the speeds."""
 
-    timeout = 120
+    timeout = 600
     size = sized(1_000_000, 10_000)
 
     def track_sketch_relative_error(self):
