@@ -216,9 +216,9 @@ def test_work_is_counted_from_the_matrices(tiny):
     assert work.layers == 2 * weights * len(decoder.layers)
     assert work.head == 2 * config.vocabulary * config.width
     operations, traffic = work.scoring(3, 4, 5)
-    looked_at = 3 * (1 + 2 + 3 + 4)
-    assert operations == 12 * (work.layers + work.head) + looked_at * work.attention
-    assert traffic == 3 * work.weights  # 12 tokens in steps of 5
+    looked_at = 3 * (1 + 2 + 3)
+    assert operations == 9 * (work.layers + work.head) + looked_at * work.attention
+    assert traffic == 2 * work.weights  # 9 tokens in steps of 5
     operations, traffic = work.generation(3, 4, 2, at_once=2)
     looked_at = 3 * (1 + 2 + 3 + 4 + 5)
     assert operations == 15 * work.layers + 6 * work.head + looked_at * work.attention

@@ -43,9 +43,9 @@ class ModelWork:
 
     def scoring(self, sequences: int, length: int, step: int) -> tuple[float, float]:
         """Return operations and bytes to score sequences in steps of so many tokens."""
-        tokens = sequences * length
+        tokens = sequences * (length - 1)  # nothing is asked of the last one
         steps = -(-tokens // step)
-        looked_at = sequences * length * (length + 1) / 2
+        looked_at = sequences * length * (length - 1) / 2
         operations = tokens * (self.layers + self.head) + looked_at * self.attention
         return operations, steps * self.weights
 

@@ -307,6 +307,47 @@ def baseline(output: str, compare: str | None, quick: bool, model: str, **sizes:
         click.echo(path)
 
 
+def _shape(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
+    """Read 8x256."""
+    sequences, cross, tokens = text.partition("x")
+    if not (cross and sequences.isdecimal() and tokens.isdecimal()):
+        raise click.BadParameter(f"{text!r}, should be SEQUENCESxTOKENS, such as 8x256")
+    return int(sequences), int(tokens)
+
+
+@main.command()
+@click.option("--score", default="8x256", show_default=True, callback=_shape, metavar="SxT")
+@click.option("--generate", default="8x32", show_default=True, callback=_shape, metavar="SxT")
+@click.option("-o", "--output", metavar="PAGE.html", help="Write a page with rooflines as well.")
+@_model_options
+def profile(
+    score: tuple[int, int],
+    generate: tuple[int, int],
+    output: str | None,
+    model: str,
+    max_model_len: int | None,
+    threads: int | None,
+) -> None:
+    """Print where the time of scoring and of generation goes, kernel by kernel.
+
+    Each kernel has its operations and bytes a second, and how close it came to the limit of the
+    machine, as measured just before. S x T is so many sequences of so many tokens.
+    """
+    from numbatch.batching.commands.line_writer import standard_output
+    from numbatch.batching.commands.profile_page import write_page
+    from numbatch.batching.profiling.run import profile_generation, profile_scoring
+    from numbatch.batching.profiling.table import to_text
+
+    llm = load_llm(model, max_model_len=max_model_len, threads=threads, enable_prefix_caching=False)
+    writer = standard_output()
+    profiles = []
+    for make, shape in ((profile_scoring, score), (profile_generation, generate)):
+        profiles.append(make(llm, *shape))
+        writer.write(to_text(profiles[-1]) + "\n")
+    if output is not None:
+        write_page(output, profiles)
+
+
 @main.command()
 @click.argument("model", default="smollm2")
 def fetch(model: str) -> None:
