@@ -187,7 +187,7 @@ def rounds_of(functions, rounds):
     for number in range(rounds):
         order = list(functions) if number % 2 == 0 else list(functions)[::-1]
         for name in order:
-            if number < 3 or times[name][0] < 10 * times["numbatch"][0]:
+            if number < 3 or min(times[name]) < 10 * min(times["numbatch"]):
                 times[name].append(seconds(functions[name]))
     return {name: np.array(taken) for name, taken in times.items()}
 
@@ -201,7 +201,8 @@ def report(name, times, size):
     )
     fastest = min(others.values(), key=np.median) if others else np.full(len(ours), np.nan)
     ratio = np.median(fastest / ours[: len(fastest)])
-    share = np.median(times["read"] / ours)
+    read = times["read"]
+    share = np.median(read / ours[: len(read)])
     rate = size / np.median(ours) / 1e9
     print(f"{name:26s}{cells}{ratio:8.2f}{rate:8.1f}{100 * share:7.0f} %", flush=True)
 
