@@ -19,6 +19,7 @@ import scipy.stats
 
 from numbatch import statistics
 from numbatch.batching.machine import read_array
+from numbatch.batching.measure import measure_operation
 from numbatch.kernels.ragged import Ragged
 
 PEERS = ("numpy", "scipy", "bottleneck", "numbagg")
@@ -221,6 +222,30 @@ def table(title, rows, values, options):
             report(name, rounds_of(functions, options.rounds), values.nbytes)
 
 
+def tell_sketch(values, rounds):
+    """The sketch's speed, and its largest error against the exact quantiles."""
+    taken = []
+    for _ in range(rounds + 1):
+        sketch = statistics.QuantileSketch()
+        taken.append(seconds(lambda sketch=sketch: sketch.update(values)))
+    wanted = np.linspace(0.001, 0.999, 999)
+    exact = np.quantile(values.astype(np.float64), wanted, method="lower")
+    error = np.max(np.abs(sketch.quantile(wanted) - exact) / np.abs(exact))
+    print(
+        f"sketch: {len(values) / np.median(taken[1:]) / 1e6:.0f} million values a second, largest "
+        f"relative error {error:.5f}, {sketch.relative_error} promised"
+    )
+
+
+def tell_overhead():
+    """What ``measure_operation`` itself takes a call, and what it leaves of an empty function."""
+    stats = measure_operation(lambda: None)
+    print(
+        f"measure_operation: overhead of {1e9 * stats.overhead:.1f} ns a call, subtracted; an empty "
+        f"function then takes {1e9 * stats.median:.2f} ns"
+    )
+
+
 def main(arguments):
     parser = argparse.ArgumentParser(prog="python -m asv_bench.peers statistics")
     parser.add_argument("--size", type=int, default=10_000_000)
@@ -232,3 +257,5 @@ def main(arguments):
         values = np.random.default_rng(0).standard_normal(options.size).astype(dtype)
         title = f"{options.size:,} values of {dtype}, one thread"
         table(title, rows_of(values) | segment_rows(values, 200), values, options)
+        tell_sketch(values, options.rounds)
+    tell_overhead()
