@@ -23,6 +23,7 @@ from numbatch.batching.sizes import affordable_tokens
 from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.activations import COMPUTE, default_compute
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
@@ -51,6 +52,9 @@ class Engine:
         the system gives the memory only as it is used.
     kv_dtype : {"float32", "bfloat16", "int8"}
         How keys and values are held.
+    compute : {"float32", "bfloat16", "int8"}, optional
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
+        else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -84,6 +88,7 @@ class Engine:
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
         kv_dtype: str = DEFAULT_DTYPE,
+        compute: str | None = None,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -101,6 +106,9 @@ class Engine:
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
+        compute = compute or default_compute()
+        if compute not in COMPUTE:
+            raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
         self.model = model
         decoder = model.decoder
         affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
@@ -108,7 +116,7 @@ class Engine:
         wanted = kv_tokens or min(max_num_seqs * self.context, affordable)
         pool = KVPool(decoder.config, len(decoder.layers), wanted, kv_dtype)
         team = ThreadTeam(threads)
-        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens)
+        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, compute)
         self.sampler = Sampler(team, decoder.config.vocabulary, seed)
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching

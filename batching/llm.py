@@ -72,6 +72,9 @@ class LLM:
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
     kv_dtype : {"float32", "bfloat16", "int8"}
         How keys and values are held.
+    compute : {"float32", "bfloat16", "int8"}, optional
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
+        else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -116,6 +119,7 @@ class LLM:
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
         kv_dtype: str = DEFAULT_DTYPE,
+        compute: str | None = None,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -132,6 +136,7 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             kv_tokens=kv_tokens,
             kv_dtype=kv_dtype,
+            compute=compute,
             threads=threads,
             seed=seed,
             policy=policy,
