@@ -41,6 +41,8 @@ class MachineLimits:
         Bytes a second that are read from memory.
     float32 : float
         Operations a second (a multiply-add is two) in float32 vectors.
+    bfloat16 : float
+        The same in tiles of bfloat16; where the CPU has none, that of float32.
     int8 : float
         The same in bytes, with the widest instructions there are.
     """
@@ -48,13 +50,18 @@ class MachineLimits:
     threads: int
     read: float
     float32: float
+    bfloat16: float
     int8: float
+
+    def peak(self, arithmetic: str) -> float:
+        """Return the operations a second of "float32", "bfloat16" or "int8"."""
+        return float(asdict(self)[arithmetic])
 
     def seconds(
         self, operations: float = 0, bytes: float = 0, arithmetic: str = "float32"
     ) -> float:
         """Return the least time that so much work takes: that of the scarcer of the two."""
-        return max(operations / float(asdict(self)[arithmetic]), bytes / self.read)
+        return max(operations / self.peak(arithmetic), bytes / self.read)
 
 
 def read_array(values: np.ndarray) -> None:
@@ -73,21 +80,20 @@ def measure_limits(threads: int = 1) -> MachineLimits:
     """Measure what ``threads`` threads reach; takes about a second."""
     team = ThreadTeam(threads)
     memory = np.ones(BUFFER // 8)
-    return MachineLimits(
-        threads,
-        BUFFER / _best(lambda: _read(memory, team)),
-        _operations_a_second(team, machine_limits.multiply_add, np.float32, 16),
-        _bytes_operations(team),
-    )
+    read = BUFFER / _best(lambda: _read(memory, team))
+    float32 = _operations_a_second(team, machine_limits.multiply_add, np.float32, 16)
+    if simd_path() == "amx":
+        return MachineLimits(threads, read, float32, _in_tiles(team, True), _in_tiles(team, False))
+    int8 = _operations_a_second(team, machine_limits.multiply_add_bytes, np.int32, 64)
+    return MachineLimits(threads, read, float32, float32, int8)
 
 
-def _bytes_operations(team: ThreadTeam) -> float:
-    if simd_path() != "amx":
-        return _operations_a_second(team, machine_limits.multiply_add_bytes, np.int32, 64)
+def _in_tiles(team: ThreadTeam, halves: bool) -> float:
     shapes = amx.tile_shapes([16] * 8, [64] * 8)
-    out = np.zeros((team.threads, LANES), np.int32)
-    call = Call(machine_limits.multiply_add_tiles, team.threads, (STEPS // 10, shapes, out))
-    return team.threads * STEPS // 10 * 4 * 16 * 16 * 64 * 2 / _best(lambda: team.run(call))
+    out, steps = np.zeros((team.threads, LANES), np.int32), STEPS // 10
+    call = Call(machine_limits.multiply_add_tiles, team.threads, (steps, halves, shapes, out))
+    operations = team.threads * steps * 4 * 16 * 16 * (32 if halves else 64) * 2
+    return operations / _best(lambda: team.run(call))
 
 
 def _operations_a_second(

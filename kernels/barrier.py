@@ -12,11 +12,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.jit import cpu_device, cpu_kernel
 
-__all__ = ["address_pointer", "meet", "share"]
+__all__ = ["address_pointer", "cycles", "meet", "share", "write_cycles"]
 
 SPINS = 4000
 """Looks at the counter before the thread offers its core to others: about 100 us.
@@ -63,6 +63,43 @@ def _pause(typing: Any) -> Any:
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
+@intrinsic
+def cycles(typing: Any) -> Any:
+    """Return a clock's ticks, of one rate while the machine is up (x86's time stamp counter)."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_LONG, [])
+        name = "llvm.readcyclecounter"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+    return types.int64(), generate
+
+
+@cpu_kernel
+def write_cycles(out):
+    """Write :func:`cycles` to the first element of an int64 array; no error check."""
+    out[0] = cycles()
+
+
+def _note_time(counter, meeting):
+    """Note when a meeting ended, if the counter is one that notes; else do nothing."""
+    raise NotImplementedError("only kernels call it")
+
+
+@overload(_note_time, inline="always")
+def _choose_note(counter, meeting):
+    if counter.ndim == 2:
+
+        def note(counter, meeting):
+            counter[meeting + 1, 0] = cycles()
+    else:
+
+        def note(counter, meeting):
+            pass
+
+    return note
+
+
 @cpu_device
 def meet(counter, threads, meeting):
     """Wait until all threads are here; return the number of the next meeting. No error check.
@@ -70,14 +107,21 @@ def meet(counter, threads, meeting):
     Parameters
     ----------
     counter : int64 array
-        Its first element counts arrivals; 0 before the first meeting.
+        Its first element counts arrivals; 0 before the first meeting. One of shape (meetings + 1,
+        1) notes in row ``i + 1`` the :func:`cycles` at which the last thread came to meeting ``i``;
+        for other counters that is not compiled in.
     threads : int
     meeting : int
         0 at first, then what the last call returned.
     """
-    if threads > 1:
+    if threads == 1:
+        _note_time(counter, meeting)
+    else:
         wanted = (meeting + 1) * threads
-        if _add_atomically(counter, 0, 1) + 1 < wanted:
+        arrived = _add_atomically(counter, 0, 1) + 1
+        if arrived == wanted:
+            _note_time(counter, meeting)
+        if arrived < wanted:
             spins = 0
             while _load_atomically(counter, 0) < wanted:
                 spins += 1

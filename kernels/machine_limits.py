@@ -130,13 +130,15 @@ def multiply_add_bytes(start, stop, steps, numbers, out):
 
 
 @cpu_kernel
-def multiply_add_tiles(start, stop, steps, shapes, out):
-    """Multiply and add bytes in Intel's tiles; no error check. Needs the path "amx".
+def multiply_add_tiles(start, stop, steps, halves, shapes, out):
+    """Multiply and add in Intel's tiles; no error check. Needs the path "amx".
 
     Parameters
     ----------
     steps : int
-        Each item makes ``steps * 4`` products of 16 x 64 with 64 x 16.
+        Each item makes ``steps * 4`` products of 16 x 64 with 64 x 16 bytes, or half as wide.
+    halves : bool
+        bfloat16, not bytes.
     shapes : uint8 array, shape (64,)
         Of :func:`numbatch.kernels.amx.tile_shapes`, all full.
     out : int32 array, shape (items, 16)
@@ -144,10 +146,17 @@ def multiply_add_tiles(start, stop, steps, shapes, out):
     """
     for item in range(start, stop):
         amx.configure(shapes)
-        for _ in range(steps):
-            amx.dot_int8(0, 4, 6)
-            amx.dot_int8(1, 4, 7)
-            amx.dot_int8(2, 5, 6)
-            amx.dot_int8(3, 5, 7)
+        if halves:
+            for _ in range(steps):
+                amx.dot_bfloat16(0, 4, 6)
+                amx.dot_bfloat16(1, 4, 7)
+                amx.dot_bfloat16(2, 5, 6)
+                amx.dot_bfloat16(3, 5, 7)
+        else:
+            for _ in range(steps):
+                amx.dot_int8(0, 4, 6)
+                amx.dot_int8(1, 4, 7)
+                amx.dot_int8(2, 5, 6)
+                amx.dot_int8(3, 5, 7)
         amx.release()
         out[item, 0] = 0

@@ -23,7 +23,7 @@ from numbatch.batching.commands import cli
 from numbatch.batching.machine import MachineLimits, describe_machine, read_array
 from numbatch.errors import InputError
 
-LIMITS = MachineLimits(1, read=1e10, float32=1e11, int8=4e11)
+LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
 
 
 def record(name, median, spread=0.01, group="generation"):
@@ -144,7 +144,7 @@ def test_both_reports_show_the_change():
     ],
 )
 def test_what_is_beyond_noise(after, spread, machine, mark):
-    slower = MachineLimits(1, *(machine * x for x in (LIMITS.read, LIMITS.float32, LIMITS.int8)))
+    slower = MachineLimits(1, *(machine * x for x in dataclasses.astuple(LIMITS)[1:]))
     (change,) = compare_reports(
         report([record("a", 1.0, spread)]), report([record("a", after, spread)], slower)
     )

@@ -17,7 +17,7 @@ from numbatch.batching.profiling.run import profile_generation, profile_scoring
 from numbatch.batching.profiling.table import HEADS, rows_of, to_text
 from numbatch.errors import InputError
 
-LIMITS = MachineLimits(1, read=1e10, float32=1e11, int8=4e11)
+LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
 ENTRIES = [
     Entry("product", 2, 0.5, 1e10, 1e9),
     Entry("norm", 1, 0.1, 0, 5e8),

@@ -20,8 +20,8 @@ NOTE = (
     "Each time is the median of several calls after one that is not counted, with the bootstrap "
     "interval of that median. The limit is the least time in which this machine could do the work, "
     "by what it was measured to read and to multiply in this run: for scoring and generation the "
-    "model's multiply-adds in float32 or its weights' bytes, whichever takes longer; for "
-    "tokenization and statistics reading the input once."
+    "model's multiply-adds in the arithmetic that it used, or its weights' bytes, whichever takes "
+    "longer; for tokenization and statistics reading the input once."
 )
 
 

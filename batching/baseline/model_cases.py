@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from numbatch.batching.baseline.case import Case
-from numbatch.batching.baseline.model_work import ModelWork
+from numbatch.batching.baseline.model_work import ModelWork, arithmetic_of
 from numbatch.batching.baseline.texts import documents
 from numbatch.batching.llm import LLM
 from numbatch.batching.request import Request, SamplingParams
@@ -44,6 +44,7 @@ def scoring_cases(llm: LLM, quick: bool = False) -> Iterator[Case]:
             "tokens",
             operations,
             traffic,
+            arithmetic_of(llm.engine.forward),
         )
 
 
@@ -73,6 +74,7 @@ def generation_cases(llm: LLM, quick: bool = False) -> Iterator[Case]:
             "tokens",
             operations,
             traffic,
+            arithmetic_of(llm.engine.forward),
         )
 
 
@@ -99,4 +101,5 @@ def end_to_end_cases(llm: LLM, quick: bool = False) -> Iterator[Case]:
         "tokens",
         scored[0] + made[0],
         max(scored[1], made[1]),
+        arithmetic_of(llm.engine.forward),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from numbatch.batching.forward import ForwardPass
+from numbatch.kernels.scoring.activations import COMPUTE
 from numbatch.models.decoder import Decoder, Matrix
 
-__all__ = ["ModelWork"]
+__all__ = ["ModelWork", "arithmetic_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ class ModelWork:
         operations = tokens * self.layers + sequences * output * self.head
         operations += looked_at * self.attention
         return operations, rounds * output * self.weights
+
+
+def arithmetic_of(forward: ForwardPass) -> str:
+    """Return the name of the arithmetic in which a forward pass multiplies by weights."""
+    names = {number: name for name, number in COMPUTE.items()}
+    return names[int(forward.tables.config["compute"][0])]
 
 
 def _layer_matrices(decoder: Decoder) -> Iterator[Matrix]:

@@ -35,7 +35,8 @@ def machine_rows(report: Report) -> list[tuple[str, str]]:
             (
                 f"limits of {limits.threads} thread{plural}",
                 f"{limits.read / 1e9:.1f} GB/s read, {limits.float32 / 1e9:.0f} GFLOP/s in "
-                f"float32, {limits.int8 / 1e9:.0f} GOP/s in bytes",
+                f"float32, {limits.bfloat16 / 1e9:.0f} in bfloat16, {limits.int8 / 1e9:.0f} GOP/s "
+                f"in bytes",
             )
         )
     return rows

@@ -63,5 +63,4 @@ def _plot(profile: Profile) -> str:
         if entry.intensity is not None and entry.seconds > 0
     ]
     limits = profile.limits
-    peak = {"float32": limits.float32, "int8": limits.int8}[profile.arithmetic]
-    return svg.roofline(points, peak, limits.read)
+    return svg.roofline(points, limits.peak(profile.arithmetic), limits.read)

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from numbatch.batching.baseline.model_work import arithmetic_of
 from numbatch.batching.llm import LLM
 from numbatch.batching.machine import measure_limits
 from numbatch.batching.profiling.entry import Profile, added_up
@@ -69,17 +70,20 @@ def _profile(llm: LLM, title: str, tokens: int, action: Callable[[], object]) ->
     limits = measure_limits(threads)
     action()  # compile
     with _timed(llm, threads) as team:
+        action()  # the notes are compiled in
+        team.entries.clear()
         begin = perf_counter()
         action()
         seconds = perf_counter() - begin
-    return Profile(title, tokens, seconds, added_up(team.entries), limits)
+    arithmetic = arithmetic_of(llm.engine.forward)
+    return Profile(title, tokens, seconds, added_up(team.entries), limits, arithmetic)
 
 
 @contextlib.contextmanager
 def _timed(llm: LLM, threads: int) -> Iterator[TimedTeam]:
     """Put a timed team in the place of the engine's."""
-    team = TimedTeam(threads)
     engine = llm.engine
+    team = TimedTeam(threads, engine.model.decoder)
     own = engine.forward.team, engine.sampler.team
     engine.forward.team = engine.sampler.team = team
     try:

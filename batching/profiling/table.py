@@ -36,7 +36,7 @@ def _row(entry: Entry, profile: Profile) -> tuple[str, ...]:
 def to_text(profile: Profile) -> str:
     """Return the table, with what was run and the limits above it."""
     limits = profile.limits
-    peak = {"float32": limits.float32, "int8": limits.int8}[profile.arithmetic]
+    peak = limits.peak(profile.arithmetic)
     plural = "s" if limits.threads > 1 else ""
     lines = [
         f"{profile.title}: {format_time(profile.seconds)}, "

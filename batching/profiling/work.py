@@ -1,75 +1,108 @@
-"""How many operations and bytes a kernel call cannot do without, told from its arguments."""
+"""How many operations and bytes the parts of a step cannot do without, told from its arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.threads import Call
+from numbatch.models.decoder import Decoder, Linear
 
-__all__ = ["Work", "kernel_name", "work_of"]
+__all__ = ["PHASES", "Work", "head_work", "layer_work", "named_arguments", "work_of_call"]
+
+PHASES = (
+    "norms",
+    "product: query, key, value",
+    "rotary, store",
+    "attention",
+    "attended to products' form",
+    "product: attention output",
+    "norms",
+    "product: gate, up",
+    "activation",
+    "product: down",
+)
+"""What the kernel of all layers does before each of the meetings of a layer, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A plain name for what the call does, and how much it is; 0: not counted."""
+    """A plain name for what is done, and how much it is; 0: not counted."""
 
     name: str
     operations: float = 0.0
     bytes: float = 0.0
 
 
-def kernel_name(call: Call) -> str:
-    """Return the name of a kernel's function."""
-    return str(getattr(call.kernel, "__name__", call.kernel))
+def named_arguments(kernel: Callable[..., Any], skip: int, args: Iterable[Any]) -> dict[str, Any]:
+    """Return a kernel's arguments by name; the first ``skip`` are not among ``args``."""
+    names = list(inspect.signature(getattr(kernel, "py_func", kernel)).parameters)[skip:]
+    return dict(zip(names, args, strict=True))
 
 
-def work_of(call: Call) -> Work:
-    """Return the work of a call; of a kernel that is not known, its arrays are its bytes."""
-    name = kernel_name(call)
-    for start, count in _KNOWN.items():
-        if name.lstrip("_").startswith(start):
-            return count(call)
-    return Work(name.lstrip("_"), bytes=_touched(call))
+def layer_work(decoder: Decoder, index: int, args: dict[str, Any]) -> list[Work]:
+    """Return the work of one layer in a step, phase by phase as in ``PHASES``."""
+    layer, config, n = decoder.layers[index], decoder.config, len(args["tokens"])
+    row = 4.0 * config.width * n  # bytes of the residual stream
+    heads = 4.0 * config.heads * config.head_size * n
+    inner = 4.0 * layer.up.weight.rows * n
+    gate = [] if layer.gate is None else [layer.gate]
+    works = (
+        Work("", bytes=2 * row),
+        _products((layer.query, layer.key, layer.value), n),
+        Work("", bytes=2 * heads),
+        _attention(config.heads * config.head_size, args),
+        Work("", bytes=2 * heads),
+        _products((layer.output,), n),
+        Work("", bytes=2 * row),
+        _products((*gate, layer.up), n),
+        Work("", bytes=inner * (len(gate) + 2)),
+        _products((layer.down,), n),
+    )
+    return [
+        Work(name, work.operations, work.bytes) for name, work in zip(PHASES, works, strict=True)
+    ]
 
 
-def _touched(call: Call) -> float:
-    """Return the bytes of the arrays that have a row for each item: read or written once."""
-    arrays = [each for each in call.args if isinstance(each, np.ndarray) and each.ndim]
-    return float(sum(array.nbytes for array in arrays if len(array) == call.items))
+def head_work(decoder: Decoder, rows: int) -> Work:
+    """Return the work of the logits of so many hidden states."""
+    work = _products((decoder.head,), rows)
+    return Work("product: logits", work.operations, work.bytes)
 
 
-def _product(call: Call) -> Work:
-    """Count the product of activations ``x`` with packed rows."""
-    x, data, _, columns = call.args[:4]
-    out = len(x) * len(data)
-    traffic = x.nbytes + data.nbytes + 4 * out
-    return Work(f"product {len(data)} x {columns}", 2.0 * out * columns, float(traffic))
+def _products(linears: Iterable[Linear], rows: int) -> Work:
+    """Count products with matrices as the file packs them, their inputs and outputs in float32."""
+    operations = traffic = 0.0
+    for linear in linears:
+        weight = linear.weight
+        operations += 2.0 * rows * weight.rows * weight.columns
+        traffic += weight.data.nbytes + 4.0 * rows * (weight.rows + weight.columns)
+    return Work("", operations, traffic)
 
 
-def _vocabulary(call: Call) -> Work:
-    """Count the product with the vocabulary whose logits are folded where they arise."""
-    hidden, data, _, columns = call.args[:4]
-    operations = 2.0 * len(hidden) * len(data) * columns
-    return Work("log-probabilities", operations, float(hidden.nbytes + data.nbytes))
-
-
-def _attention(call: Call) -> Work:
+def _attention(width: int, args: dict[str, Any]) -> Work:
     """Count scores and sums over all positions that each token looks back at."""
-    q, cache, _, rows, positions = call.args[:5]
+    cache, rows, positions = args["cache"], args["rows"], args["positions"]
     looked_at = float(np.sum(positions + 1))
-    longest = np.zeros(int(rows.max()) + 1 if len(rows) else 0)
+    longest = np.zeros(int(rows.max()) + 1)
     np.maximum.at(longest, rows, positions + 1)
-    width = cache[0, 0].nbytes / BLOCK  # of a position: keys and values of all KV heads
-    return Work("attention", 4.0 * q.shape[1] * looked_at, q.nbytes + width * float(longest.sum()))
+    of_position = cache[0, 0].nbytes / BLOCK  # keys and values of all KV heads
+    traffic = 8.0 * width * len(rows) + of_position * float(longest.sum())
+    return Work("", 4.0 * width * looked_at, traffic)
 
 
-_KNOWN: dict[str, Callable[[Call], Work]] = {
-    "matmul": _product,
-    "segment_statistics": _vocabulary,
-    "attend": _attention,
-}
-"""Kernels by how their names begin."""
+def work_of_call(decoder: Decoder, call: Call) -> Work:
+    """Return the work of a call that is shared out by items."""
+    name = str(getattr(call.kernel, "__name__", call.kernel)).lstrip("_")
+    if name == "segment_statistics":
+        skip = 2 + (len(call.scratch) if isinstance(call.scratch, tuple) else 1)
+        targets = named_arguments(call.kernel, skip, call.args)["targets"]
+        work = head_work(decoder, len(targets))
+        return Work("product: log-probabilities", work.operations, work.bytes)
+    plain = {"prepare_rows": "norms", "sample_rows": "sampling", "score_rows": "scoring of rows"}
+    return Work(plain.get(name, name))
