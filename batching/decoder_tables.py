@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.errors import ModelError
-from numbatch.kernels.aligned import aligned
+from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.scoring import activation
 from numbatch.kernels.scoring.decoder_step import CONFIG, LAYER, MATRICES, NORM, NORMS
 from numbatch.kernels.scoring.matmul import padded
-from numbatch.kernels.scoring.product import MATRIX, matrix_record, prepare
+from numbatch.kernels.scoring.product import MATRIX, matrix_record, prepare, prepared_bytes
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder, Layer, Linear, Norm
 
@@ -48,6 +48,7 @@ class DecoderTables:
         # Layers share frequencies, and the kernel compares their addresses.
         self._copies: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.nbytes = 0
+        self._arena = Arena(_packed_bytes(decoder, compute))
         self.config = _config(decoder, compute)
         count = len(decoder.layers)
         self.matrices = np.zeros((count, len(MATRICES)), MATRIX)
@@ -91,7 +92,8 @@ class DecoderTables:
         weight = linear.weight
         try:
             prepared = prepare(
-                self._compute, weight.data, weight.format, weight.columns, self._team
+                *(self._compute, weight.data, weight.format, weight.columns),
+                *(self._team, self._arena),
             )
         except ValueError as error:
             raise ModelError(f"{where}: {error}") from error
@@ -104,6 +106,13 @@ class DecoderTables:
                 self._kept.append(prepared.scales)
         bias = 0 if linear.bias is None else self._keep(linear.bias)
         return matrix_record(prepared, weight.format, weight.columns, bias)
+
+
+def _packed_bytes(decoder: Decoder, compute: int) -> int:
+    linears = [getattr(layer, name) for layer in decoder.layers for name in MATRICES]
+    weights = [linear.weight for linear in (*linears, decoder.head) if linear is not None]
+    sizes = (prepared_bytes(compute, w.format, w.rows, w.columns) for w in weights)
+    return sum(-(-size // 64) * 64 for size in sizes)
 
 
 def _config(decoder: Decoder, compute: int) -> np.ndarray:

@@ -62,6 +62,12 @@ class ForwardPass:
     max_tokens : int
     compute : {"float32", "bfloat16", "int8"}
         The arithmetic of products with weights.
+
+    Attributes
+    ----------
+    cycles : int64 array, shape (threads, 0)
+        Replace it by one with a column for each of ``decoder_step.PHASES``, and the clock ticks of
+        each are added to it.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class ForwardPass:
         self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
         self._logprob_scratch = logprob.logprob_scratch(team.threads)
         self._counter = np.zeros(8, np.int64)
+        self.cycles = np.zeros((team.threads, 0), np.int64)
 
     def run(self, batch: Batch) -> np.ndarray:
         """Run the layers over a batch; return its hidden states, before the final norm.
@@ -116,7 +123,7 @@ class ForwardPass:
             *(batch.tokens, batch.positions, batch.rows, batch.slots, batch.tables),
             *(self._plans, self.pool.cache, self._hidden, self._normed),
             *(self._q, self._k, self._v, self._attended, self._gate, self._up),
-            *(self._cosine, self._sine, self._activations),
+            *(self._cosine, self._sine, self._activations, self.cycles),
         )
         return self._hidden[: len(batch.tokens)]
 

@@ -12,11 +12,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.jit import cpu_device
 
-__all__ = ["address_pointer", "cycles", "meet", "share", "write_cycles"]
+__all__ = ["address_pointer", "mark", "meet", "share"]
 
 SPINS = 4000
 """Looks at the counter before the thread offers its core to others: about 100 us.
@@ -64,9 +64,7 @@ _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
 @intrinsic
-def cycles(typing: Any) -> Any:
-    """Return a clock's ticks, of one rate while the machine is up (x86's time stamp counter)."""
-
+def _read_cycles(typing: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(_LONG, [])
         name = "llvm.readcyclecounter"
@@ -75,29 +73,23 @@ def cycles(typing: Any) -> Any:
     return types.int64(), generate
 
 
-@cpu_kernel
-def write_cycles(out):
-    """Write :func:`cycles` to the first element of an int64 array; no error check."""
-    out[0] = cycles()
+@cpu_device
+def mark(cycles, phase, since):
+    """Add the cycles since a mark to those of a phase; return the new mark. No error check.
 
-
-def _note_time(counter, meeting):
-    """Note when a meeting ended, if the counter is one that notes; else do nothing."""
-    raise NotImplementedError("only kernels call it")
-
-
-@overload(_note_time, inline="always")
-def _choose_note(counter, meeting):
-    if counter.ndim == 2:
-
-        def note(counter, meeting):
-            counter[meeting + 1, 0] = cycles()
-    else:
-
-        def note(counter, meeting):
-            pass
-
-    return note
+    Parameters
+    ----------
+    cycles : int64 array
+        Modified in place: one count for each phase. Empty: nothing is counted, nor read.
+    phase : int
+    since : int64
+    """
+    if cycles.size == 0:
+        return since
+    now = _read_cycles()
+    if since != 0:
+        cycles[phase] += now - since
+    return now
 
 
 @cpu_device
@@ -107,21 +99,14 @@ def meet(counter, threads, meeting):
     Parameters
     ----------
     counter : int64 array
-        Its first element counts arrivals; 0 before the first meeting. One of shape (meetings + 1,
-        1) notes in row ``i + 1`` the :func:`cycles` at which the last thread came to meeting ``i``;
-        for other counters that is not compiled in.
+        Its first element counts arrivals; 0 before the first meeting.
     threads : int
     meeting : int
         0 at first, then what the last call returned.
     """
-    if threads == 1:
-        _note_time(counter, meeting)
-    else:
+    if threads > 1:
         wanted = (meeting + 1) * threads
-        arrived = _add_atomically(counter, 0, 1) + 1
-        if arrived == wanted:
-            _note_time(counter, meeting)
-        if arrived < wanted:
+        if _add_atomically(counter, 0, 1) + 1 < wanted:
             spins = 0
             while _load_atomically(counter, 0) < wanted:
                 spins += 1

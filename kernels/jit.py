@@ -120,16 +120,22 @@ def cpu_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False
     return dispatcher
 
 
-def cpu_device(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
-    """Compile a function that only kernels call; LLVM inlines it where that pays."""
+def cpu_device(
+    function: Callable[..., Any] | None = None, *, fast: bool = False, inline: bool = False
+) -> Any:
+    """Compile a function that only kernels call; LLVM inlines it where that pays.
+
+    ``inline``: wherever it is called, because a call with many arguments costs more than its work.
+    """
     if function is None:
-        return functools.partial(cpu_device, fast=fast)
+        return functools.partial(cpu_device, fast=fast, inline=inline)
     return numba.njit(
         nogil=True,
         error_model="numpy",
         fastmath=FAST if fast else False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
+        forceinline=inline,
     )(function)
 
 

@@ -16,6 +16,7 @@ from numbatch.batching.profiling.page import to_html
 from numbatch.batching.profiling.run import profile_generation, profile_scoring
 from numbatch.batching.profiling.table import HEADS, rows_of, to_text
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.decoder_step import PHASES
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
 ENTRIES = [
@@ -79,24 +80,31 @@ def test_the_page_has_a_roofline():
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
-def test_products_are_counted_as_the_model_has_them(tiny):
+def test_work_is_counted_as_the_model_has_it(tiny):
     work = ModelWork.of(tiny.engine.model.decoder)
     profile = profile_scoring(tiny, 3, 10)
     named = {entry.name: entry for entry in profile.entries}
     operations, _ = work.scoring(3, 10, 512)
     assert sum(entry.operations for entry in profile.entries) == operations
-    products = sum(e.operations for name, e in named.items() if name.startswith("product"))
-    assert products == 27 * work.layers  # the last token of a text is not asked
+    products = ("query, key, value", "output", "gate, up", "down")
+    # The last token of a text is not asked what follows.
+    assert sum(named[name].operations for name in products) == 27 * work.layers
     assert named["log-probabilities"].operations == 27 * work.head
     assert named["attention"].operations == 3 * 45 * work.attention
     assert sum(entry.seconds for entry in profile.entries) <= profile.seconds
     assert profile.tokens == 30
     made = profile_generation(tiny, 2, 4)
     named = {entry.name: entry for entry in made.entries}
-    assert named["sample_rows"].calls == 4
+    assert named["sampling"].calls == named["logits"].calls == 4
     operations, _ = work.generation(2, 16, 4, at_once=32)
     assert sum(entry.operations for entry in made.entries) == operations
-    assert all(entry.seconds > 0 for entry in made.entries)
+    assert all(entry.seconds > 0 for name, entry in named.items() if name != "wait")
+    assert set(PHASES) <= named.keys()
+
+
+def test_nothing_is_counted_without_being_asked(tiny):
+    profile_scoring(tiny, 1, 4)
+    assert tiny.engine.forward.cycles.size == 0
 
 
 def test_the_engine_is_as_it_was_afterwards(tiny, monkeypatch):

@@ -10,24 +10,11 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.scoring.attention.layout import BLOCK
+from numbatch.kernels.scoring.decoder_step import PHASES
 from numbatch.kernels.threads import Call
 from numbatch.models.decoder import Decoder, Linear
 
-__all__ = ["PHASES", "Work", "head_work", "layer_work", "named_arguments", "work_of_call"]
-
-PHASES = (
-    "norms",
-    "product: query, key, value",
-    "rotary, store",
-    "attention",
-    "attended to products' form",
-    "product: attention output",
-    "norms",
-    "product: gate, up",
-    "activation",
-    "product: down",
-)
-"""What the kernel of all layers does before each of the meetings of a layer, in their order."""
+__all__ = ["Work", "head_work", "named_arguments", "step_work", "work_of_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +25,10 @@ class Work:
     operations: float = 0.0
     bytes: float = 0.0
 
+    def plus(self, other: Work) -> Work:
+        """Return both together, under this name."""
+        return Work(self.name, self.operations + other.operations, self.bytes + other.bytes)
+
 
 def named_arguments(kernel: Callable[..., Any], skip: int, args: Iterable[Any]) -> dict[str, Any]:
     """Return a kernel's arguments by name; the first ``skip`` are not among ``args``."""
@@ -45,34 +36,36 @@ def named_arguments(kernel: Callable[..., Any], skip: int, args: Iterable[Any]) 
     return dict(zip(names, args, strict=True))
 
 
-def layer_work(decoder: Decoder, index: int, args: dict[str, Any]) -> list[Work]:
-    """Return the work of one layer in a step, phase by phase as in ``PHASES``."""
-    layer, config, n = decoder.layers[index], decoder.config, len(args["tokens"])
+def step_work(decoder: Decoder, args: dict[str, Any]) -> list[Work]:
+    """Return the work of all layers in a step, for each of the kernel's ``PHASES``."""
+    config, n = decoder.config, len(args["tokens"])
     row = 4.0 * config.width * n  # bytes of the residual stream
     heads = 4.0 * config.heads * config.head_size * n
-    inner = 4.0 * layer.up.weight.rows * n
-    gate = [] if layer.gate is None else [layer.gate]
-    works = (
-        Work("", bytes=2 * row),
-        _products((layer.query, layer.key, layer.value), n),
-        Work("", bytes=2 * heads),
-        _attention(config.heads * config.head_size, args),
-        Work("", bytes=2 * heads),
-        _products((layer.output,), n),
-        Work("", bytes=2 * row),
-        _products((*gate, layer.up), n),
-        Work("", bytes=inner * (len(gate) + 2)),
-        _products((layer.down,), n),
-    )
-    return [
-        Work(name, work.operations, work.bytes) for name, work in zip(PHASES, works, strict=True)
-    ]
+    found = {name: Work(name) for name in PHASES}
+    found["embedding"] = Work("embedding", bytes=row)
+    for layer in decoder.layers:
+        gate = [] if layer.gate is None else [layer.gate]
+        inner = 4.0 * layer.up.weight.rows * n
+        works = {
+            "norm": Work("", bytes=4 * row),
+            "query, key, value": _products((layer.query, layer.key, layer.value), n),
+            "rotary, store": Work("", bytes=2 * heads),
+            "attention": _attention(config.heads * config.head_size, args),
+            "convert": Work("", bytes=2 * heads),
+            "output": _products((layer.output,), n),
+            "gate, up": _products((*gate, layer.up), n),
+            "activation": Work("", bytes=inner * (len(gate) + 2)),
+            "down": _products((layer.down,), n),
+        }
+        for name, work in works.items():
+            found[name] = found[name].plus(work)
+    return [found[name] for name in PHASES]
 
 
 def head_work(decoder: Decoder, rows: int) -> Work:
     """Return the work of the logits of so many hidden states."""
     work = _products((decoder.head,), rows)
-    return Work("product: logits", work.operations, work.bytes)
+    return Work("logits", work.operations, work.bytes)
 
 
 def _products(linears: Iterable[Linear], rows: int) -> Work:
@@ -103,6 +96,6 @@ def work_of_call(decoder: Decoder, call: Call) -> Work:
         skip = 2 + (len(call.scratch) if isinstance(call.scratch, tuple) else 1)
         targets = named_arguments(call.kernel, skip, call.args)["targets"]
         work = head_work(decoder, len(targets))
-        return Work("product: log-probabilities", work.operations, work.bytes)
-    plain = {"prepare_rows": "norms", "sample_rows": "sampling", "score_rows": "scoring of rows"}
+        return Work("log-probabilities", work.operations, work.bytes)
+    plain = {"prepare_rows": "norm", "sample_rows": "sampling", "score_rows": "scoring of rows"}
     return Work(plain.get(name, name))

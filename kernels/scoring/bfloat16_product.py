@@ -28,6 +28,7 @@ from numbatch.kernels.simd import (
     dot_pairs,
     load_float32,
     load_int32,
+    prefetch,
     splat,
     splat_bytes,
     store_float32,
@@ -92,6 +93,10 @@ def _few_rows(data, a_at, b_at, bits, size, memory, sums_at, x, blocks, table):
     for k in range(blocks + DELAY):
         if k < blocks:
             to = k % RING * 2 * TILE
+            # The next two panels: their first lines are beyond what the CPU fetches by itself, and
+            # a panel of few columns is over before it has found its pace.
+            for line in range(0, 2 * size, 64):
+                prefetch(data, a_at + 2 * blocks * size + 2 * k * size + line)
             unpack_block(data, a_at + k * size, bits, memory, to, table)
             unpack_block(data, b_at + k * size, bits, memory, to + TILE, table)
         if k >= DELAY:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import overload
 
-from numbatch.kernels.barrier import address_pointer, meet, share
+from numbatch.kernels.barrier import address_pointer, mark, meet, share
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.activation import activate_row, softcap
 from numbatch.kernels.scoring.activations import convert_row
@@ -30,7 +30,17 @@ from numbatch.kernels.scoring.rotary import fill_row, rotate_row
 from numbatch.kernels.simd import LANES, load_float32, store_float32
 from numbatch.kernels.simd_path import simd_path
 
-__all__ = ["CONFIG", "LAYER", "MATRICES", "NORM", "NORMS", "prepare_rows", "run_head", "run_layers"]
+__all__ = [
+    "CONFIG",
+    "LAYER",
+    "MATRICES",
+    "NORM",
+    "NORMS",
+    "PHASES",
+    "prepare_rows",
+    "run_head",
+    "run_layers",
+]
 
 MATRICES = ("query", "key", "value", "output", "gate", "up", "down")
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(len(MATRICES))
@@ -73,6 +83,23 @@ CONFIG = np.dtype(
     ]
 )
 """Sizes and choices, as ``models.decoder.DecoderConfig`` has them."""
+
+PHASES = (
+    "embedding",
+    "norm",
+    "query, key, value",
+    "rotary, store",
+    "attention",
+    "convert",
+    "output",
+    "gate, up",
+    "activation",
+    "down",
+    "wait",
+)
+"""What a step's cycles are counted by, where that is asked for."""
+EMBEDDING, NORMING, QKV, PLACING, ATTENDING, CONVERTING, OUTPUTTING, GATING, ACTIVATING = range(9)
+LOWERING, WAITING = 9, 10
 
 _HAS_TILES = simd_path() == "amx"
 
@@ -170,7 +197,7 @@ def _add_normed(start, stop, config, norm, added, hidden):
 def run_layers(
     thread, threads, counter, memory, scores, config, matrices, norms, layers,
     shapes, table, embedding, position_table, tokens, positions, rows, slots, tables, plans,
-    cache, hidden, normed, q, k, v, attended, gate, up, cosine, sine, activations,
+    cache, hidden, normed, q, k, v, attended, gate, up, cosine, sine, activations, cycles,
 ):  # fmt: skip
     """Run a thread's share of all layers over the tokens of a step.
 
@@ -207,13 +234,18 @@ def run_layers(
         Overwritten.
     activations : tuple
         ``Activations.arrays``; overwritten.
+    cycles : int64 array, shape (threads, 11) or (threads, 0)
+        Modified in place: the CPU's clock ticks of each of ``PHASES`` are added; with no columns
+        nothing is counted.
     """
     c = config[0]
     n, own = tokens.size, memory[thread]
     first, last = share(n, 1, thread, threads)
-    size = c.heads * c.head_size
+    size, ticks = c.heads * c.head_size, cycles[thread]
+    since = mark(ticks, EMBEDDING, 0)
     _embed(first, last, c, tokens, positions, embedding, position_table, hidden, normed[first])
     meeting, frequencies = 0, 0
+    since = mark(ticks, EMBEDDING, since)
     for index in range(layers.size):
         layer, matrix, norm = layers[index], matrices[index], norms[index]
         if layer.frequencies != frequencies:
@@ -223,16 +255,22 @@ def run_layers(
                 for token in range(first, last):
                     fill_row(positions[token], inverse, c.magnitude, cosine[token], sine[token])
         _norm_and_convert(first, last, c, norm[ATTENTION_NORM], hidden, normed, activations)
+        since = mark(ticks, NORMING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         for which, out in ((QUERY, q), (KEY, k), (VALUE, v)):
             multiply(
                 c.compute, thread, threads, own, shapes, table, matrix[which], activations, n,
                 out, False,
             )  # fmt: skip
+        since = mark(ticks, QKV, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         _place_heads(first, last, c, layer, norm, q, k, cosine, sine)
         store_tokens(first, last, k, v, slots, index, c.head_size, cache)
+        since = mark(ticks, PLACING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         plan = plans[layer.plan]
         start, stop = share(plan[0, 1] * c.kv_heads, 1, thread, threads)
         _attend(
@@ -240,16 +278,23 @@ def run_layers(
             c.heads // c.kv_heads, c.head_size, layer.window, c.attention_scale,
             c.attention_softcap, attended,
         )  # fmt: skip
+        since = mark(ticks, ATTENDING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         for token in range(first, last):
             convert_row(c.compute, attended, token * attended.shape[1], size, token, activations)
+        since = mark(ticks, CONVERTING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         meeting = _add_product(
             thread, threads, counter, meeting, own, c, shapes, table, matrix[OUTPUT],
             norm[POST_ATTENTION_NORM], activations, n, normed, hidden,
         )  # fmt: skip
+        since = mark(ticks, OUTPUTTING, since)
         _norm_and_convert(first, last, c, norm[MLP_NORM], hidden, normed, activations)
+        since = mark(ticks, NORMING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         if c.gated:
             multiply(
                 c.compute, thread, threads, own, shapes, table, matrix[GATE], activations, n,
@@ -258,15 +303,20 @@ def run_layers(
         multiply(
             c.compute, thread, threads, own, shapes, table, matrix[UP], activations, n, up, False
         )
+        since = mark(ticks, GATING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         for token in range(first, last):
             activate_row(c.activation, c.gated, gate[token], up[token])
             convert_row(c.compute, up, token * up.shape[1], c.inner, token, activations)
+        since = mark(ticks, ACTIVATING, since)
         meeting = meet(counter, threads, meeting)
+        since = mark(ticks, WAITING, since)
         meeting = _add_product(
             thread, threads, counter, meeting, own, c, shapes, table, matrix[DOWN],
             norm[POST_MLP_NORM], activations, n, normed, hidden,
         )  # fmt: skip
+        since = mark(ticks, LOWERING, since)
 
 
 @cpu_device

@@ -8,23 +8,32 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from numbatch.kernels.aligned import Arena
 from numbatch.kernels.barrier import address_pointer, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
-from numbatch.kernels.scoring.activations import BFLOAT16, INT8
+from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
 from numbatch.kernels.scoring.bfloat16_panels import HAS_TILES, Bfloat16Matrix, pack_bfloat16_panels
 from numbatch.kernels.scoring.bfloat16_product import (
     bfloat16_memory,
     multiply_bfloat16,
     multiply_bfloat16_by_tiles,
 )
-from numbatch.kernels.scoring.int8_panels import PackedMatrix, pack
+from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
 from numbatch.kernels.scoring.int8_product import multiply_panels
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
 from numbatch.kernels.simd import LANES
 from numbatch.kernels.threads import ThreadTeam
 
-__all__ = ["MATRIX", "matrix_record", "multiply", "multiply_range", "prepare", "product_memory"]
+__all__ = [
+    "MATRIX",
+    "matrix_record",
+    "multiply",
+    "multiply_range",
+    "prepare",
+    "prepared_bytes",
+    "product_memory",
+]
 
 MATRIX = np.dtype(
     [
@@ -43,7 +52,12 @@ Prepared = PackedMatrix | Bfloat16Matrix | np.ndarray
 
 
 def prepare(
-    compute: int, data: np.ndarray, format: int, columns: int, team: ThreadTeam
+    compute: int,
+    data: np.ndarray,
+    format: int,
+    columns: int,
+    team: ThreadTeam,
+    arena: Arena | None = None,
 ) -> Prepared:
     """Return a matrix in the form of an arithmetic; float32 reads it as the file holds it.
 
@@ -53,10 +67,18 @@ def prepare(
         If a weight is NaN or infinite (not in float32), or the format is unknown.
     """
     if compute == BFLOAT16:
-        return pack_bfloat16_panels(data, format, columns, team)
+        return pack_bfloat16_panels(data, format, columns, team, arena)
     if compute == INT8:
-        return pack(data, format, columns, team)
+        return pack(data, format, columns, team, arena)
     return data
+
+
+def prepared_bytes(compute: int, format: int, rows: int, columns: int) -> int:
+    """Return the bytes that :func:`prepare` takes for a matrix."""
+    if compute == FLOAT32:
+        return 0
+    size = bfloat16_bytes if compute == BFLOAT16 else int8_bytes
+    return size(format, rows, columns)
 
 
 def matrix_record(prepared: Prepared, format: int, columns: int, bias: int) -> tuple[int, ...]:
