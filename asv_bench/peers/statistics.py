@@ -241,7 +241,7 @@ def tell_overhead():
     """What ``measure_operation`` itself takes a call, and what it leaves of an empty function."""
     stats = measure_operation(lambda: None)
     print(
-        f"measure_operation: overhead of {1e9 * stats.overhead:.1f} ns a call, subtracted; an empty "
+        f"measure_operation: overhead {1e9 * stats.overhead:.1f} ns a call, subtracted; an empty "
         f"function then takes {1e9 * stats.median:.2f} ns"
     )
 
