@@ -13,7 +13,12 @@ from numbatch.kernels.barrier import address_pointer, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
-from numbatch.kernels.scoring.bfloat16_panels import HAS_TILES, Bfloat16Matrix, pack_bfloat16_panels
+from numbatch.kernels.scoring.bfloat16_panels import (
+    HAS_TILES,
+    Bfloat16Matrix,
+    bfloat16_bytes,
+    pack_bfloat16_panels,
+)
 from numbatch.kernels.scoring.bfloat16_product import (
     bfloat16_memory,
     multiply_bfloat16,
