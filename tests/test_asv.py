@@ -21,6 +21,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "asv_bench"
+HISTORY = FOLDER / "results" / "reference"
+PAGE = ROOT / "docs" / "speed"
 SHOWN = "statistics.Segments.time_mean"
 GROUPS = sorted(
     path.stem
@@ -135,12 +137,22 @@ def published(tmp_path_factory, data_folder):
 
 
 def test_the_page_asks_nothing_of_the_network(published):
-    for folder in (published,):
+    for folder in (published, PAGE):
         text = (folder / "index.html").read_text()
         assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*\.(?:js|css)"', text)
         for name in re.findall(r'(?:src|href)="(vendor/[^"]*)"', text):
             assert (folder / name).is_file()
         assert text.count("vendor/") >= 9
+
+
+def test_the_history_reaches_back_and_is_published():
+    commits = [path for path in HISTORY.glob("*.json") if path.name != "machine.json"]
+    assert len(commits) >= 5
+    index = json.loads((PAGE / "index.json").read_text())
+    assert index["params"]["machine"] == ["reference"]
+    assert len(index["revision_to_hash"]) >= len(commits)
+    for group in ("creation", "end_to_end", "scoring", "statistics", "tokenization"):
+        assert any(name.startswith(f"{group}.") for name in index["benchmarks"]), group
 
 
 @contextlib.contextmanager
@@ -185,8 +197,9 @@ def browse(address, folder):
     )
 
 
-def test_a_browser_shows_the_graphs(published, tmp_path):
-    with served(published) as address:
+@pytest.mark.parametrize("which", ["new", "history"])
+def test_a_browser_shows_the_graphs(which, published, tmp_path):
+    with served(published if which == "new" else PAGE) as address:
         html, picture = browse(f"{address}#{SHOWN}", tmp_path)
     assert 'class="flot-base"' in html
     assert "tickLabel" in html
