@@ -91,7 +91,7 @@ class ForwardPass:
         self._cosine, self._sine = buffer(pairs), buffer(pairs)
         widest = max(config.width, heads, inner)
         self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
-        size = -(-product_memory(self._compute, widest) // 64) * 64
+        size = -(-product_memory(self._compute, widest, max_tokens) // 64) * 64
         self._memory = aligned((team.threads, size), np.uint8)
         self._group = config.heads // config.kv_heads
         self._scores = attention.attention_scratch(team.threads, self._group, config.head_size)
