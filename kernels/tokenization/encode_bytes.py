@@ -31,6 +31,7 @@ from numbatch.kernels.tokenization.piece_cache import (
 from numbatch.kernels.tokenization.piece_state import (
     ENDS,
     FILLED,
+    HAS_ALL,
     KEYS,
     PLACES,
     ROOM,
@@ -69,7 +70,7 @@ SLACK = 8
 @cpu_device
 def _encode_new(text, at, stop, tables, state, out, total):
     """Encode a piece that may be a token; return the number of tokens."""
-    if tables.options[1]:
+    if tables.options[1] and state[HAS_ALL] == np.uint64(0):
         row = whole_piece(text, at, stop, tables)
         if row >= 0:
             out[total] = row
@@ -97,17 +98,20 @@ def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
     It is no token by itself: those are all in the cache.
     """
     count = encode_piece(text, at, stop, tables, cache.state, out, total)
-    if has_room(cache, 8):
+    if has_room(cache, tables, 8):
         _keep(low, high, slot, cache, out, total, count)
     return count
 
 
 @cpu_device
 def _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total):
-    """Encode a long piece that the cache lacks, and put it there if it is not too long."""
+    """Encode a long piece that the cache lacks, and put it there if it is not too long.
+
+    If the cache has all tokens, it is none by itself.
+    """
     count = _encode_new(text, at, stop, tables, cache.state, out, total)
     words = (stop - at) // 8 + count // 2 + 2
-    if 4 * words < cache.mask and has_room(cache, words):
+    if 4 * words < cache.mask and has_room(cache, tables, words):
         place = np.intp(cache.state[STORED])
         cache.state[STORED] = store_bytes(text, at, stop - at, cache.masks, cache.store, place)
         _keep(low, high | np.uint64(place), slot, cache, out, total, count)
@@ -221,7 +225,7 @@ def encode_blocks(
         Receives where in ``out`` the tokens of each stretch end.
     """
     pointers = pointers_to(tables)
-    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, copied, tokens = pointer_to(text), pointer_to(buffer), pointer_to(out)
     for block in range(start, stop):
         total = begins[blocks[block]] + blocks[block] + SLACK * block
@@ -272,7 +276,7 @@ def encode_strings(
         Receives where in ``out`` the tokens of each string end.
     """
     pointers = pointers_to(tables)
-    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, tokens = pointer_to(buffer), pointer_to(out)
     for block in range(start, stop):
         total = places[block]
@@ -295,7 +299,8 @@ def _seed(state, text, starts, stops, tables, seeds):
     memory, data = pointer_to(state), pointer_to(text)
     out = np.empty(64, np.uint32)
     tokens = pointer_to(out)
-    masks = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1)).masks
+    masks = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1)).masks
+    state[HAS_ALL] = np.uint64(0)
     size, zero = np.intp(0), np.intp(0)
     for i in range(starts.size):
         count = _encode_new(data, starts[i], stops[i], pointers, memory, tokens, zero)
@@ -314,6 +319,5 @@ def seed_entries(tables: ByteTables) -> np.ndarray:
     rows = np.flatnonzero((lengths > 0) & (lengths <= SHORT_BYTES))
     starts, stops = tables.offsets[:-1][rows], tables.offsets[1:][rows]
     seeds = np.empty(rows.size * ENTRY, np.uint64)
-    text = np.concatenate([tables.values, np.zeros(MARGIN, np.uint8)])
-    size = _seed(new_state(8), read_only(text), starts, stops, tables, seeds)
+    size = _seed(new_state(8), tables.values, starts, stops, tables, seeds)
     return read_only(seeds[:size].copy())

@@ -72,12 +72,12 @@ class ByteEncoder:
         options = (
             rules, tables.whole_pieces, merges.ids.size - 1 if tables.unknown_id >= 0 else -1,
             tables.fuse_unknown, 65 - merges.pairs.size.bit_length(), strings.slots.size - 1,
-            (tables.byte_ids >= 0).all(),
+            (tables.byte_ids >= 0).all(), strings.offsets.size - 1,
         )  # fmt: skip
         self._tables = ByteTables(
             *merges,
             slots=strings.slots,
-            values=strings.values,
+            values=read_only(np.concatenate([strings.values, np.zeros(MARGIN, np.uint8)])),
             offsets=strings.offsets,
             classes=class_table(),
             seeds=read_only(np.empty(0, np.uint64)),
