@@ -220,7 +220,6 @@ def _renumbered(
         read_only(halves.astype(np.uint64)),
         read_only(np.concatenate([byte_ids, rows, [unknown_id]]).astype(np.int32)),
         *_byte_pairs(lefts, rights, strings, rows),
-
     )
 
 
@@ -241,4 +240,3 @@ def _byte_pairs(
     both = (lefts < BYTES) & (rights < BYTES)
     known[boundaries[both]] = merged[both]
     return read_only(known), read_only(rivals)
-

@@ -117,7 +117,9 @@ def _first_merges(text, at, count, tables):
         third = np.intp(text[at + i + 2])
         behind = tables.rivals[_PAIRS + (second << 8 | third)] if i + 2 < count else NEVER
         merged = tables.byte_pairs[first << 8 | second]
-        sure |= np.uint64((merged < before) & (merged < behind) & (merged < NOTHING)) << np.uint64(i)
+        sure |= np.uint64((merged < before) & (merged < behind) & (merged < NOTHING)) << np.uint64(
+            i
+        )
         before = tables.rivals[first << 8 | second]
         first, second = second, third
     return sure
