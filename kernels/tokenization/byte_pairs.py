@@ -12,7 +12,7 @@ another way; and a token that its own bytes do not merge to never does.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def _last_merge(strings, row, byte_ids, table, symbols, slots):
         slots[i] = find_pair(symbols[i], symbols[i + 1], table)
     last = np.intp(-1)
     while count > 1:
-        at = np.intp(-1)
+        at: Any = np.intp(-1)
         for i in range(count - 1):
             if slots[i] >= 0 and (at < 0 or table.ranks[slots[i]] < table.ranks[slots[at]]):
                 at = i

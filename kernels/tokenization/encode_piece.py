@@ -112,7 +112,7 @@ def _first_merges(text, at, count, tables):
     """
     sure = np.uint64(0)
     first, second = np.intp(text[at]), np.intp(text[at + 1])
-    before = NEVER
+    before = np.uint32(NEVER)
     for i in range(count - 1):
         third = np.intp(text[at + i + 2])
         behind = tables.rivals[_PAIRS + (second << 8 | third)] if i + 2 < count else NEVER
