@@ -85,15 +85,15 @@ def compare(label, peers, texts, rounds):
     report(f"{label}, warm", warm, size)
 
 
-def compare_corpora(peers, threads, options):
-    plural = "s" if threads > 1 else ""
+def compare_corpora(peers, options):
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     head("tiktoken")
     for name in ("english", "code", "multilingual"):
         texts = sources.corpus(name, options.megabytes)
-        compare(f"{name}, {threads} thread{plural}", peers, texts, options.rounds)
+        compare(f"{name}, {threads}", peers, texts, options.rounds)
 
 
-def compare_vocabularies(options):
+def compare_vocabularies(peers, options):
     texts = sources.corpus("english", options.megabytes / 2)
     for vocabulary in ("o200k_base", "llama3", "qwen3"):
         peers = available(1, options.only, vocabulary)
@@ -150,18 +150,31 @@ def compare_decoding(peers, texts, rounds):
     )
 
 
-def compare_all(threads, options):
-    peers = available(threads, options.only)
-    compare_corpora(peers, threads, options)
-    if threads > 1 or options.short:
-        return
-    compare_vocabularies(options)
-    compare_hard(peers, options)
+def compare_small(peers, options):
     compare_single(peers, options.rounds)
     compare_decoding(peers, sources.corpus("english", 5), options.rounds)
     tokenizer_limits.print_utf8(options)
+
+
+def print_limits(peers, options):
     tokenizer_limits.print_memory()
     tokenizer_limits.print_start()
+
+
+SECTIONS = {
+    "corpora": compare_corpora,
+    "vocabularies": compare_vocabularies,
+    "hard": compare_hard,
+    "small": compare_small,
+    "limits": print_limits,
+}
+
+
+def compare_all(options):
+    peers = available(options.threads, options.only)
+    for name in options.sections:
+        if name == "corpora" or options.threads == 1:
+            SECTIONS[name](peers, options)
 
 
 def main(arguments):
@@ -170,10 +183,10 @@ def main(arguments):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="only so many; by default 1, then 2")
     parser.add_argument("--only", nargs="*", help="names of tokenizers, beside the reference")
-    parser.add_argument("--short", action="store_true", help="the corpora only")
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=[*SECTIONS])
     options = parser.parse_args(arguments)
     if options.threads:
-        compare_all(options.threads, options)
+        compare_all(options)
         return
     for threads in (1, 2):  # Rayon's number of threads is set once a process
         environment = dict(os.environ, RAYON_NUM_THREADS=str(threads))

@@ -12,7 +12,7 @@ import numpy as np
 from numbatch.kernels.tokenization.merge import MergeTables
 from numbatch.models.tokenizers.byte_encoder import ByteEncoder, build_byte_encoder
 from numbatch.models.tokenizers.flat_text import FlatText, flat_text
-from numbatch.models.tokenizers.repair_text import Errors
+from numbatch.models.tokenizers.repair_text import Errors, check_errors
 from numbatch.models.tokenizers.split_families import compiled_rules
 from numbatch.models.tokenizers.stretches import Stretches
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
@@ -81,6 +81,7 @@ class BytePipeline:
         search = self._always or bool(allowed and self._finder.active(allowed))
         if search and not self._plain:
             return None
+        check_errors(errors)
         if not search and type(texts) in (list, tuple) and set(map(type, texts)) <= {str}:
             found = self._encode_in_place(texts, start, threads)
             if found is not None:
