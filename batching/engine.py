@@ -12,7 +12,7 @@ import numpy as np
 
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.forward import ForwardPass
-from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.kv_pool import DEFAULT_DTYPE, KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
 from numbatch.batching.results import FailedResult, Result
@@ -49,6 +49,8 @@ class Engine:
         How many tokens of keys and values are held over all sequences. None: enough for
         ``max_num_seqs`` sequences of ``max_model_len``, within a quarter of the machine's memory;
         the system gives the memory only as it is used.
+    kv_dtype : {"float32", "bfloat16", "int8"}
+        How keys and values are held.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -70,7 +72,7 @@ class Engine:
     Raises
     ------
     InputError
-        If a size is out of range.
+        If a size is out of range, or ``kv_dtype`` is not known.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Engine:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str = DEFAULT_DTYPE,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -100,11 +103,12 @@ class Engine:
                 raise InputError(f"{name} is {value}, should be at least 1")
         self.model = model
         decoder = model.decoder
-        self.context = self._context(decoder, max_model_len, kv_tokens)
-        wanted = kv_tokens or min(max_num_seqs * self.context, affordable_tokens(decoder))
-        pool = KVPool(decoder.config, len(decoder.layers), wanted)
+        affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
+        self.context = self._context(decoder, max_model_len, affordable)
+        wanted = kv_tokens or min(max_num_seqs * self.context, affordable)
+        pool = KVPool(decoder.config, len(decoder.layers), wanted, kv_dtype)
         team = ThreadTeam(threads)
-        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, self.context)
+        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens)
         self.sampler = Sampler(team, decoder.config.vocabulary, seed)
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
@@ -117,11 +121,10 @@ class Engine:
         self._deadlines: list[tuple[float, int, Sequence]] = []
 
     @staticmethod
-    def _context(decoder: Decoder, wanted: int | None, kv_tokens: int | None) -> int:
+    def _context(decoder: Decoder, wanted: int | None, affordable: int) -> int:
         own = decoder.config.context
         if wanted is not None and wanted > own:
             raise InputError(f"max_model_len is {wanted}, this model was made for up to {own}")
-        affordable = kv_tokens or affordable_tokens(decoder)
         if wanted is not None and wanted > affordable:
             raise InputError(
                 f"max_model_len is {wanted}, but the KV pool holds only {affordable} tokens; "
@@ -154,6 +157,7 @@ class Engine:
                 f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
                 f"should be from 0 to {vocabulary - 1}"
             )
+        self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:
         """Queue a request, or answer it at once where nothing can or has to be computed.
@@ -289,7 +293,7 @@ class Engine:
         """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
         try:
             hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
-            self._outputs.score(chunks, hidden)
+            failed = self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
             parts = halves(chunks)
@@ -300,7 +304,9 @@ class Engine:
                 return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
             return [each for part in parts for each in self._run(part)]
         self.scheduler.advance(chunks)
-        finished += self._outputs.finish_scored(chunks)
+        bad = {sequence for sequence, _ in failed}
+        finished += failed
+        finished += [each for each in self._outputs.finish_scored(chunks) if each[0] not in bad]
         for sequence, _ in finished:
             self.scheduler.finish(sequence)
         return finished

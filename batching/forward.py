@@ -57,13 +57,9 @@ class ForwardPass:
     pool : KVPool
     team : ThreadTeam
     max_tokens : int
-    context : int
-        The longest sequence, in tokens.
     """
 
-    def __init__(
-        self, decoder: Decoder, pool: KVPool, team: ThreadTeam, max_tokens: int, context: int
-    ) -> None:
+    def __init__(self, decoder: Decoder, pool: KVPool, team: ThreadTeam, max_tokens: int) -> None:
         self.decoder, self.pool, self.team = decoder, pool, team
         config = decoder.config
         inner = max(layer.up.weight.rows for layer in decoder.layers)
@@ -85,7 +81,10 @@ class ForwardPass:
         self._cosine, self._sine = buffer(pairs), buffer(pairs)
         widest = max(config.width, heads, inner)
         self._tile = tile_scratch(team.threads, widest)
-        self._scores = np.empty((team.threads, 2 * padded(config.head_size) + context), np.float32)
+        self._group = config.heads // config.kv_heads
+        self._scores = attention.attention_scratch(team.threads, self._group, config.head_size)
+        self._plans = {layer.window: attention.new_plan(max_tokens) for layer in decoder.layers}
+        self._items = dict.fromkeys(self._plans, 0)
         self._logprob_scratch = logprob.logprob_scratch(team.threads, config.width)
 
     def run(self, batch: Batch) -> np.ndarray:
@@ -99,6 +98,10 @@ class ForwardPass:
         n = len(batch.tokens)
         hidden = self._hidden[:n]
         self._embed(batch, hidden)
+        for window, plan in self._plans.items():
+            heads = (self.decoder.config.kv_heads, self._group)
+            place = (batch.rows, batch.positions)
+            self._items[window] = attention.plan_attention(*place, *heads, window, plan)
         frequencies = None
         for index, layer in enumerate(self.decoder.layers):
             if layer.inverse_frequencies is not frequencies:
@@ -174,17 +177,18 @@ class ForwardPass:
                 self._norm(head_norm, rows, rows)
             self._rotate(layer, x, heads)
         cache = self.pool.cache
-        args = (k, v, config.head_size, batch.slots, index, cache)
+        args = (k, v, batch.slots, index, config.head_size, cache)
         self.team.run(Call(attention.store_kv, n, args, grain=ROWS_GRAIN))
         attended = self._attended[:n]
         scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
         self.team.run(
             Call(
-                attention.attend,
-                n * config.heads,
+                attention.attend_kernel(cache.dtype),
+                self._items[layer.window],
                 (
-                    *(q, config.head_size, index, cache, batch.tables, batch.rows),
-                    *(batch.positions, layer.window, scale, cap, attended),
+                    *(q, cache, batch.tables, batch.rows, batch.positions),
+                    *(self._plans[layer.window], index, self._group, config.head_size),
+                    *(layer.window, scale, cap, attended),
                 ),
                 self._scores,
             )

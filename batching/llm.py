@@ -18,6 +18,7 @@ from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
+from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
@@ -69,6 +70,8 @@ class LLM:
         The most tokens in a step.
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
+    kv_dtype : {"float32", "bfloat16", "int8"}
+        How keys and values are held.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -112,6 +115,7 @@ class LLM:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str = DEFAULT_DTYPE,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -127,6 +131,7 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             kv_tokens=kv_tokens,
+            kv_dtype=kv_dtype,
             threads=threads,
             seed=seed,
             policy=policy,
@@ -389,15 +394,42 @@ class LLM:
         return Ragged.from_rows([result.logprobs for result in results], np.float32)
 
     def score_results(
-        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prompt_logprobs: int = 0,
+        scorer: Callable[..., Any] | None = None,
+        use_tqdm: bool = False,
     ) -> list[ScoreResult]:
-        """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
+        """Like :meth:`score`, with the token ids, and whether each was the likeliest.
+
+        Parameters
+        ----------
+        texts : str, array of token ids, or sequence of these
+        prompt_logprobs : int
+            Also the log-probabilities of so many likeliest tokens at each place.
+        scorer : function, optional
+            Decorated with ``numba.njit``, called as ``scorer(logits, target, position)`` for each
+            token; what it returns is in the results' ``scores``. See :class:`Request`.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long, or the scorer cannot be compiled or raises.
+        """
         several = _several(texts)
         requests = []
         for i, text in enumerate(several):
             if len(text) == 0:
                 raise InputError(f"text {i} is empty, should have at least one character")
-            requests.append(Request(i, self.encode(text), text=_shown(text)))
+            request = Request(
+                i,
+                self.encode(text),
+                text=_shown(text),
+                prompt_logprobs=prompt_logprobs,
+                scorer=scorer,
+            )
+            requests.append(request)
         return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
 
     def loglikelihood(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.batch_sizer import StepSize
+from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.attention import BLOCK, attention_scratch, kv_dtype, part_size
 from numbatch.kernels.scoring.logprob import logprob_scratch
 from numbatch.kernels.scoring.matmul import padded, tile_scratch
 from numbatch.kernels.scoring.sampling import sampling_scratch
@@ -36,15 +38,16 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def kv_token_bytes(decoder: Decoder) -> int:
+def kv_token_bytes(decoder: Decoder, dtype: str = DEFAULT_DTYPE) -> int:
     """Return the bytes that a token's keys and values take in the pool."""
-    config = decoder.config
-    return len(decoder.layers) * 2 * config.kv_heads * padded(config.head_size) * 4
+    config, kind = decoder.config, kv_dtype(dtype)
+    block = 2 * config.kv_heads * part_size(config.head_size, kind) * kind.itemsize
+    return len(decoder.layers) * block // BLOCK
 
 
-def affordable_tokens(decoder: Decoder) -> int:
+def affordable_tokens(decoder: Decoder, dtype: str = DEFAULT_DTYPE) -> int:
     """How many tokens of keys and values fit into the pool's share of the machine's memory."""
-    return max(1, machine_memory() // KV_SHARE // kv_token_bytes(decoder))
+    return max(1, machine_memory() // KV_SHARE // kv_token_bytes(decoder, dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,9 @@ def estimate_memory(
     model: LoadedModel,
     *,
     kv_tokens: int,
+    kv_dtype: str = DEFAULT_DTYPE,
     max_num_seqs: int = 32,
     max_num_batched_tokens: int = 512,
-    max_model_len: int | None = None,
     threads: int = 1,
     requests: int = 0,
     tokens_per_request: int = 0,
@@ -94,7 +97,7 @@ def estimate_memory(
     Parameters
     ----------
     model : LoadedModel
-    kv_tokens, max_num_seqs, max_num_batched_tokens, max_model_len, threads
+    kv_tokens, kv_dtype, max_num_seqs, max_num_batched_tokens, threads
         As for :class:`Engine`.
     requests, tokens_per_request, bytes_per_id : int
         Requests that a job holds, their tokens (prompt and output), and the length of their ids.
@@ -108,11 +111,10 @@ def estimate_memory(
     if min(sizes) < 0:
         raise InputError(f"a size is {min(sizes)}, should be at least 0")
     decoder = model.decoder
-    context = max_model_len or min(decoder.config.context, kv_tokens)
     return MemoryEstimate(
         weights=_array_bytes(decoder, set()),
-        kv_pool=kv_tokens * kv_token_bytes(decoder),
-        workspace=_workspace(decoder, max_num_batched_tokens, max_num_seqs, context, threads),
+        kv_pool=kv_tokens * kv_token_bytes(decoder, kv_dtype),
+        workspace=_workspace(decoder, max_num_batched_tokens, max_num_seqs, threads),
         results=requests * (tokens_per_request * (8 + 4 + 1) + 1000),
         ids=requests * (bytes_per_id + 22),
     )
@@ -134,7 +136,7 @@ def _array_bytes(value: Any, seen: set[int]) -> int:
     return 0
 
 
-def _workspace(decoder: Decoder, tokens: int, sequences: int, context: int, threads: int) -> int:
+def _workspace(decoder: Decoder, tokens: int, sequences: int, threads: int) -> int:
     config = decoder.config
     inner = max(layer.up.weight.rows for layer in decoder.layers)
     heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
@@ -144,7 +146,8 @@ def _workspace(decoder: Decoder, tokens: int, sequences: int, context: int, thre
     scratch = tile_scratch(1, max(config.width, heads, inner)).nbytes
     scratch += logprob_scratch(1, config.width).nbytes
     scratch += sampling_scratch(1, config.vocabulary).nbytes
-    scratch += 4 * (2 * padded(config.head_size) + context)
+    group = config.heads // config.kv_heads
+    scratch += attention_scratch(1, group, config.head_size).nbytes
     return 4 * tokens * row + 4 * sequences * config.vocabulary + threads * scratch
 
 
@@ -188,8 +191,7 @@ def largest_batch(
         tokens = max(sequences, 64)
         parts = estimate_memory(
             model, kv_tokens=kv, max_num_seqs=sequences, max_num_batched_tokens=tokens,
-            max_model_len=tokens_per_sequence, threads=threads, requests=sequences,
-            tokens_per_request=tokens_per_sequence,
+            threads=threads, requests=sequences, tokens_per_request=tokens_per_sequence,
         )  # fmt: skip
         return parts.total / 2**20
 

@@ -53,6 +53,17 @@ def test_a_generation():
     assert json.loads(dump_line(generation())) == generation()
 
 
+def test_log_probabilities_of_the_prompt_where_they_were_asked_for():
+    record = generation(
+        prompt_logprobs=np.array([np.nan, -2], np.float32),
+        prompt_top_token_ids=np.array([[-1], [99]]),
+        prompt_top_logprobs=np.array([[np.nan], [-0.25]], np.float32),
+    )
+    assert record["prompt_logprobs"] == [None, -2]
+    likeliest = {"token_id": 99, "token": "c", "logprob": -0.25}
+    assert record["prompt_top_logprobs"] == [None, [likeliest]]
+
+
 @pytest.mark.parametrize("reason", ["\n", 7])
 def test_what_stopped_a_generation_is_said(reason):
     assert generation(stop_reason=reason)["stop_reason"] == reason

@@ -6,9 +6,9 @@ import naive
 import numpy as np
 import pytest
 
-from numbatch.kernels.scoring import activation, attention, formats, logprob, norm, rotary
+from numbatch.kernels.scoring import activation, formats, logprob, norm, rotary
 from numbatch.kernels.scoring.matmul import matmul_call, padded, tile_scratch
-from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.threads import ThreadTeam
 
 NO_BIAS = np.empty(0, np.float32)
 
@@ -103,40 +103,6 @@ def test_rotary(rng, interleaved, pairs):
             part = slice(head * size, (head + 1) * size)
             exact = naive.rotate(x[token, part], positions[token], frequencies, interleaved)
             np.testing.assert_allclose(turned[token, part], exact, atol=1e-5)
-
-
-def attend(q, k, v, window, cap, order, block_size=4):
-    """Attention over blocks that are handed out in ``order``."""
-    tokens, heads, size = q.shape
-    kv_heads = k.shape[1]
-    blocks = np.asarray(order, np.int64)
-    layers, layer = 3, 1
-    shape = (len(order), layers, 2, kv_heads, block_size, padded(size))
-    cache = np.full(shape, np.nan, np.float32)
-    positions = np.arange(tokens)
-    slots = blocks[positions // block_size] * block_size + positions % block_size
-    flat_k, flat_v = k.reshape(tokens, -1), v.reshape(tokens, -1)
-    attention.store_kv(0, tokens, flat_k, flat_v, size, slots, layer, cache)
-    assert np.isnan(cache[:, [0, 2]]).all()
-    out = np.zeros((tokens, heads * size), np.float32)
-    scratch = np.empty((2, 2 * padded(size) + tokens), np.float32)
-    rows = np.zeros(tokens, np.int64)
-    args = (q.reshape(tokens, -1), size, layer, cache, blocks[None], rows, positions)
-    scale, cap = np.float32(size**-0.5), np.float32(cap)
-    call = Call(attention.attend, tokens * heads, (*args, window, scale, cap, out), scratch)
-    ThreadTeam(2).run(call)
-    return out.reshape(tokens, heads, size)
-
-
-@pytest.mark.parametrize("size", [4, 20, 64])
-@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (1, 0.0), (5, 0.0), (0, 2.0)])
-def test_attention(rng, size, window, cap):
-    q = rng.standard_normal((14, 4, size)).astype(np.float32)
-    k, v = rng.standard_normal((2, 14, 2, size)).astype(np.float32)
-    exact = naive.attention(q, k, v, size**-0.5, window, cap)
-    found = attend(q, k, v, window, cap, [3, 0, 2, 1])
-    np.testing.assert_allclose(found, exact, atol=2e-6)
-    assert np.array_equal(found, attend(q, k, v, window, cap, [0, 1, 2, 3]))
 
 
 @pytest.mark.parametrize("gated", [True, False])

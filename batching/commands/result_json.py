@@ -42,6 +42,11 @@ def generation_json(result: GenerationResult, tokenizer: Tokenizer) -> dict[str,
             _likeliest(ids, values, tokenizer)
             for ids, values in zip(result.top_token_ids, result.top_logprobs, strict=True)
         ]
+    if len(result.prompt_logprobs):
+        record["prompt_logprobs"] = floats(result.prompt_logprobs)
+    if result.prompt_top_token_ids.shape[1]:
+        _, *rest = zip(result.prompt_top_token_ids, result.prompt_top_logprobs, strict=True)
+        record["prompt_top_logprobs"] = [None, *(_likeliest(*each, tokenizer) for each in rest)]
     record["usage"] = {
         "prompt_tokens": len(result.prompt_token_ids),
         "completion_tokens": len(result.token_ids),
