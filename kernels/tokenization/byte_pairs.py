@@ -18,6 +18,7 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.tokenization.tables import PairTable, StringTable, find_pair, read_only
+from numbatch.kernels.words import prefetch
 
 __all__ = [
     "BYTES",
@@ -25,6 +26,7 @@ __all__ = [
     "NEVER",
     "NOTHING",
     "PackedMerges",
+    "ask_for_merge",
     "find_merge",
     "pack_merges",
     "pair_holds",
@@ -60,6 +62,17 @@ class PackedMerges(NamedTuple):
     """uint32, shape (2, 65536): the lowest number that a byte can become together with what is
     before it and ends with another byte, ``before << 8 | byte``; and together with what is behind
     it, ``byte << 8 | behind``. ``NEVER`` if there is none."""
+
+
+@cpu_device
+def ask_for_merge(left, right, pairs, shift):
+    """Have the memory brought in that :func:`find_merge` will read.
+
+    The branches there wait for it and are often guessed wrong: without this, one look-up would not
+    begin before the one before it is done.
+    """
+    key = np.uint64(left) << _20 | np.uint64(right)
+    prefetch(pairs, np.intp((key * _MIX) >> np.uint64(shift)) << 3)
 
 
 @cpu_device

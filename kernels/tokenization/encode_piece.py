@@ -13,7 +13,13 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import NEVER, NOTHING, find_merge, pair_holds
+from numbatch.kernels.tokenization.byte_pairs import (
+    NEVER,
+    NOTHING,
+    ask_for_merge,
+    find_merge,
+    pair_holds,
+)
 from numbatch.kernels.tokenization.merge_heap import merge_heap
 from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS, NO_RANK, merge_lanes
 from numbatch.kernels.tokenization.piece_state import RANKS, SYMBOLS
@@ -142,6 +148,8 @@ def _merge_bytes(text, at, count, tables, state):
         # No branch: it would be guessed wrong too often.
         symbols[size] = first ^ ((first ^ merged) & -np.intp(sure >> np.uint64(i) & _1))
         size += 1
+    for i in range(size - 1):
+        ask_for_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
     for i in range(size - 1):
         merged = find_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
         ranks[i] = np.uint32(merged) << np.uint32(6) | np.uint32(i)

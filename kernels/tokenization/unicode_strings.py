@@ -10,7 +10,14 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.utf8_lanes import COMPRESSES, store_ascii, store_utf8
-from numbatch.kernels.words import copy_bytes, pointer_to, uint8_at, uint16_at, uint32_at
+from numbatch.kernels.words import (
+    copy_bytes,
+    pointer_to,
+    uint8_at,
+    uint8_pointer,
+    uint16_at,
+    uint32_at,
+)
 
 __all__ = ["copy_utf8", "utf8_bounds", "utf8_sizes", "write_utf8"]
 
@@ -175,20 +182,10 @@ def utf8_sizes(addresses, compact_header, offsets):
 
 @cpu_kernel
 def write_utf8(addresses, ascii_header, compact_header, offsets, out):
-    """Write the strings' UTF-8 from ``out[offsets[i]]`` on. No error check."""
+    """Write the strings' UTF-8 from ``out[offsets[i]]`` on, in order. No error check.
+
+    ``out`` has room for 64 bytes more.
+    """
     target = pointer_to(out)
     for i in range(addresses.size):
-        length, state = _header(addresses[i])
-        kind = state >> 2 & 7
-        data = addresses[i] + compact_header
-        at = offsets[i]
-        if state & _ASCII:
-            source = uint8_at(addresses[i] + ascii_header)
-            for j in range(length):
-                target[at + j] = source[j]
-        elif kind == 1:
-            _write(uint8_at(data), length, target, at)
-        elif kind == 2:
-            _write(uint16_at(data), length, target, at)
-        else:
-            _write(uint32_at(data), length, target, at)
+        copy_utf8(addresses[i], ascii_header, compact_header, uint8_pointer(target, offsets[i]))

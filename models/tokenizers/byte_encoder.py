@@ -121,9 +121,9 @@ class ByteEncoder:
         if not utf8_bounds(addresses, bounds):
             return None
         longest = int(np.diff(bounds).max(initial=0))
-        if longest > _LONG:
-            return None
         threads = max(1, min(threads, int(bounds[-1]) // _SHARE))
+        if longest > _LONG and threads > 1:
+            return None
         blocks = equal_shares(bounds[1:], threads)
         parts = blocks.size - 1
         places = bounds[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
