@@ -91,9 +91,10 @@ def bytes_of_tokens(ids: np.ndarray, tokens: TokenBytes) -> np.ndarray:
 
 
 def bytes_of_rows(ids: Ragged, tokens: TokenBytes) -> Ragged:
-    """Return the bytes of each row of a Ragged of uint32; see :func:`bytes_of_tokens`."""
-    data = bytes_of_tokens(ids.values, tokens)
-    offsets = np.zeros(len(ids) + 1, np.int64)
+    """Return the bytes of each row of a Ragged of uint32, with no id out of range."""
     values = read_only(np.ascontiguousarray(ids.values, np.uint32))
+    offsets = np.zeros(len(ids) + 1, np.int64)
     _measure_rows(values, read_only(ids.offsets), tokens.offsets, offsets[1:])
-    return Ragged(data, offsets)
+    out = np.empty(offsets[-1] + 16, np.uint8)
+    _gather(values, tokens.values, tokens.offsets, out)
+    return Ragged(out[: offsets[-1]], offsets)

@@ -10,10 +10,13 @@ far back is left to a heap.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import (
+    BYTES,
     NEVER,
     NOTHING,
     ask_for_merge,
@@ -34,6 +37,7 @@ __all__ = ["encode_piece", "whole_piece"]
 
 _1, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 _PAIRS = np.intp(1 << 16)
+_NOTHING = np.uint64(NOTHING)
 _WINDOW = np.intp(48)
 """Shorter than what the lanes hold, so that there is room to begin some bytes earlier."""
 _FAR = np.intp(4096)
@@ -132,6 +136,35 @@ def _first_merges(text, at, count, tables):
 
 
 @cpu_device
+def _merge_few(symbols, size, ranks, tables):
+    """Merge up to three symbols; return the mask of those that are left.
+
+    Most pieces come to so few at once, and then a vector is not worth loading.
+    """
+    if size == 1:
+        return _1
+    first, second = np.int64(ranks[0] >> np.uint32(6)), np.int64(NOTHING)
+    if size == 3:
+        second = np.int64(ranks[1] >> np.uint32(6))
+    if first == NOTHING and second == NOTHING:
+        return _ALL >> np.uint64(64 - size)
+    if first <= second:
+        symbols[0] = first
+        if size == 2:
+            return _1
+        merged = find_merge(first, symbols[2], tables.pairs, tables.options[4])
+        if merged == _NOTHING:
+            return np.uint64(5)
+    else:
+        symbols[1] = second
+        merged = find_merge(symbols[0], second, tables.pairs, tables.options[4])
+        if merged == _NOTHING:
+            return np.uint64(3)
+    symbols[0] = np.int64(merged)
+    return _1
+
+
+@cpu_device
 def _merge_bytes(text, at, count, tables, state):
     """Merge 2 to 64 bytes; return the mask of the symbols that are left."""
     symbols, ranks = int64_pointer(state, 8 * SYMBOLS), uint32_pointer(state, 8 * RANKS)
@@ -149,10 +182,17 @@ def _merge_bytes(text, at, count, tables, state):
         symbols[size] = first ^ ((first ^ merged) & -np.intp(sure >> np.uint64(i) & _1))
         size += 1
     for i in range(size - 1):
-        ask_for_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
+        if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
+            ask_for_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
     for i in range(size - 1):
-        merged = find_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
-        ranks[i] = np.uint32(merged) << np.uint32(6) | np.uint32(i)
+        found: Any = np.uint64(NOTHING)
+        if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
+            found = find_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
+        else:  # in less memory
+            found = np.uint64(tables.byte_pairs[symbols[i] << 8 | symbols[i + 1]])
+        ranks[i] = np.uint32(found) << np.uint32(6) | np.uint32(i)
+    if size <= 3:
+        return _merge_few(symbols, size, ranks, tables)
     return merge_lanes(symbols, size, ranks, tables.pairs, tables.options[4])
 
 

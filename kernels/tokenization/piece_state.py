@@ -33,6 +33,7 @@ __all__ = [
     "PLACES",
     "RANKS",
     "ROOM",
+    "STORE",
     "STORED",
     "SYMBOLS",
     "ByteTables",
@@ -54,6 +55,8 @@ SYMBOLS = ENDS + int(ROOM) + 1
 RANKS = -(-(SYMBOLS + MOST_SYMBOLS + 1) // 8) * 8
 KEYS = RANKS + MOST_SYMBOLS // 2
 TABLE = -(-(KEYS + 3 * int(ROOM)) // 8) * 8  # so that no entry lies in two cache lines
+STORE = 4
+"""Words for long pieces and long rows of tokens, for each entry; memory only where it is used."""
 
 
 class ByteTables(NamedTuple):
@@ -126,7 +129,7 @@ class Cache(NamedTuple):
     mask: int
     """The number of entries less one."""
     store: object
-    """As many words as there are entries."""
+    """``STORE`` words an entry."""
     seeds: object
     seeded: int
 
@@ -160,7 +163,7 @@ def _enter_vocabulary(cache, tables):
         for row in range(tables.options[7]):
             length = tables.offsets[row + 1] - tables.offsets[row]
             # A cache as small as it may be has room for the short ones only.
-            fits = filled < cache.mask // 2 and place + length // 8 + 1 < cache.mask // 2
+            fits = filled < cache.mask // 2 and place + length // 8 + 1 < STORE * cache.mask // 2
             if length > SHORT_BYTES and not fits:
                 all_in = np.uint64(0)
             elif length > SHORT_BYTES:
@@ -177,7 +180,7 @@ def cache_in(state, seeds, tables, nothing):
 
     ``tables`` are the addresses of the tables; ``nothing`` is a number that merges with nothing.
     """
-    slots = (state.size - TABLE) // (ENTRY + 1)
+    slots = (state.size - TABLE) // (ENTRY + STORE)
     memory = pointer_to(state)
     cache = Cache(
         memory,
@@ -203,7 +206,7 @@ def has_room(cache, tables, words):
     If not, the cache starts again, and the result is 0: no place in it is known any more.
     """
     fits = np.intp(cache.state[FILLED]) < (cache.mask + 1) // 4 * 3
-    if fits and np.intp(cache.state[STORED]) + words < cache.mask:
+    if fits and np.intp(cache.state[STORED]) + words < STORE * cache.mask:
         return 1
     for i in range((cache.mask + 1) * ENTRY):
         cache.table[i] = np.uint64(0)
@@ -217,7 +220,7 @@ def new_state(slots: int) -> np.ndarray:
     Entries are looked up all over it, so that with pages of 4 KiB most look-ups would wait for the
     page tables: huge pages are asked for, before the memory is touched.
     """
-    words = TABLE + slots * (ENTRY + 1)
+    words = TABLE + slots * (ENTRY + STORE)
     memory = mmap.mmap(-1, 8 * words, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE") and 8 * words >= 1 << 21:
         memory.madvise(mmap.MADV_HUGEPAGE)

@@ -19,7 +19,7 @@ from numbatch.kernels.words import (
     uint32_at,
 )
 
-__all__ = ["copy_utf8", "utf8_bounds", "utf8_sizes", "write_utf8"]
+__all__ = ["copy_utf8", "has_compact_characters", "utf8_bounds", "utf8_sizes", "write_utf8"]
 
 # Places in PyASCIIObject, the same from Python 3.11 to 3.13.
 _LENGTH, _STATE = 16, 32
@@ -118,6 +118,12 @@ def _copy(characters, length, out):
             return np.intp(-1)
         at = _write_code(code, out, at)
     return at
+
+
+@cpu_device
+def has_compact_characters(address):
+    """Return whether a string has its characters behind its header."""
+    return np.intp(uint32_at(address + _STATE)[0]) & _COMPACT != 0
 
 
 @cpu_device

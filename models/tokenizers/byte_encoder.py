@@ -16,11 +16,12 @@ from numbatch.kernels.tokenization.encode_bytes import (
     SLACK,
     ByteTables,
     encode_blocks,
+    encode_string,
     encode_strings,
-    seed_entries,
 )
 from numbatch.kernels.tokenization.gather import move_blocks
 from numbatch.kernels.tokenization.merge import MergeTables
+from numbatch.kernels.tokenization.seed_entries import seed_entries
 from numbatch.kernels.tokenization.split import MARGIN
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_classes import class_table
@@ -92,6 +93,22 @@ class ByteEncoder:
     def clear_cache(self) -> None:
         """Forget all pieces but the vocabulary, and give the memory back."""
         self._states.clear()
+
+    def encode_string(self, text: str) -> np.ndarray | None:
+        """Return the ids of one string, uint32; None as :meth:`encode_strings`."""
+        layout = string_layout()
+        if layout is None or type(text) is not str:
+            return None
+        size = len(text) if text.isascii() else 4 * len(text)
+        buffer, out = np.empty(size + MARGIN, np.uint8), np.empty(size + SLACK, np.uint32)
+        ticket, states = self._states.take(1)
+        try:
+            count = encode_string(states[0], id(text), layout, buffer, self._tables, out)
+        finally:
+            self._states.put_back(ticket, states)
+        if count < 0:
+            return None
+        return out[:count].copy()
 
     def encode_strings(
         self, rows: Sequence[str], start: int | None, threads: int
@@ -176,28 +193,28 @@ class ByteEncoder:
         out, ends = np.empty(room, np.uint32), np.empty(begins.size, np.int64)
         copied = stretches.stops + MARGIN > data.size
         copied_size = int((stretches.ends - begins)[copied].max(initial=0))
-        arrays = (
-            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed)),
-            self._tables,
-            out,
-            ends,
-        )
+        arrays = [
+            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed))
+        ]
 
         def encode_part(part: int, state: np.ndarray) -> None:
             buffer = np.empty(copied_size + MARGIN, np.uint8)
-            encode_blocks(part, part + 1, state, data, buffer, *arrays)
+            encode_blocks(part, part + 1, state, data, buffer, *arrays, self._tables, out, ends)
 
         self._run(encode_part, parts)
         return _closed_up(out, ends, places, blocks, stretches.lasts)
 
     def _run(self, encode_part: Callable[[int, np.ndarray], Any], parts: int) -> None:
         """Encode the parts, each by a thread with a state of its own."""
-        with self._states.borrowed(parts) as states:
+        ticket, states = self._states.take(parts)
+        try:
             if parts == 1:
                 encode_part(0, states[0])
                 return
             team = self._teams.setdefault(parts, ThreadTeam(parts))
             team.run(Call(_run_parts, parts, (encode_part, states)))
+        finally:
+            self._states.put_back(ticket, states)
 
     def _prepared_slots(self) -> int:
         """Return how many entries a cache has; the vocabulary's are made at the first call."""

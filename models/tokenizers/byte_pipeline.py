@@ -61,8 +61,7 @@ class BytePipeline:
             return None
         if self._always and any(first in text for first in self._firsts):
             return None
-        found = self.encoder.encode_strings([text], None, 1)
-        return None if found is None else found[0]
+        return self.encoder.encode_string(text)
 
     def encode(
         self, texts: Any, start: int | None, allowed: Container[int], errors: Errors, threads: int
