@@ -23,7 +23,8 @@ class Dense:
         self._gpu = gpu
         self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
         if not is_simulated():
-            from cupy.cuda import cublas, device
+            from cupy.cuda import device
+            from cupy_backends.cuda.libs import cublas
 
             self._cublas, self._device = cublas, device
 

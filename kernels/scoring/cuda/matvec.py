@@ -59,7 +59,9 @@ def matvec_kernel(kind: str, tiles: int) -> Any:
     is_plain, is_nibbles = kind == "plain", kind == "nibbles"
 
     @cuda_kernel(fast=True)
-    def matvec(weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, out, out32):
+    def matvec(
+        weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out, out32
+    ):  # fmt: skip
         """Multiply 16 rows of weights (block x) with all inputs. No error check.
 
         Parameters
@@ -77,6 +79,8 @@ def matvec_kernel(kind: str, tiles: int) -> Any:
             row of the up product is; the activation's code.
         scale, cap : float32
             For ``LOGITS``.
+        at_column : int
+            The column of the first output.
         out, out32 : uint16 and float32 arrays, shape (at least tokens, at least rows)
             The one that the mode asks for is modified in place.
         """
@@ -123,11 +127,11 @@ def matvec_kernel(kind: str, tiles: int) -> Any:
                         below += shared[(other * 16 + own + 8) * tokens_held + token]
                 value = _finish(mode, value, below, code, scale, cap)
                 if mode == ADD:
-                    out32[token, first + own] += value
+                    out32[token, at_column + first + own] += value
                 elif mode == LOGITS:
-                    out32[token, first + own] = value
+                    out32[token, at_column + first + own] = value
                 else:
-                    out[token, first + own] = to_bfloat16(value)
+                    out[token, at_column + first + own] = to_bfloat16(value)
 
     @cuda_device
     def spread(total, shared, warp, group, four):

@@ -30,6 +30,7 @@ __all__ = [
     "layer_norm",
     "prepare_heads",
     "rms_norm",
+    "scale_rows",
 ]
 
 
@@ -72,7 +73,7 @@ def _inverse_root(x, row, width, epsilon, slots):
 
 
 @cuda_kernel
-def rms_norm(x, weight, epsilon, out):
+def rms_norm(x, places, weight, epsilon, out):
     """Write ``x / sqrt(mean(x**2) + epsilon) * weight`` of each row (block x) as bfloat16.
 
     No error check. Source: Zhang and Sennrich 2019, arXiv 1910.07467.
@@ -80,16 +81,19 @@ def rms_norm(x, weight, epsilon, out):
     Parameters
     ----------
     x : float32 array, shape (rows, width)
+    places : int32 array
+        Which row of ``x`` becomes each row of ``out``; empty: the same.
     weight : float32 array, shape (width,)
     epsilon : float32
     out : uint16 array, shape (rows, at least width)
         Modified in place.
     """
     slots = cuda.shared.array(32, np.float32)
-    row = np.intp(cuda.blockIdx.x)
+    place = np.intp(cuda.blockIdx.x)
+    row = np.intp(places[place]) if places.size else place
     scale = _inverse_root(x, row, weight.size, epsilon, slots)
     for i in range(cuda.threadIdx.x, weight.size, cuda.blockDim.x):
-        out[row, i] = to_bfloat16(x[row, i] * scale * weight[i])
+        out[place, i] = to_bfloat16(x[row, i] * scale * weight[i])
 
 
 @cuda_kernel
@@ -103,14 +107,15 @@ def add_norm(x, weight, epsilon, hidden):
 
 
 @cuda_kernel
-def layer_norm(x, weight, bias, epsilon, out):
+def layer_norm(x, places, weight, bias, epsilon, out):
     """Write ``(x - mean) / sqrt(variance + epsilon) * weight + bias`` of each row as bfloat16.
 
     No error check. Source: Ba et al. 2016, arXiv 1607.06450. Arguments as in :func:`rms_norm`.
     """
     slots = cuda.shared.array(32, np.float32)
     more = cuda.shared.array(32, np.float32)
-    row, width = np.intp(cuda.blockIdx.x), weight.size
+    place, width = np.intp(cuda.blockIdx.x), weight.size
+    row = np.intp(places[place]) if places.size else place
     thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
     total = np.float32(0)
     for i in range(thread, width, threads):
@@ -122,7 +127,7 @@ def layer_norm(x, weight, bias, epsilon, out):
     variance = block_sum(total, more, thread, threads, LANES) / np.float32(width)
     scale = np.float32(1) / np.float32(math.sqrt(variance + epsilon))
     for i in range(thread, width, threads):
-        out[row, i] = to_bfloat16((x[row, i] - mean) * scale * weight[i] + bias[i])
+        out[place, i] = to_bfloat16((x[row, i] - mean) * scale * weight[i] + bias[i])
 
 
 @cuda_kernel
@@ -285,3 +290,12 @@ def activate_words(code, x, inner, out):
         _active_pair(code, gate[3], up[3]),
     )
     store_words(out, row * out.shape[1] + piece * 8, done)
+
+
+@cuda_kernel
+def scale_rows(x, scale, cap):
+    """Scale and softly cap each row (block x) of a float32 array in place. No error check."""
+    row = np.intp(cuda.blockIdx.x)
+    for i in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        value = x[row, i] * scale
+        x[row, i] = value if cap == np.float32(0) else cap * np.float32(math.tanh(value / cap))

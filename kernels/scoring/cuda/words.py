@@ -13,6 +13,7 @@ from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
 
 __all__ = [
     "bfloat16_array",
+    "block_max",
     "block_sum",
     "exp2",
     "float32_array",
@@ -201,3 +202,16 @@ def block_sum(x, slots, thread, threads, lanes):
     for warp in range(1, threads // lanes):
         total += slots[warp]
     return total
+
+
+@cuda_device
+def block_max(x, slots, thread, threads, lanes):
+    """Largest of a number of each thread of a block; arguments as in :func:`block_sum`."""
+    x = warp_max(x)
+    if thread % lanes == 0:
+        slots[thread // lanes] = x
+    cuda.syncthreads()
+    top = slots[0]
+    for warp in range(1, threads // lanes):
+        top = max(top, slots[warp])
+    return top
