@@ -103,13 +103,9 @@ def make_engine(
     if number == "*":
         from numbatch.batching.cuda.gpus import make_pool
 
-        return make_pool(
-            model, invariant=invariant, logits_processor=logits_processor, **options
-        )
+        return make_pool(model, invariant=invariant, logits_processor=logits_processor, **options)
     from numbatch.batching.cuda.device import CudaBackend
     from numbatch.batching.cuda.engine import CudaEngine
 
-    backend = CudaBackend(
-        model, int(number or 0), invariant=invariant, process=logits_processor
-    )
+    backend = CudaBackend(model, int(number or 0), invariant=invariant, process=logits_processor)
     return CudaEngine(model, backend=backend, **options)

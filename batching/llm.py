@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from numbatch.batching.backend import make_engine
 from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
-from numbatch.batching.backend import make_engine
 from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint

@@ -155,6 +155,10 @@ class Gpu:
         self.stream = self._cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self.numba_stream = _import_cuda().external_stream(self.stream.ptr)
+        # A step of one sequence has small launches; numba-cuda would warn of each.
+        from numba.cuda.core import config
+
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
     def use(self) -> None:
         """Make the calling thread work on this GPU; Numba and CuPy ask for it in each thread."""

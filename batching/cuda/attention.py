@@ -80,7 +80,9 @@ class Attention:
         if len(singles):
             longest = int(batch.positions[singles].max()) + 1
         size = 16 * TILE_WARPS
-        begins = [np.arange(s, s + c, size) for s, c in zip(starts[~alone], counts[~alone], strict=True)]
+        begins = [
+            np.arange(s, s + c, size) for s, c in zip(starts[~alone], counts[~alone], strict=True)
+        ]
         tokens = np.concatenate([np.empty(0, np.int64), *begins])
         ends = np.repeat((starts + counts)[~alone], [len(each) for each in begins])
         # The tiles with the most to look at come first, so that none is left running alone.

@@ -25,7 +25,10 @@ class CudaEngine(Engine):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         sequences = self.scheduler.max_sequences
-        self._decode = Decode(self.backend.gpu, self.forward, self.sampler, sequences)
+        forward: Any = self.forward
+        draws: Any = self.sampler
+        self._draws = draws
+        self._decode = Decode(self.backend.gpu, forward, draws, sequences)
         self._ahead = SHORT_AHEAD if self.sizer.target is not None else AHEAD
         self._steps = 1
 
@@ -60,9 +63,7 @@ class CudaEngine(Engine):
             sequence.blocks += pool.lend(missing(sequence, steps)) or []
         return steps
 
-    def _run_ahead(
-        self, sequences: list[Sequence], steps: int
-    ) -> list[tuple[Sequence, Result]]:
+    def _run_ahead(self, sequences: list[Sequence], steps: int) -> list[tuple[Sequence, Result]]:
         """Run steps until one is done with a sequence, always one ahead of the host."""
         finished: list[tuple[Sequence, Result]] = []
         launched = done = 0
@@ -88,7 +89,7 @@ class CudaEngine(Engine):
         record = self._decode.wait()
         rows = [i for i, sequence in enumerate(sequences) if sequence in live]
         own = [sequences[i] for i in rows]
-        tokens = self.sampler.take(record[rows], self._decode.wanted, own)
+        tokens = self._draws.take(record[rows], self._decode.wanted, own)
         finished: list[tuple[Sequence, Result]] = []
         advanced: list[Chunk] = []
         for sequence, token in zip(own, tokens, strict=True):

@@ -96,10 +96,11 @@ class CudaForward:
         positions = np.arange(self.context, dtype=np.float32)
         angles = (positions[:, None] * frequencies[None]).astype(np.float64)
         magnitude = self.decoder.config.rotary_magnitude
-        return tuple(
+        cosine, sine = (
             self.gpu.upload((turn(angles) * magnitude).astype(np.float32))
             for turn in (np.cos, np.sin)
-        )  # type: ignore[return-value]
+        )
+        return cosine, sine
 
     def workspace(self, tokens: int) -> Workspace:
         """Return buffers for so many tokens; MemoryError if there is no memory for them."""
@@ -214,9 +215,7 @@ class CudaForward:
             rows.add_norm, n, threads, space.added, post_norm.weight, epsilon, space.hidden
         )
 
-    def norm(
-        self, norm: DeviceNorm, x: Any, n: int, out: Any, places: Any = None
-    ) -> None:
+    def norm(self, norm: DeviceNorm, x: Any, n: int, out: Any, places: Any = None) -> None:
         """Start the norm of ``n`` rows, or of the rows at ``places``."""
         epsilon = np.float32(self.decoder.config.norm_epsilon)
         chosen = self._nowhere if places is None else places
@@ -240,7 +239,7 @@ class CudaForward:
     def head(self, space: Workspace, n: int, out: Any) -> None:
         """Start the product onto the vocabulary, from normed hidden states."""
         config, head = self.decoder.config, self.weights.head
-        scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
+        scale, cap = config.logit_scale, config.logit_softcap
         self.products.run(head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap)
         if head.has_bias:
             self.gpu.launch(rows.add_bias, n, block_threads(ROW_THREADS), head.bias, out)

@@ -55,8 +55,8 @@ class Products:
         mode: int,
         apart: int = 0,
         code: int = 0,
-        scale: Any = np.float32(1),
-        cap: Any = np.float32(0),
+        scale: float = 1.0,
+        cap: float = 0.0,
     ) -> None:
         """Start a product of the first ``tokens`` rows of ``x``; see ``matvec`` for the modes."""
         at = 0
@@ -66,7 +66,9 @@ class Products:
             else:
                 self._dense_product(part, x, 0, tokens, (0, part.rows), out, at, add=mode == ADD)
                 if mode == LOGITS and (scale != 1 or cap != 0):
-                    self._gpu.launch(scale_rows, tokens, 1 if is_simulated() else 256, out, scale, cap)
+                    self._gpu.launch(
+                        scale_rows, tokens, 1 if is_simulated() else 256, out, scale, cap
+                    )
             at += part.rows
 
     def rows(
@@ -80,12 +82,16 @@ class Products:
         self, part: DeviceMatrix, x: Any, tokens: int, out: Any, at: int, mode: int, apart: int,
         code: int, scale: Any, cap: Any,
     ) -> None:  # fmt: skip
-        kernel = matvec_kernel(part.kind, 1 if tokens <= 8 else 2)
+        has_least = part.leasts is not None
+        kernel = matvec_kernel(part.kind, 1 if tokens <= 8 else 2, has_least)
+        scales = self._weights.none16 if part.scales is None else part.scales
+        leasts = part.leasts if has_least else scales
         rows = apart if mode == GATED else part.rows
         half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
         self._gpu.launch(
-            kernel, -(-rows // (8 if mode == GATED else 16)), THREADS, part.words, part.scales,
-            part.leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full,
+            kernel, -(-rows // (8 if mode == GATED else 16)), THREADS, part.words, scales,
+            leasts, rows, x, tokens, mode, apart, code, np.float32(scale), np.float32(cap), at,
+            half, full,
         )  # fmt: skip
 
     def _dense_product(
@@ -110,8 +116,9 @@ class Products:
         threads = 1 if is_simulated() else 128
         grid = (count, -(-padded // (8 * threads)))
         if part.kind == "bytes":
-            args = (part.words, part.scales, rows[0], out)
-            self._gpu.launch(unpacking.unpack_bytes, grid, threads, *args)
+            self._gpu.launch(
+                unpacking.unpack_bytes, grid, threads, part.words, part.scales, rows[0], out
+            )
         else:
             leasts = part.scales if part.leasts is None else part.leasts
             args = (part.words, part.scales, leasts, part.leasts is not None, rows[0], out)

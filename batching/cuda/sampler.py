@@ -17,7 +17,7 @@ from numbatch.kernels.scoring.cuda.sampling import PARAMETERS, RECORD, WHOLE, sa
 
 __all__ = ["CudaSampler", "SamplingRows"]
 
-THREADS = 1024
+THREADS = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,10 +165,10 @@ class DeviceWeights:
 
     def _linear(self, linears: Sequence[Linear]) -> DeviceLinear:
         matrices = [linear.weight for linear in linears]
-        if len({matrix.format for matrix in matrices}) == 1:
-            parts = (self._matrix(matrices),)
-        else:
-            parts = tuple(self._matrix([matrix]) for matrix in matrices)
+        groups = [matrices]
+        if len({matrix.format for matrix in matrices}) > 1:
+            groups = [[matrix] for matrix in matrices]
+        parts = tuple(self._matrix(group) for group in groups)
         if all(linear.bias is None for linear in linears):
             return DeviceLinear(parts, self.empty, False)
         biases = [

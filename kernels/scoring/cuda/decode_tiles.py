@@ -147,9 +147,7 @@ def store_partial(typingctx, total, out, at):
                         value, ordered[i + lane], ir.Constant(_I32, lane)
                     )
                 element = builder.add(args[2], ir.Constant(_I64, 64 * part + i))
-                pointer = _element_pointer(
-                    context, builder, signature.args[1], args[1], element
-                )
+                pointer = _element_pointer(context, builder, signature.args[1], args[1], element)
                 builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=16)
         return context.get_dummy_value()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 
+from numbatch.errors import DeviceError
 from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
 from numbatch.kernels.scoring.cuda.words import bfloat16_array, float32_array
 
@@ -15,18 +17,38 @@ _TRANSPOSED, _AS_IT_IS = 1, 0
 _BFLOAT16, _FLOAT32 = 14, 0
 _SUMS_IN_FLOAT32, _ITS_CHOICE = 68, -1
 
+WORKSPACE = 2**26
+"""Bytes for cuBLAS to split a product over; a graph that is captured must own them."""
+
 
 class Dense:
-    """Products ``x @ weight.T`` on a GPU's stream, summed in float32."""
+    """Products ``x @ weight.T`` on a GPU's stream, summed in float32.
+
+    cuBLAS is called past CuPy, which refuses to call it while a graph is captured.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self._one, self._zero = np.ones(1, np.float32), np.zeros(1, np.float32)
-        if not is_simulated():
-            from cupy.cuda import device
-            from cupy_backends.cuda.libs import cublas
+        self._one, self._zero = ctypes.c_float(1), ctypes.c_float(0)
+        if is_simulated():
+            return
+        from cuda.pathfinder import load_nvidia_dynamic_lib
 
-            self._cublas, self._device = cublas, device
+        self._library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+        self._handle = ctypes.c_void_p()
+        self._workspace = gpu.empty(WORKSPACE, np.uint8)
+        pointer = ctypes.c_void_p(array_pointer(self._workspace))
+        size = ctypes.c_size_t(WORKSPACE)
+        self._check(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
+        stream = ctypes.c_void_p(gpu.stream.ptr)
+        self._check(self._library.cublasSetStream_v2(self._handle, stream))
+        self._check(self._library.cublasSetWorkspace_v2(self._handle, pointer, size))
+
+    @staticmethod
+    def _check(status: int) -> None:
+        if status == 3:
+            raise MemoryError("cuBLAS could not allocate memory on the GPU")
+        if status:
+            raise DeviceError(f"cuBLAS failed with status {status} (cublasStatus_t)")
 
     def product(
         self,
@@ -56,22 +78,29 @@ class Dense:
         first : int
             The first row of ``x``.
         add : bool
+
+        Raises
+        ------
+        DeviceError
+            If cuBLAS cannot start it.
         """
         count = rows[1] - rows[0]
         if is_simulated():
             self._simulate(x, weight, tokens, inputs, out, rows, at, first, add)
             return
-        handle = self._device.get_cublas_handle()
-        self._cublas.setStream(handle, self._gpu.stream.ptr)
         is_half = out.dtype.itemsize == 2
-        self._cublas.gemmEx(
-            handle, _TRANSPOSED, _AS_IT_IS, count, tokens, inputs, self._one.ctypes.data,
-            array_pointer(weight) + 2 * rows[0] * weight.shape[1], _BFLOAT16, weight.shape[1],
-            array_pointer(x) + 2 * first * x.shape[1], _BFLOAT16, x.shape[1],
-            (self._one if add else self._zero).ctypes.data,
-            array_pointer(out) + out.dtype.itemsize * (at[0] * out.shape[1] + at[1]),
-            _BFLOAT16 if is_half else _FLOAT32, out.shape[1], _SUMS_IN_FLOAT32, _ITS_CHOICE,
+        whole, pointer = ctypes.c_int, ctypes.c_void_p
+        status = self._library.cublasGemmEx(
+            self._handle, whole(_TRANSPOSED), whole(_AS_IT_IS), whole(count), whole(tokens),
+            whole(inputs), ctypes.byref(self._one),
+            pointer(array_pointer(weight) + 2 * rows[0] * weight.shape[1]), whole(_BFLOAT16),
+            whole(weight.shape[1]), pointer(array_pointer(x) + 2 * first * x.shape[1]),
+            whole(_BFLOAT16), whole(x.shape[1]), ctypes.byref(self._one if add else self._zero),
+            pointer(array_pointer(out) + out.dtype.itemsize * (at[0] * out.shape[1] + at[1])),
+            whole(_BFLOAT16 if is_half else _FLOAT32), whole(out.shape[1]),
+            whole(_SUMS_IN_FLOAT32), whole(_ITS_CHOICE),
         )  # fmt: skip
+        self._check(status)
 
     @staticmethod
     def _simulate(

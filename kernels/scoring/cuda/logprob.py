@@ -24,9 +24,7 @@ TOKENS = 2048
 
 
 @cuda_kernel(fast=True)
-def reduce_piece(
-    logits, low, count, bias, scale, cap, targets, first, largest, sums, best, wanted
-):
+def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, sums, best, wanted):
     """Take in the logits of vocabulary entries ``low`` to ``low + count - 1``. No error check.
 
     Block x is the token; threads share its row.

@@ -47,20 +47,25 @@ def _finish(mode, value, below, code, scale, cap):
 
 
 @functools.cache
-def matvec_kernel(kind: str, tiles: int) -> Any:
+def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """Return the kernel for ``plain``, ``nibbles`` or ``bytes`` and up to ``8 * tiles`` inputs.
+
+    ``has_least``: the nibbles have leasts.
 
     It is launched with ``rows / 16`` blocks (``GATED``: rows of the gate / 8) of ``THREADS``.
     """
     numbers = 4 * tiles
     tokens_held = 8 * tiles
     slots = WARPS * 16 * tokens_held
-    unit_step, piece = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}[kind]
+    unit_step, piece = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}[
+        kind
+    ]
     is_plain, is_nibbles = kind == "plain", kind == "nibbles"
 
     @cuda_kernel(fast=True)
     def matvec(
-        weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out, out32
+        weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out,
+        out32,
     ):  # fmt: skip
         """Multiply 16 rows of weights (block x) with all inputs. No error check.
 
@@ -68,8 +73,8 @@ def matvec_kernel(kind: str, tiles: int) -> Any:
         ----------
         weights : array, shape (rows, words)
             uint16 (plain) or uint32 (packed; see ``packing``).
-        scales, leasts : arrays, shape (rows, columns / 32), or None
-            uint16 (bits of float16) or float32.
+        scales, leasts : uint16 arrays, shape (rows, columns / 32)
+            Bits of float16; any array where there are none.
         rows : int
             Rows of weights that count.
         x : uint16 array, shape (at least tokens, columns)
@@ -108,10 +113,12 @@ def matvec_kernel(kind: str, tiles: int) -> Any:
                 scale_at = (
                     row * scales.shape[1] + blocks, row_below * scales.shape[1] + blocks
                 )  # fmt: skip
-                if is_nibbles:
+                if not is_nibbles:
+                    total = add_bytes(total, weights, at, scales, None, scale_at, x, x_at)
+                elif has_least:
                     total = add_nibbles(total, weights, at, scales, leasts, scale_at, x, x_at)
                 else:
-                    total = add_bytes(total, weights, at, scales, leasts, scale_at, x, x_at)
+                    total = add_nibbles(total, weights, at, scales, None, scale_at, x, x_at)
         spread(total, shared, warp, group, four)
         cuda.syncthreads()
         height = 8 if mode == GATED else 16

@@ -65,7 +65,9 @@ def device_bytes(rows: int, columns: int, format: int, *, plain: bool = False) -
     }[kind]
 
 
-def pack_matrix(data: np.ndarray, format: int, columns: int, *, plain: bool = False) -> PackedMatrix:
+def pack_matrix(
+    data: np.ndarray, format: int, columns: int, *, plain: bool = False
+) -> PackedMatrix:
     """Return a packed matrix of a file (see ``formats``) as the GPU reads it.
 
     ``plain``: as bfloat16, whatever the format.
@@ -87,6 +89,8 @@ def pack_matrix(data: np.ndarray, format: int, columns: int, *, plain: bool = Fa
 
 
 def _bfloat16(data: np.ndarray, format: int, columns: int) -> np.ndarray:
+    if format == formats.BF16 and columns == padded_columns(columns):
+        return data.view(np.uint16)
     out = np.zeros((len(data), padded_columns(columns)), np.uint16)
     if format == formats.BF16:
         out[:, :columns] = data.view(np.uint16)
@@ -138,7 +142,7 @@ def unpacked(matrix: PackedMatrix) -> np.ndarray:
         offset = 128
     else:
         parts = matrix.words.reshape(rows, -1, 4, 4, 1) >> _SHIFTS & 15
-        codes, offset = parts, 8 if matrix.leasts is None else 0
+        codes, offset = parts.astype(np.uint8), 8 if matrix.leasts is None else 0
     flat = codes.swapaxes(2, 3).reshape(rows, -1)[:, : matrix.columns].astype(np.float32)
     values = (flat - offset) * _spread(matrix.scales, matrix.columns)
     return values if matrix.leasts is None else values + _spread(matrix.leasts, matrix.columns)

@@ -227,11 +227,13 @@ def prepare_heads(
 
 @cuda_device
 def _activation(code, x):
-    """The CPU's activation functions; codes from ``ACTIVATIONS``."""
+    """Apply the CPU's activation function of a code from ``ACTIVATIONS``."""
     if code == 0:
         return x / (np.float32(1) + np.float32(math.exp(-x)))
     if code == 1:
-        return np.float32(0.5) * x * (np.float32(1) + np.float32(math.erf(x * np.float32(0.5**0.5))))
+        return (
+            np.float32(0.5) * x * (np.float32(1) + np.float32(math.erf(x * np.float32(0.5**0.5))))
+        )
     inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
     return np.float32(0.5) * x * (np.float32(1) + np.float32(math.tanh(inner)))
 

@@ -1,8 +1,8 @@
 """Tensor-core tiles for one warp: products, softmax parts and copies, as PTX through LLVM.
 
 A tile's numbers lie in the registers of a warp's 32 lanes as ``mma.m16n8k16`` lays them out
-(PTX ISA, 9.7.14.5). Lane ``4 * g + t`` holds, of a 16 x 8 result, row ``g`` at columns ``2 * t`` and
-``2 * t + 1`` (numbers 0 and 1) and row ``g + 8`` at the same columns (2 and 3).
+(PTX ISA, 9.7.14.5). Lane ``4 * g + t`` holds, of a 16 x 8 result, row ``g`` at columns ``2 * t``
+and ``2 * t + 1`` (numbers 0 and 1) and row ``g + 8`` at the same columns (2 and 3).
 
 A fragment is a tuple; the loops over it run while a kernel is compiled, so that every number stays
 in a register. Numba would index a tuple at run time, through memory.
@@ -24,8 +24,8 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
 __all__ = [
-    "copy_words",
     "copies_done",
+    "copy_words",
     "exponential_tile",
     "finish_copies",
     "load_rows",
@@ -67,7 +67,9 @@ def _load_matrices(builder: Any, address: Any, *, transposed: bool) -> list[Any]
     """Load four 8 x 8 matrices of 16-bit numbers; lane ``i`` names a row of matrix ``i // 8``."""
     kind = ".trans" if transposed else ""
     template = f"ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
-    loaded = _assembly(builder, template, _WORDS, "=r,=r,=r,=r,r,~{memory}", [address], effects=True)
+    loaded = _assembly(
+        builder, template, _WORDS, "=r,=r,=r,=r,r,~{memory}", [address], effects=True
+    )
     return _elements(builder, loaded, 4)
 
 
@@ -367,9 +369,7 @@ def store_tile(typingctx, tile, out, at, at_below, column, columns):
                 for i in range(0, tile.count, 4):
                     place = builder.add(column, _int(2 * i))
                     pair = [values[i + 2 * row + 1], values[i + 2 * row]]
-                    word = _assembly(
-                        builder, "cvt.rn.bf16x2.f32 $0, $1, $2;", _I32, "=r,f,f", pair
-                    )
+                    word = _assembly(builder, "cvt.rn.bf16x2.f32 $0, $1, $2;", _I32, "=r,f,f", pair)
                     with builder.if_then(builder.icmp_signed("<", place, columns)):
                         element = builder.add(start, builder.sext(place, _I64))
                         pointer = _element_pointer(context, builder, kind, array, element)
