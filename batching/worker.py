@@ -7,6 +7,7 @@ numbers. It ends when the other side is gone.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -61,10 +62,9 @@ def _take(engine: Any, connection: Connection, known: dict[int, Sequence]) -> No
 
 def main() -> None:
     """Serve over the descriptor named on the command line."""
-    try:
+    # Where the pool is gone, so is whoever wanted results.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         serve(Connection(int(sys.argv[1])))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the pool is gone, and with it whoever wanted results
 
 
 if __name__ == "__main__":

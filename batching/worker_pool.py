@@ -6,6 +6,7 @@ what it had not finished is run again; none is lost, and none is answered twice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -138,10 +139,8 @@ class WorkerPool(Engine):
         )
         theirs.close()
         worker = _Worker(device, process, ours)
-        try:
+        with contextlib.suppress(OSError):  # it died: noticed where its answer is read
             ours.send((self._load, device, self._options))
-        except OSError:
-            pass  # it died at once: noticed where its answer is read
         return worker
 
     def _await_ready(self, worker: _Worker) -> int:
@@ -279,10 +278,8 @@ class WorkerPool(Engine):
 
 
 def _send(worker: _Worker, message: tuple[str, int, Request | None]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it died: noticed where its results are read
         worker.connection.send(message)
-    except OSError:
-        pass  # it died: noticed where its results are read
 
 
 def _end(workers: list[_Worker]) -> None:
