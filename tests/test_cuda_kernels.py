@@ -223,7 +223,7 @@ def test_products_with_few_inputs(gpu, format, tokens):
     full = gpu.upload(np.ones((tokens, height + 7), np.float32))
 
     def run(mode, count, apart, scale=1.0, cap=0.0):
-        blocks = matvec.matvec_blocks(packed.kind, mode, count, tokens)
+        blocks = matvec.matvec_blocks(mode, count, tokens)
         gpu.launch(
             kernel, blocks, matvec.THREADS, *arrays, count, d_x, tokens, mode, apart, 0,
             np.float32(scale), np.float32(cap), 7, half, full,

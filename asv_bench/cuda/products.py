@@ -44,7 +44,7 @@ def main() -> None:
             for tokens in (1, 8, 16):
                 x = gpu.upload(np.full((tokens, columns), 0x3C00, np.uint16))
                 out, full = gpu.zeros((tokens, rows), np.uint16), gpu.zeros((1, 1), np.float32)
-                blocks = matvec.matvec_blocks(packed.kind, matvec.STORE, rows, tokens)
+                blocks = matvec.matvec_blocks(matvec.STORE, rows, tokens)
                 kernel = matvec.matvec_kernel(packed.kind, 1 if tokens <= 8 else 2)
 
                 def ours(

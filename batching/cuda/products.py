@@ -104,7 +104,7 @@ class Products:
         rows = apart if mode == GATED else part.rows
         half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
         self._gpu.launch(
-            kernel, matvec_blocks(part.kind, mode, rows, tokens), THREADS, part.words, scales,
+            kernel, matvec_blocks(mode, rows, tokens), THREADS, part.words, scales,
             leasts, rows, x, tokens, mode, apart, code, np.float32(scale), np.float32(cap), at,
             half, full,
         )  # fmt: skip

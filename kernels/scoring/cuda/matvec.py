@@ -1,6 +1,6 @@
 """Products of weights with a few inputs, as fast as the weights can be read.
 
-A block takes 16 or 32 rows of weights; its eight warps share the columns among them, each a fixed
+A block takes 16 rows of weights; its eight warps share the columns among them, each a fixed
 range, and their sums are added in order. So an output's bits depend on its row and its input alone,
 not on how many inputs there are.
 """
@@ -50,13 +50,12 @@ MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
 
 
-def matvec_blocks(kind: str, mode: int, rows: int, tokens: int) -> tuple[int, int]:
+def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
     """Return the blocks that a product of so many results (``GATED``: of the gate) needs.
 
     Blocks that share weights come after one another, so that these are read from memory once.
     """
-    in_block = (1 if kind == "plain" else 2) * (8 if mode == GATED else 16)
-    return -(-tokens // MOST_INPUTS), -(-rows // in_block)
+    return -(-tokens // MOST_INPUTS), -(-rows // (8 if mode == GATED else 16))
 
 
 @cuda_device
@@ -78,11 +77,9 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
 
     It is launched with :func:`matvec_blocks` blocks of ``THREADS`` threads.
     """
-    # Two tiles of rows share the inputs where unpacking leaves little time to load them.
-    heights = 1 if kind == "plain" else 2
-    numbers = 4 * tiles * heights
-    tokens_held, rows_held = 8 * tiles, 16 * heights
-    slots = WARPS * rows_held * tokens_held
+    numbers = 4 * tiles
+    tokens_held = 8 * tiles
+    slots = WARPS * 16 * tokens_held
     steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
     unit_step, piece = steps[kind]
     is_plain, is_nibbles = kind == "plain", kind == "nibbles"
@@ -119,17 +116,12 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         lane, warp = thread & 31, thread >> 5
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
         # Rows of a block's results; where they are activated, as many of the up product's besides.
-        bits = np.int32(2 + heights) if mode == GATED else np.int32(3 + heights)
+        bits = np.int32(3) if mode == GATED else np.int32(4)
         first = np.intp(cuda.blockIdx.y) << bits
         base = np.intp(cuda.blockIdx.x) * tokens_held
         here = min(np.intp(tokens) - base, np.intp(tokens_held))
-        last = weights.shape[0] - 1
-        r0 = min(first + group, last)
-        r1 = min(first + group + 8, last)
-        if heights == 1 and mode == GATED:
-            r1 = min(first + group + apart, last)
-        r2 = min(first + group + (apart if mode == GATED else 16), last)
-        r3 = min(r2 + 8, last)
+        row = min(first + group, weights.shape[0] - 1)
+        row_below = min(first + group + (apart if mode == GATED else 8), weights.shape[0] - 1)
         units = x.shape[1] // UNIT
         begin, end = np.intp(warp) * units // WARPS, (np.intp(warp) + 1) * units // WARPS
         total = zero_tile(numbers)
@@ -138,44 +130,37 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         wide, blocks = weights.shape[1], scales.shape[1]
         for unit in range(begin, end):
             column = unit * unit_step + four * piece
+            at = (row * wide + column, row_below * wide + column)
             x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
+            block = unit * (UNIT // 32)
+            scale_at = (row * blocks + block, row_below * blocks + block)
             if is_plain:
-                at = (r0 * wide + column, r1 * wide + column)
                 total = add_plain(total, weights, at, x, x_at)
+            elif not is_nibbles:
+                total = add_bytes(total, weights, at, scales, None, scale_at, x, x_at)
+            elif has_least:
+                total = add_nibbles(total, weights, at, scales, leasts, scale_at, x, x_at)
             else:
-                at4 = (
-                    r0 * wide + column, r1 * wide + column, r2 * wide + column, r3 * wide + column
-                )  # fmt: skip
-                block = unit * (UNIT // 32)
-                scale_at = (
-                    r0 * blocks + block, r1 * blocks + block, r2 * blocks + block,
-                    r3 * blocks + block,
-                )  # fmt: skip
-                if not is_nibbles:
-                    total = add_bytes(total, weights, at4, scales, None, scale_at, x, x_at)
-                elif has_least:
-                    total = add_nibbles(total, weights, at4, scales, leasts, scale_at, x, x_at)
-                else:
-                    total = add_nibbles(total, weights, at4, scales, None, scale_at, x, x_at)
-        own = (np.intp(warp) * rows_held + group) * tokens_held + 2 * four
+                total = add_nibbles(total, weights, at, scales, None, scale_at, x, x_at)
+        own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
         store_sums(total, shared, own, tiles)
         cuda.syncthreads()
         for i in range(thread, np.int32(here) << bits, np.int32(THREADS)):
-            token, row = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))
-            if first + row < rows:
+            token, place = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))
+            if first + place < rows:
                 value, below = np.float32(0), np.float32(0)
                 for other in range(WARPS):
-                    value += shared[(other * rows_held + row) * tokens_held + token]
+                    value += shared[(other * 16 + place) * tokens_held + token]
                 if mode == GATED:
                     for other in range(WARPS):
-                        place = other * rows_held + row + 8 * heights
-                        below += shared[place * tokens_held + token]
+                        lower = other * 16 + place + 8
+                        below += shared[lower * tokens_held + token]
                 value = _finish(mode, value, below, code, scale, cap)
                 if mode == ADD:
-                    out32[base + token, at_column + first + row] += value
+                    out32[base + token, at_column + first + place] += value
                 elif mode == LOGITS:
-                    out32[base + token, at_column + first + row] = value
+                    out32[base + token, at_column + first + place] = value
                 else:
-                    out[base + token, at_column + first + row] = to_bfloat16(value)
+                    out[base + token, at_column + first + place] = to_bfloat16(value)
 
     return matvec

@@ -51,11 +51,18 @@ def _inputs(reader: _Reader, places: list[Any]) -> list[list[list[Any]]]:
     return [[reader.words(at, 32 * chunk) for chunk in range(4)] for at in places]
 
 
-def _bent(builder: Any, word: Any, shift: int) -> Any:
-    """Turn two nibbles of a word into bfloat16 numbers: 128 + n has the bits 0x4300 | n."""
+def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
+    """Turn two nibbles of a word into bfloat16 numbers, and take off a number.
+
+    128 + n is the bfloat16 with the bits 0x4300 | n; taking off 128 or 136 is exact. To take it off
+    the sums instead costs two more products a chunk, and the tensor cores have no time for them.
+    """
     moved = builder.lshr(word, ir.Constant(_I32, shift)) if shift else word
     masked = builder.and_(moved, ir.Constant(_I32, 0x000F000F))
-    return builder.or_(masked, ir.Constant(_I32, 0x43004300))
+    raised = builder.or_(masked, ir.Constant(_I32, 0x43004300))
+    template = "fma.rn.bf16x2 $0, $1, $2, $3;"
+    operands = [raised, ir.Constant(_I32, 0x3F803F80), ir.Constant(_I32, less << 16 | less)]
+    return _assembly(builder, template, _I32, "=r,r,r,r", operands)
 
 
 def _byte_pair(builder: Any, word: Any, low: int) -> Any:
@@ -139,16 +146,14 @@ def add_plain(typingctx, total, weights, at, x, x_at):
 def _packed(total: Any, at: Any, words_of_chunk: Any) -> Any:
     """Return the emitter of products with packed weights.
 
-    ``words_of_chunk`` is the emitter of the four bfloat16 words of a row's chunk, how many words a
-    lane has of a group, and the number that codes were raised by: it is taken off by beginning each
-    sum with minus that number times the inputs, which all rows share.
+    ``words_of_chunk`` is the emitter of the four bfloat16 words of a row's chunk, and how many
+    words a lane has of a group.
     """
 
     def emit(context, builder, signature, args):
         total_, weights, at_, scales, leasts, scale_at, x, x_at = args
         rows = _elements(builder, at_, at.count)
-        heights = at.count // 2
-        tiles = total.count // (4 * heights)
+        tiles = total.count // 4
         scale_rows = _elements(builder, scale_at, at.count)
         places = _elements(builder, x_at, tiles)
         reader = _Reader(context, builder, signature.args[1], weights)
@@ -157,7 +162,7 @@ def _packed(total: Any, at: Any, words_of_chunk: Any) -> Any:
         least_reader = _Reader(context, builder, signature.args[4], leasts)
         inputs = _Reader(context, builder, signature.args[6], x)
         totals = _elements(builder, total_, total.count)
-        words, step, raised = words_of_chunk
+        words, step = words_of_chunk
         loaded = [
             [[w for i in range(0, step, 4) for w in reader.words(row, 4 * step * group + i)]
              for row in rows]
@@ -169,46 +174,35 @@ def _packed(total: Any, at: Any, words_of_chunk: Any) -> Any:
             for i in range(GROUPS)
         ]
         zero, ones = [ir.Constant(_F32, 0.0)] * 4, [ir.Constant(_I32, 0x3F803F80)] * 4
-        taken_off = [ir.Constant(_I32, raised << 16 | raised)] * 4
         for group in range(GROUPS):
             for chunk in range(4):
-                bent = [words(builder, row, chunk) for row in loaded[group]]
+                own, below = (words(builder, row, chunk) for row in loaded[group])
                 for tile in range(tiles):
                     b = inputs.words(places[tile], GROUP * group + 32 * chunk)
-                    begin, sums = zero, zero
+                    sums = zero
                     for i in (0, 2):
-                        if raised:
-                            begin = _mma(builder, begin, taken_off, b[i : i + 2])
                         if has_least:
                             sums = _mma(builder, sums, ones, b[i : i + 2])
-                    for height in range(heights):
-                        own, below = bent[2 * height : 2 * height + 2]
-                        first = 4 * (height * tiles + tile)
-                        place = slice(first, first + 4)
-                        part = begin
-                        for i in (0, 2):
-                            a = [own[i], below[i], own[i + 1], below[i + 1]]
-                            part = _mma(builder, part, a, b[i : i + 2])
-                        pair = _pair(factors[group], height, chunk)
-                        totals[place] = _add_scaled(builder, totals[place], part, pair)
-                        if has_least:
-                            pair = _pair(lowest[group], height, chunk)
-                            totals[place] = _add_scaled(builder, totals[place], sums, pair)
+                    place = slice(4 * tile, 4 * tile + 4)
+                    part = zero
+                    for i in (0, 2):
+                        a = [own[i], below[i], own[i + 1], below[i + 1]]
+                        part = _mma(builder, part, a, b[i : i + 2])
+                    pair = (factors[group][0][chunk], factors[group][1][chunk])
+                    totals[place] = _add_scaled(builder, totals[place], part, pair)
+                    if has_least:
+                        pair = (lowest[group][0][chunk], lowest[group][1][chunk])
+                        totals[place] = _add_scaled(builder, totals[place], sums, pair)
         return _tuple(builder, totals)
 
     return emit
 
 
-def _pair(factors: list[list[Any]], height: int, chunk: int) -> tuple[Any, Any]:
-    """Return the factors of rows ``g`` and ``g + 8`` of a tile of rows."""
-    return factors[2 * height][chunk], factors[2 * height + 1][chunk]
-
-
-def _nibbles(raised: int) -> Any:
+def _nibbles(less: int) -> Any:
     def words(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
-        return [_bent(builder, loads[chunk], shift) for shift in (0, 4, 8, 12)]
+        return [_bent(builder, loads[chunk], shift, less) for shift in (0, 4, 8, 12)]
 
-    return words, 4, raised
+    return words, 4
 
 
 def _bytes(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
@@ -218,11 +212,9 @@ def _bytes(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
 
 @intrinsic
 def add_nibbles(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
-    """:func:`add_plain` for 4-bit weights (see ``packing``) and one or two tiles of 16 rows.
+    """:func:`add_plain` for 4-bit weights (see ``packing``).
 
-    ``total`` has four numbers for each tile of tokens of each tile of rows; ``at`` this lane's
-    piece in rows ``g`` and ``g + 8`` of each tile of rows, and ``scale_at`` the first scale of
-    these rows. ``leasts`` is None where weights are ``scale * (code - 8)``, else they are
+    ``scale_at`` are the first scales of rows ``g`` and ``g + 8``. ``leasts`` is None where weights are ``scale * (code - 8)``, else they are
     ``scale * code + least``.
     """
     emit = _packed(total, at, _nibbles(_MINUS_136 if leasts == types.none else _MINUS_128))
@@ -232,7 +224,7 @@ def add_nibbles(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at
 @intrinsic
 def add_bytes(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
     """:func:`add_nibbles` for 8-bit weights: ``scale * (code - 128)``; ``leasts`` is None."""
-    emit = _packed(total, at, (_bytes, 8, 0))
+    emit = _packed(total, at, (_bytes, 8))
     return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit
 
 
@@ -248,10 +240,8 @@ def store_sums(typingctx, total, out, at, tiles):
     def emit(context, builder, signature, args):
         numbers = _elements(builder, args[0], total.count)
         for i, value in enumerate(numbers):
-            block, place = divmod(i, 4)
-            height, tile = divmod(block, count)
-            row = 16 * height + 8 * (place // 2)
-            offset = row * 8 * count + 8 * tile + place % 2
+            tile, place = divmod(i, 4)
+            offset = 8 * (place // 2) * 8 * count + 8 * tile + place % 2
             element = builder.add(args[2], ir.Constant(_I64, offset))
             pointer = _element_pointer(context, builder, signature.args[1], args[1], element)
             builder.store(value, pointer)
