@@ -147,30 +147,30 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         # The model's own distribution: its largest logit and its sum.
         top, place, broken = np.float32(-np.inf), np.intp(vocabulary), np.float32(0)
         total = np.float64(0)
-        four = (np.float32(0), np.float32(0), np.float32(0), np.float32(0))
+        low = np.float32(-np.inf)
         for begin in range(thread, vocabulary, 4 * threads):
             # Four loads are under way at a time.
             i1, i2, i3 = begin + threads, begin + 2 * threads, begin + 3 * threads
-            low = np.float32(-np.inf)
             x0 = logits[row, begin]
             x1 = logits[row, i1] if i1 < vocabulary else low
             x2 = logits[row, i2] if i2 < vocabulary else low
             x3 = logits[row, i3] if i3 < vocabulary else low
-            four = (x0, x1, x2, x3)
+            if math.isnan(x0) or math.isnan(x1) or math.isnan(x2) or math.isnan(x3):
+                broken = np.float32(1)
             before = top
-            for k in range(4):
-                x = four[k]
-                if math.isnan(x):
-                    broken = np.float32(1)
-                if x > top:
-                    top, place = x, begin + k * threads
-            if top > low and not broken > 0:
-                if before > low:
-                    total *= np.float64(np.float32(math.exp(before - top)))
-                part = np.float32(0)
-                for k in range(4):
-                    part += np.float32(math.exp(four[k] - top))
-                total += np.float64(part)
+            if x0 > top:
+                top, place = x0, begin
+            if x1 > top:
+                top, place = x1, i1
+            if x2 > top:
+                top, place = x2, i2
+            if x3 > top:
+                top, place = x3, i3
+            if top > low:
+                shrink = np.float32(math.exp(before - top))
+                part = np.float32(math.exp(x0 - top)) + np.float32(math.exp(x1 - top))
+                part += np.float32(math.exp(x2 - top)) + np.float32(math.exp(x3 - top))
+                total = total * np.float64(shrink) + np.float64(part)
         peak = block_max(top, slots, thread, threads, LANES)
         cuda.syncthreads()
         broken = block_max(broken, slots, thread, threads, LANES)
