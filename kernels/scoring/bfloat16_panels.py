@@ -102,7 +102,7 @@ HALF_BYTES.view(np.float16)[:] = np.tile(np.arange(16), 2)
 """The numbers 0 to 15 twice: a place in it needs only the low 4 of its 5 bits."""
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _halves_of_half_bytes(data, at, memory, to, table):
     """Unpack a block of 4 bits in float16, 32 weights at a time, half the time of float32."""
     scale, least = load_twice(data, at), load_twice(data, at + 32)
@@ -119,7 +119,7 @@ def _halves_of_half_bytes(data, at, memory, to, table):
         store_int32(memory, line + 192, short_bfloat16(fma_halves(found, scale, least)))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _halves_of_bytes(data, at, memory, to):
     scale = load_twice(data, at)
     for line in range(16):
@@ -127,7 +127,7 @@ def _halves_of_bytes(data, at, memory, to):
         store_int32(memory, to + 64 * line, short_bfloat16(weights))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _unpack_by_halves(data, at, bits, memory, to, table):
     if bits == 4:
         _halves_of_half_bytes(data, at, memory, to, table)
@@ -135,7 +135,7 @@ def _unpack_by_halves(data, at, bits, memory, to, table):
         _halves_of_bytes(data, at, memory, to)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _unpack_by_floats(data, at, bits, memory, to, table):
     scale = load_half(data, at)
     if bits == 4:

@@ -96,10 +96,10 @@ def matrix_record(prepared: Prepared, format: int, columns: int, bias: int) -> t
     return (prepared.data.ctypes.data, scales, bias, *shape)
 
 
-def product_memory(compute: int, columns: int) -> int:
-    """Return the bytes of working memory that a thread needs for matrices of so many columns."""
+def product_memory(compute: int, columns: int, rows: int) -> int:
+    """Return the bytes of working memory that a thread needs for so many columns and rows of x."""
     if compute == BFLOAT16:
-        return bfloat16_memory(columns)
+        return bfloat16_memory(columns, rows)
     if compute == INT8:
         return tile_memory(columns)
     return TILE_ROWS * padded(columns) * 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,13 +93,15 @@ class Decoding:
         """Return the text of each row of a Ragged of ids, special tokens and all."""
         checked = Ragged(checked_ids(ids.values, len(self.outputs)), ids.offsets)
         rows = bytes_of_rows(checked, self._padded)
-        data, most = rows.values.tobytes(), self.leading_spaces
-        bounds = itertools.pairwise(rows.offsets.tolist())
-        if not most:
-            return [data[a:b].decode("utf-8", "replace") for a, b in bounds]
-        return [
-            data[a + _spaces(data[a:b], most) : b].decode("utf-8", "replace") for a, b in bounds
-        ]
+        data, most = memoryview(rows.values), self.leading_spaces  # type: ignore[arg-type]
+        decode = codecs.utf_8_decode
+        begins, ends = rows.offsets[:-1].tolist(), rows.offsets[1:].tolist()
+        if most:
+            begins = [
+                a + _spaces(data[a : min(a + most, b)].tobytes(), most)
+                for a, b in zip(begins, ends, strict=True)
+            ]
+        return [decode(data[a:b], "replace", True)[0] for a, b in zip(begins, ends, strict=True)]
 
 
 def _spaces(data: bytes, most: int) -> int:
