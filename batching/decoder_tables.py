@@ -13,7 +13,7 @@ from numbatch.kernels.scoring.product import MATRIX, matrix_record, prepare, pre
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder, Layer, Linear, Norm
 
-__all__ = ["DecoderTables"]
+__all__ = ["DecoderTables", "packed_bytes"]
 
 
 class DecoderTables:
@@ -48,7 +48,7 @@ class DecoderTables:
         # Layers share frequencies, and the kernel compares their addresses.
         self._copies: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.nbytes = 0
-        self._arena = Arena(_packed_bytes(decoder, compute))
+        self._arena = Arena(packed_bytes(decoder, compute))
         self.config = _config(decoder, compute)
         count = len(decoder.layers)
         self.matrices = np.zeros((count, len(MATRICES)), MATRIX)
@@ -108,7 +108,8 @@ class DecoderTables:
         return matrix_record(prepared, weight.format, weight.columns, bias)
 
 
-def _packed_bytes(decoder: Decoder, compute: int) -> int:
+def packed_bytes(decoder: Decoder, compute: int) -> int:
+    """Return the memory that weights take which are repacked for an arithmetic."""
     linears = [getattr(layer, name) for layer in decoder.layers for name in MATRICES]
     weights = [linear.weight for linear in (*linears, decoder.head) if linear is not None]
     sizes = (prepared_bytes(compute, w.format, w.rows, w.columns) for w in weights)

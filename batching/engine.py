@@ -8,13 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.forward import ForwardPass
 from numbatch.batching.kv_pool import DEFAULT_DTYPE, KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
+from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
@@ -109,7 +108,7 @@ class Engine:
         compute = compute or default_compute()
         if compute not in COMPUTE:
             raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
-        self.model = model
+        self.model, self.compute = model, compute
         decoder = model.decoder
         affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
         self.context = self._context(decoder, max_model_len, affordable)
@@ -142,29 +141,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raise InputError if a request can never be served."""
-        tokens, vocabulary = request.tokens, self.model.decoder.config.vocabulary
-        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise InputError(
-                f"request {request.id!r} has tokens {tokens!r}, should have an array of token ids"
-            )
-        if len(tokens) == 0:
-            raise InputError(f"request {request.id!r} is empty, should have at least one token")
-        if len(tokens) > self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens, more than the context of "
-                f"{self.context} tokens"
-            )
-        if request.params is not None and len(tokens) == self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens and fills the context: there is "
-                f"no room to generate"
-            )
-        bad = np.flatnonzero((tokens < 0) | (tokens >= vocabulary))
-        if len(bad):
-            raise InputError(
-                f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
-                f"should be from 0 to {vocabulary - 1}"
-            )
+        check_tokens(request, self.context, self.model.decoder.config.vocabulary)
         self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:

@@ -97,6 +97,7 @@ class ForwardPass:
         self._scores = attention.attention_scratch(team.threads, self._group, config.head_size)
         self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
         self._logprob_scratch = logprob.logprob_scratch(team.threads)
+        self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
         self._counter = np.zeros(8, np.int64)
         self.cycles = np.zeros((team.threads, 0), np.int64)
 
@@ -128,9 +129,15 @@ class ForwardPass:
         return self._hidden[: len(batch.tokens)]
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
-        """Logits for hidden states from :meth:`run`: float32, shape (n, vocabulary)."""
+        """Logits for hidden states from :meth:`run`: float32, shape (n, vocabulary).
+
+        Working memory, valid until the next call.
+        """
         rows = self.decoder.head.weight.rows
-        out = np.empty((len(hidden), padded(rows)), np.float32)
+        # Kept for the next step: new memory would cost a page fault for every 1,024 logits.
+        if len(self._logits) < len(hidden):
+            self._logits = aligned((len(hidden), padded(rows)), np.float32)
+        out = self._logits[: len(hidden)]
         tables, most = self.tables, len(self._normed)
         for low in range(0, len(hidden), most):
             self._counter[0] = 0

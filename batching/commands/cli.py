@@ -159,17 +159,19 @@ def run(
     the input. A line that cannot be served gives a result with its error and line number; the
     others still run. After Ctrl-C the finished results are in the output. With --journal, the same
     command goes on where a run was killed, at whatever instant: nothing is lost or written twice.
+    An output whose name ends in .parquet is a Parquet file (needs pyarrow); it is there when the
+    run has ended.
 
     Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
     written, 2 if nothing was run, 130 after Ctrl-C.
     """  # noqa: D301 (click reads the backspace)
     from numbatch.batching.commands.line_journal import LineJournal
-    from numbatch.batching.commands.line_writer import open_output
+    from numbatch.batching.commands.parquet_writer import open_results
     from numbatch.batching.commands.run_file import FileRun
 
     with (
         _open_input(source) as lines,
-        open_output(output, overwrite=overwrite or _begun(journal), source=lines) as writer,
+        open_results(output, overwrite=overwrite or _begun(journal), source=lines) as writer,
     ):
         begin = time.perf_counter()
         llm = load_llm(model, **sizes)

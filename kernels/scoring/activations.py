@@ -102,11 +102,12 @@ def convert_row(compute, x, at, columns, row, activations):
             store_float32(floats, row * width + i, load_float32(x, at + i))
     elif compute == BFLOAT16:
         wide = bfloat16_product.BLOCK * ((columns + 31) // 32)
-        to = row * wide
         for i in range(0, width, LANES):
-            store_bfloat16(halves, to + i, load_float32(x, at + i) * UP)
+            to = bfloat16_product.place_of(row, i, wide)
+            store_bfloat16(halves, to, load_float32(x, at + i) * UP)
         if width < wide:
-            store_bfloat16(halves, to + width, splat(np.float32(0)))
+            to = bfloat16_product.place_of(row, width, wide)
+            store_bfloat16(halves, to, splat(np.float32(0)))
     else:
         wide = (columns + 63) // 64 * 64
         groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
