@@ -7,23 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from numbatch.batching.backend import Backend, CpuBackend
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
-from numbatch.batching.forward import ForwardPass
-from numbatch.batching.kv_pool import DEFAULT_DTYPE, KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
 from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
-from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
-from numbatch.batching.sizes import affordable_tokens
 from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.activations import COMPUTE, default_compute
-from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
 
@@ -49,13 +45,15 @@ class Engine:
         How many tokens of keys and values are held over all sequences. None: enough for
         ``max_num_seqs`` sequences of ``max_model_len``, within a quarter of the machine's memory;
         the system gives the memory only as it is used.
-    kv_dtype : {"float32", "bfloat16", "int8"}
-        How keys and values are held.
+    kv_dtype : {"float32", "bfloat16", "int8"}, optional
+        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
     compute : {"float32", "bfloat16", "int8"}, optional
         The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
         else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
+    backend : Backend, optional
+        The device that computes; the CPU by default.
     seed : int
         For requests that name no seed.
     policy : Policy, optional
@@ -86,9 +84,10 @@ class Engine:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
-        kv_dtype: str = DEFAULT_DTYPE,
+        kv_dtype: str | None = None,
         compute: str | None = None,
         threads: int | None = None,
+        backend: Backend | None = None,
         seed: int = 0,
         policy: Policy | None = None,
         enable_prefix_caching: bool = True,
@@ -105,18 +104,17 @@ class Engine:
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
-        compute = compute or default_compute()
-        if compute not in COMPUTE:
-            raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
-        self.model, self.compute = model, compute
+        self.model = model
         decoder = model.decoder
-        affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
+        self.backend: Any = backend or CpuBackend(model, threads, kv_dtype, compute)
+        self.compute = self.backend.compute
+        affordable = kv_tokens or self.backend.affordable_tokens()
         self.context = self._context(decoder, max_model_len, affordable)
-        wanted = kv_tokens or min(max_num_seqs * self.context, affordable)
-        pool = KVPool(decoder.config, len(decoder.layers), wanted, kv_dtype)
-        team = ThreadTeam(threads)
-        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, compute)
-        self.sampler = Sampler(team, decoder.config.vocabulary, seed)
+        pool = self.backend.pool(kv_tokens or min(max_num_seqs * self.context, affordable))
+        self.forward = self.backend.forward(
+            pool, max_num_batched_tokens, max_num_seqs, self.context
+        )
+        self.sampler = self.backend.sampler(seed)
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
         )

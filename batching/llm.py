@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from numbatch.batching.backend import make_engine
 from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
 from numbatch.batching.calibrate import calibrate
-from numbatch.batching.engine import Engine
 from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
-from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.policy import Policy
 from numbatch.batching.prompts import (
     Message,
@@ -62,6 +61,16 @@ class LLM:
     model : str or Path
         A GGUF file, a Hugging Face folder, ``hf:owner/name``, or ``smollm2``, which is fetched
         once.
+    device : str
+        ``cpu``, ``cuda`` (the first GPU), ``cuda:1`` and so on, or ``cuda:*`` (all GPUs of the
+        machine, with a process for each).
+    invariant : bool
+        On a GPU: results do not depend on what else is in a step, as they never do on the CPU;
+        slower, and 4- and 8-bit weights are unpacked.
+    logits_processor : function, optional
+        On a GPU: a ``@numba.cuda.jit(device=True)`` function ``(logit, token, request, position) ->
+        logit`` that is compiled into the sampler; ``request`` is the request's seed, ``position``
+        how many tokens it has drawn before.
     max_model_len : int, optional
         The longest sequence, prompt and output together. None: the model's own context, or what
         memory holds if that is less.
@@ -71,8 +80,8 @@ class LLM:
         The most tokens in a step.
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
-    kv_dtype : {"float32", "bfloat16", "int8"}
-        How keys and values are held.
+    kv_dtype : {"float32", "bfloat16", "int8"}, optional
+        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
     compute : {"float32", "bfloat16", "int8"}, optional
         The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
         else float32.
@@ -115,11 +124,14 @@ class LLM:
         self,
         model: str | Path = "smollm2",
         *,
+        device: str = "cpu",
+        invariant: bool = False,
+        logits_processor: Any = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
-        kv_dtype: str = DEFAULT_DTYPE,
+        kv_dtype: str | None = None,
         compute: str | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -130,8 +142,11 @@ class LLM:
         lookahead: int | None = None,
     ) -> None:
         self.model = load_model(model)
-        self.engine = Engine(
+        self.engine = make_engine(
             self.model,
+            device,
+            invariant=invariant,
+            logits_processor=logits_processor,
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,

@@ -12,6 +12,7 @@ from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.text_stream import TextStream
+from numbatch.errors import InputError
 from numbatch.models.load import LoadedModel
 
 __all__ = ["Finished", "StepOutputs", "scored"]
@@ -79,7 +80,8 @@ class StepOutputs:
 
     def __init__(self, model: LoadedModel, forward: ForwardPass, sampler: Sampler) -> None:
         self._model, self._forward, self._sampler = model, forward, sampler
-        self._rows = RowScorer(forward, sampler.team, model.decoder.config.vocabulary)
+        team = getattr(sampler, "team", None)  # a GPU's sampler has none
+        self._rows = team and RowScorer(forward, team, model.decoder.config.vocabulary)
 
     def prepare(self, request: Request) -> None:
         """Compile the functions that a request brings, unless they were compiled before.
@@ -87,8 +89,12 @@ class StepOutputs:
         Raises
         ------
         InputError
-            If one does not compile.
+            If one does not compile, or this device has no rows of logits to give it.
         """
+        if self._rows is None and (request.scorer is not None or request.wanted_prompt_logprobs):
+            raise InputError(
+                f"request {request.id!r} has a scorer or prompt_logprobs, which are for the CPU"
+            )
         if request.params is not None:
             self._sampler.prepare(request.params)
         if request.scorer is not None:
@@ -138,7 +144,7 @@ class StepOutputs:
             if i in failures:
                 result: Result | None = FailedResult(sequence.request.id, failures[i])
             else:
-                result = self._after_token(sequence, int(tokens[i]))
+                result = self.after_token(sequence, int(tokens[i]))
             if result is not None:
                 finished.append((sequence, result))
         return finished
@@ -151,11 +157,13 @@ class StepOutputs:
             if sequence.params is None and sequence.behind == 0
         ]
 
-    def _after_token(self, sequence: Sequence, token: int) -> Result | None:
+    def after_token(self, sequence: Sequence, token: int) -> Result | None:
         """Return the result if this token ended the sequence."""
         params = sequence.params
         if params is None:
             raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
+        if token < 0:
+            return FailedResult(sequence.request.id, "the model's logits are not numbers (NaN)")
         if sequence.texts is None:
             decoder = self._model.tokenizer.stream_decoder(skip_special=True, continues=True)
             sequence.texts = TextStream(decoder, tuple(params.stop))

@@ -9,7 +9,7 @@ import pytest
 
 from numbatch.kernels.simd_path import PATHS, simd_path
 
-FILES = ["test_simd_masks.py", "test_select.py", "test_logit_tiles.py"]
+FILES = ["test_simd_masks.py", "test_select.py", "test_logit_tiles.py", "test_products.py"]
 
 
 @pytest.mark.parametrize("path", PATHS)

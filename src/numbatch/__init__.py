@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from numbatch.errors import (
+    DeviceError,
     InputError,
     ModelError,
     NumbatchError,
@@ -53,6 +54,7 @@ __all__ = [
     "BatchStats",
     "Choice",
     "Comparison",
+    "DeviceError",
     "FailedResult",
     "FairPriority",
     "FirstCome",

@@ -4,7 +4,14 @@ Each message says what was wrong, the value, and what would be right. They are r
 input enters, before any work is done on it.
 """
 
-__all__ = ["InputError", "ModelError", "NumbatchError", "OutputError", "SpecialTokenError"]
+__all__ = [
+    "DeviceError",
+    "InputError",
+    "ModelError",
+    "NumbatchError",
+    "OutputError",
+    "SpecialTokenError",
+]
 
 
 class NumbatchError(Exception):
@@ -21,6 +28,10 @@ class SpecialTokenError(InputError):
 
 class ModelError(NumbatchError, ValueError):
     """A model or tokenizer file is missing, damaged, or of a kind that is not supported."""
+
+
+class DeviceError(NumbatchError, RuntimeError):
+    """A GPU cannot be used, or failed."""
 
 
 class OutputError(NumbatchError, OSError):

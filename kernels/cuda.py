@@ -1,0 +1,349 @@
+"""The one place that imports numba.cuda: options, devices, memory, launches.
+
+Importing this needs no driver and no CuPy: both are asked for by :class:`Gpu`. Kernels import
+``cuda`` from here for thread indices, barriers and shared memory.
+
+With ``NUMBA_ENABLE_CUDASIM=1`` everything runs in Numba's simulator, on the CPU and very slowly. It
+has no warps, so there a warp has one lane (``LANES``); kernels that name their lanes by ``LANES``
+are right in both.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from numbatch.errors import DeviceError
+from numbatch.kernels.jit import FAST
+
+__all__ = [
+    "LANES",
+    "CudaKernel",
+    "Gpu",
+    "array_pointer",
+    "check_on_device",
+    "count_gpus",
+    "cuda",
+    "cuda_device",
+    "cuda_kernel",
+    "is_simulated",
+]
+
+OLDEST_DRIVER = (13, 0)
+"""CUDA version that the driver has to support: that of CuPy's and numba-cuda's libraries."""
+
+INSTALL = "python -m pip install 'numbatch[cuda]'"
+
+RECENT = 6
+"""Launches named by an error that a device reports later than the launch that caused it."""
+
+
+def is_simulated() -> bool:
+    """Whether kernels run in Numba's simulator instead of on a GPU."""
+    return bool(numba.config.ENABLE_CUDASIM)
+
+
+def _import_cuda() -> Any:
+    from numba import cuda
+
+    return cuda
+
+
+class _SimulatedThread:
+    """Stands for the thread that asks: the simulator's own way to find it breaks between modules.
+
+    It swaps the name ``cuda`` in the globals of each function while that runs, which threads of
+    one block do to each other.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator import kernel
+
+        return getattr(kernel._get_kernel_context(), name)
+
+
+cuda: Any = _SimulatedThread() if is_simulated() else _import_cuda()
+"""``cuda.threadIdx``, ``cuda.syncthreads()``, ``cuda.shared.array(...)`` and so on."""
+
+LANES = 1 if is_simulated() else 32
+"""Threads that run in step and exchange values without memory."""
+
+
+def cuda_device(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
+    """Compile a function that CUDA kernels call; it is inlined where that pays.
+
+    A plain function may be wrapped by this and by ``cpu_device``: one body, two drivers.
+    """
+    if function is None:
+        return functools.partial(cuda_device, fast=fast)
+    if is_simulated():
+        return _quiet(function)
+    return cuda.jit(device=True, fastmath=FAST if fast else False)(function)
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let whole numbers wrap around and divisions be infinite, as they do on a GPU."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*args)
+
+    return run
+
+
+def cuda_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
+    """Compile a function that :meth:`Gpu.launch` starts; compiled at its first launch."""
+    if function is None:
+        return functools.partial(cuda_kernel, fast=fast)
+    return CudaKernel(function, fast)
+
+
+class CudaKernel:
+    """A kernel and its name."""
+
+    def __init__(self, function: Callable[..., Any], fast: bool) -> None:
+        self.name = function.__name__
+        self.function = function
+        options = {} if is_simulated() else {"fastmath": FAST if fast else False}
+        body = _quiet(function) if is_simulated() else function
+        self.compiled = _import_cuda().jit(**options)(body)
+
+
+class Gpu:
+    """One GPU: its stream, its memory, and launches on it.
+
+    All work of a Gpu runs in one stream, in order. Memory comes from CuPy's pool.
+
+    Parameters
+    ----------
+    number : int
+        Which of the machine's GPUs.
+
+    Attributes
+    ----------
+    stream : cupy.cuda.Stream or None
+        None in the simulator.
+    numba_stream : Any
+        The same for Numba.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such GPU, or what is needed to use it is missing, too old or too new. The
+        message says what, and how to get it.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self._recent: deque[tuple[str, Any, Any]] = deque(maxlen=RECENT)
+        self.stream: Any = None
+        self.numba_stream: Any = 0
+        if is_simulated():
+            return
+        self._cupy = _check_installation()
+        count = _count_devices(self._cupy)
+        if not 0 <= number < count:
+            raise DeviceError(f"there is no GPU {number}: this machine has {count}, from 0 on")
+        _import_cuda().select_device(number)
+        self._cupy.cuda.Device(number).use()
+        self.stream = self._cupy.cuda.Stream(non_blocking=True)
+        self.stream.use()
+        self.numba_stream = _import_cuda().external_stream(self.stream.ptr)
+        # A step of one sequence has small launches; numba-cuda would warn of each.
+        from numba.cuda.core import config
+
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+    def use(self) -> None:
+        """Make the calling thread work on this GPU; Numba and CuPy ask for it in each thread."""
+        if self.stream is not None:
+            _import_cuda().select_device(self.number)
+            self._cupy.cuda.Device(self.number).use()
+            self.stream.use()
+
+    def launch(self, kernel: CudaKernel, grid: Any, block: Any, *args: Any) -> None:
+        """Start a kernel; it runs after what was started before.
+
+        Parameters
+        ----------
+        kernel : CudaKernel
+        grid, block : int or tuple of int
+            Blocks, and threads of each. Nothing is started where ``grid`` holds a 0.
+
+        Raises
+        ------
+        DeviceError
+            If it cannot be started; names the kernel and the launch.
+        """
+        if 0 in (grid if isinstance(grid, tuple) else (grid,)):
+            return
+        self._recent.append((kernel.name, grid, block))
+        try:
+            kernel.compiled[grid, block, self.numba_stream](*args)
+        except numba.core.errors.NumbaError:
+            raise
+        except Exception as error:
+            if isinstance(error, MemoryError) or is_simulated():
+                raise
+            raise DeviceError(
+                f"kernel {kernel.name} with {grid} blocks of {block} threads could not be "
+                f"launched: {error}"
+            ) from error
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started is done.
+
+        Raises
+        ------
+        DeviceError
+            If a kernel failed meanwhile; names the last ones launched and their shapes.
+        """
+        if self.stream is None:
+            return
+        try:
+            self.stream.synchronize()
+        except Exception as error:
+            raise DeviceError(self.failure(error)) from error
+
+    def failure(self, error: BaseException) -> str:
+        """Describe a failure of the device, which may be noticed later than it happened."""
+        launches = ", ".join(
+            f"{name} ({grid} blocks of {block} threads)" for name, grid, block in self._recent
+        )
+        return f"the GPU failed: {error}; the last kernels launched were {launches or 'none'}"
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Allocate an array on the device, C-contiguous, with any content.
+
+        Raises
+        ------
+        MemoryError
+            If there is not enough memory.
+        """
+        if is_simulated():
+            return _import_cuda().to_device(np.zeros(shape, dtype))
+        return _import_cuda().as_cuda_array(self._cupy.empty(shape, dtype), sync=False)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Allocate an array of zeros on the device."""
+        if is_simulated():
+            return self.empty(shape, dtype)
+        return _import_cuda().as_cuda_array(self._cupy.zeros(shape, dtype), sync=False)
+
+    def upload(self, host: np.ndarray) -> Any:
+        """Return a copy of an array on the device, C-contiguous."""
+        array = self.empty(host.shape, host.dtype)
+        self.write(array, host)
+        return array
+
+    def write(self, array: Any, host: np.ndarray) -> None:
+        """Overwrite a device array, or its first ``host.size`` elements, from the host."""
+        if is_simulated():
+            flat = array._ary.reshape(-1)
+            flat[: host.size] = host.reshape(-1)
+        elif host.size:
+            contiguous = np.ascontiguousarray(host)
+            self._cupy.cuda.runtime.memcpyAsync(
+                array_pointer(array), contiguous.ctypes.data, contiguous.nbytes,
+                self._cupy.cuda.runtime.memcpyHostToDevice, self.stream.ptr,
+            )  # fmt: skip
+
+    def download(self, array: Any) -> np.ndarray:
+        """Return a copy of a device array on the host; waits for it.
+
+        Raises
+        ------
+        DeviceError
+            If a kernel failed before.
+        """
+        if is_simulated():
+            return array.copy_to_host()
+        try:
+            return array.copy_to_host(stream=self.numba_stream)
+        except Exception as error:
+            raise DeviceError(self.failure(error)) from error
+        finally:
+            self.synchronize()
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total bytes of the device."""
+        if is_simulated():
+            return 2**31, 2**31
+        free, total = self._cupy.cuda.runtime.memGetInfo()
+        return free + self._cupy.get_default_memory_pool().free_bytes(), total
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many multiprocessors the device has."""
+        if is_simulated():
+            return 2
+        return int(self._cupy.cuda.Device(self.number).attributes["MultiProcessorCount"])
+
+
+def array_pointer(array: Any) -> int:
+    """Return the address of a device array."""
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def check_on_device(name: str, array: Any) -> None:
+    """Raise DeviceError unless an argument lies on a GPU."""
+    simulated = is_simulated() and hasattr(array, "copy_to_host")
+    if not simulated and not hasattr(array, "__cuda_array_interface__"):
+        raise DeviceError(
+            f"{name} is a {type(array).__name__} in the host's memory, should be an array on the "
+            f"GPU; Gpu.upload copies it there"
+        )
+
+
+def count_gpus() -> int:
+    """Return how many GPUs this machine has.
+
+    Raises
+    ------
+    DeviceError
+        If what is needed to use them is missing, too old or too new.
+    """
+    return 1 if is_simulated() else _count_devices(_check_installation())
+
+
+def _check_installation() -> Any:
+    """Return CuPy, or say what is missing."""
+    if tuple(map(int, np.__version__.split(".")[:2])) >= (2, 5):
+        raise DeviceError(
+            f"NumPy {np.__version__} is too new for numba-cuda, which needs one before 2.5: "
+            f"python -m pip install 'numpy<2.5'"
+        )
+    for module, package in (("numba_cuda", "numba-cuda"), ("cupy", "CuPy")):
+        if importlib.util.find_spec(module) is None:
+            raise DeviceError(f'device="cuda" needs {package}, which is not installed: {INSTALL}')
+    import cupy
+
+    return cupy
+
+
+def _count_devices(cupy: Any) -> int:
+    """Return how many GPUs there are; raise DeviceError if the driver is missing or too old."""
+    newest = "; get a newer one from https://www.nvidia.com/drivers"
+    try:
+        version = int(cupy.cuda.runtime.driverGetVersion())
+    except Exception as error:
+        raise DeviceError(f"the NVIDIA driver cannot be used: {error}{newest}") from error
+    found = (version // 1000, version % 1000 // 10)
+    if version == 0:
+        raise DeviceError(f"no NVIDIA driver was found on this machine{newest}")
+    if found < OLDEST_DRIVER:
+        raise DeviceError(
+            f"the NVIDIA driver supports CUDA {found[0]}.{found[1]}, {OLDEST_DRIVER[0]}."
+            f"{OLDEST_DRIVER[1]} or later is needed{newest}"
+        )
+    try:
+        return int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:
+        raise DeviceError(f"no GPU can be used: {error}") from error
