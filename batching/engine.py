@@ -8,13 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.forward import ForwardPass
 from numbatch.batching.kv_pool import DEFAULT_DTYPE, KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
+from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
@@ -23,6 +22,7 @@ from numbatch.batching.sizes import affordable_tokens
 from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.activations import COMPUTE, default_compute
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
@@ -51,6 +51,9 @@ class Engine:
         the system gives the memory only as it is used.
     kv_dtype : {"float32", "bfloat16", "int8"}
         How keys and values are held.
+    compute : {"float32", "bfloat16", "int8"}, optional
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
+        else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -84,6 +87,7 @@ class Engine:
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
         kv_dtype: str = DEFAULT_DTYPE,
+        compute: str | None = None,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -101,14 +105,17 @@ class Engine:
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
-        self.model = model
+        compute = compute or default_compute()
+        if compute not in COMPUTE:
+            raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
+        self.model, self.compute = model, compute
         decoder = model.decoder
         affordable = kv_tokens or affordable_tokens(decoder, kv_dtype)
         self.context = self._context(decoder, max_model_len, affordable)
         wanted = kv_tokens or min(max_num_seqs * self.context, affordable)
         pool = KVPool(decoder.config, len(decoder.layers), wanted, kv_dtype)
         team = ThreadTeam(threads)
-        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens)
+        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, compute)
         self.sampler = Sampler(team, decoder.config.vocabulary, seed)
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
@@ -134,29 +141,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raise InputError if a request can never be served."""
-        tokens, vocabulary = request.tokens, self.model.decoder.config.vocabulary
-        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise InputError(
-                f"request {request.id!r} has tokens {tokens!r}, should have an array of token ids"
-            )
-        if len(tokens) == 0:
-            raise InputError(f"request {request.id!r} is empty, should have at least one token")
-        if len(tokens) > self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens, more than the context of "
-                f"{self.context} tokens"
-            )
-        if request.params is not None and len(tokens) == self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens and fills the context: there is "
-                f"no room to generate"
-            )
-        bad = np.flatnonzero((tokens < 0) | (tokens >= vocabulary))
-        if len(bad):
-            raise InputError(
-                f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
-                f"should be from 0 to {vocabulary - 1}"
-            )
+        check_tokens(request, self.context, self.model.decoder.config.vocabulary)
         self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:

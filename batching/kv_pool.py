@@ -41,6 +41,7 @@ class KVPool:
         Keys and values, as :mod:`numbatch.kernels.scoring.attention.layout` lays them out.
     block_size : int
         Tokens in a block.
+    dtype : str
 
     Raises
     ------
@@ -53,6 +54,7 @@ class KVPool:
     ) -> None:
         self.block_size = BLOCK
         self.blocks = self.blocks_for(tokens)
+        self.dtype = dtype
         kind, heads, size = kv_dtype(dtype), config.kv_heads, config.head_size
         try:
             self.cache = new_cache(self.blocks, layers, heads, size, kind)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from numbatch.batching.ids import check_id
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.processors import check_processor, check_scorer
 
@@ -191,8 +192,8 @@ class Request:
     Raises
     ------
     InputError
-        If the priority or the deadline is no finite number, or the tag no text; if the scorer is
-        not compiled by Numba or takes other arguments.
+        If the id is no text or empty and no whole number, the priority or the deadline no finite
+        number, or the tag no text; if the scorer is not compiled by Numba or takes other arguments.
     """
 
     id: str | int
@@ -207,6 +208,7 @@ class Request:
     scorer: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", check_id(self.id))
         _number("priority", self.priority, -LARGEST, LARGEST, f"from {-LARGEST:g} to {LARGEST:g}")
         if not isinstance(self.tag, str):
             raise InputError(f"tag is {self.tag!r}, should be a text")

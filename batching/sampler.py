@@ -101,20 +101,23 @@ class Sampler:
         outputs = (chosen, logprob, top_ids, top_values)
         self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch))
         failures: dict[int, str] = {}
-        for i, sequence in enumerate(sequences):
-            if chosen[i] < 0:
-                failures[i] = self._failure(int(chosen[i]), logits[i], sequence)
-            else:
-                own = sequence.top_ids.shape[1]
+        drawn = zip(sequences, chosen.tolist(), logprob.tolist(), strict=True)
+        for i, (sequence, token, value) in enumerate(drawn):
+            if token < 0:
+                failures[i] = self._failure(token, logits[i], sequence)
+                continue
+            if own := sequence.top_ids.shape[1]:
                 sequence.top_ids[sequence.length] = top_ids[i, :own]
                 sequence.top_logprobs[sequence.length] = top_values[i, :own]
-                sequence.append(int(chosen[i]), float(logprob[i]))
+            sequence.append(token, value)
         return chosen, failures
 
     def _row(self, sequence: Sequence) -> tuple[float | int, ...]:
         params = sequence.params
         if params is None:
             raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
+        if sequence.seed is None:
+            sequence.seed = request_seed(sequence.request, self.seed)
         function = params.logits_processor
         return (
             params.temperature,
@@ -125,7 +128,7 @@ class Sampler:
             params.presence_penalty,
             params.frequency_penalty,
             sequence.prompt_length,
-            request_seed(sequence.request, self.seed),
+            sequence.seed,
             sequence.length - sequence.prompt_length,
             0 if function is None else self._processors[function].address,
             params.logits_processor_arg,

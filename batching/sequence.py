@@ -54,6 +54,8 @@ class Sequence:
         Sampling parameters; None where the text is scored.
     priority : float
         The request's; a policy may make it more urgent.
+    seed : int, optional
+        Of its sampling; the sampler's.
     arrival : int
         How many came before it; the scheduler's.
     expires : float
@@ -85,6 +87,7 @@ class Sequence:
         "prompt_top_logprobs",
         "request",
         "scores",
+        "seed",
         "sink",
         "texts",
         "tokens",
@@ -114,6 +117,7 @@ class Sequence:
         self.arrival = 0
         self.expires = float("inf")
         self.is_waiting = self.is_done = False
+        self.seed: int | None = None
         self.texts: TextStream | None = None
         self.logprobs: np.ndarray | None = None
 

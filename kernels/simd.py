@@ -34,6 +34,7 @@ __all__ = [
     "LANES",
     "absolute",
     "add_shorts",
+    "any_above",
     "as_float32",
     "as_int32",
     "dot_bytes",
@@ -347,17 +348,24 @@ def max_lanes(typing: Any, value: Any) -> Any:
     """Return the largest of 16 lanes, found in the order of :func:`sum_lanes`; none may be NaN."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        largest, width = args[0], LANES
-        while width > 1:
-            width //= 2
-            places = ir.VectorType(ir.IntType(32), width)
-            undefined = ir.Constant(largest.type, ir.Undefined)
-            low = builder.shuffle_vector(largest, undefined, places(list(range(width))))
-            high = builder.shuffle_vector(largest, undefined, places(list(range(width, 2 * width))))
-            largest = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-        return builder.extract_element(largest, ir.IntType(32)(0))
+        def larger(low: Any, high: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", low, high), low, high)
+
+        return _fold(builder, args[0], larger)
 
     return types.float32(float32x16), generate
+
+
+@intrinsic
+def any_above(typing: Any, value: Any, bound: Any) -> Any:
+    """Return whether any lane of a float vector is larger than the float ``bound``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        above = builder.fcmp_ordered(">", args[0], _broadcast(builder, args[1], _FLOAT))
+        bits = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), bits(0))
+
+    return types.boolean(float32x16, types.float32), generate
 
 
 @intrinsic

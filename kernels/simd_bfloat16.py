@@ -15,34 +15,24 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbatch.kernels.simd import LANES, float32x16
+from numbatch.kernels.simd import _PAIRS, LANES, float32x16
 
 __all__ = [
     "exp2_short",
     "join_pairs",
     "load_pairs",
-    "store_bfloat16",
+    "prefetch_bytes",
+    "store_every_second",
     "store_number",
+    "store_pairs_apart",
     "store_rounded",
+    "store_two_bfloat16",
 ]
 
 _WORD = ir.IntType(32)
 _INT = ir.VectorType(_WORD, LANES)
 _FLOAT = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
-
-
-class _BfloatVector(ir.Type):
-    """``<32 x bfloat>``, which llvmlite has no name for."""
-
-    def __str__(self) -> str:
-        return "<32 x bfloat>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BfloatVector)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: Any) -> Any:
@@ -105,6 +95,28 @@ def join_pairs(typing: Any, array: Any, at: Any, even: Any, odd: Any) -> Any:
     return types.void(array, types.intp, float32x16, float32x16), generate
 
 
+@intrinsic
+def prefetch_bytes(typing: Any, array: Any, at: Any, count: Any) -> Any:
+    """Ask for ``count`` bytes from element ``at``; they go to the second cache.
+
+    One line in 1,024 bytes is asked for: the CPU sees the direction and fetches the rest, and
+    asking for each line was no faster.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        start = _pointer(context, builder, array, args[0], args[1], ir.IntType(8))
+        address, number = ir.IntType(8).as_pointer(), ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [address, _WORD, _WORD, _WORD])
+        name = "llvm.prefetch.p0" if start.type.is_opaque else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        with cgutils.for_range_slice(builder, number(0), args[2], number(1024)) as (index, _):
+            line = builder.gep(start, [index])
+            builder.call(function, [line, _WORD(0), _WORD(2), _WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
 def _to_bfloat16(builder: Any, x: Any) -> Any:
     """Return the bits of the nearest bfloat16, ties to even; NaN stays NaN."""
     bits = builder.bitcast(x, _WORD)
@@ -138,6 +150,58 @@ def store_rounded(typing: Any, array: Any, at: Any, x: Any) -> Any:
     return types.void(array, types.intp, types.float32), generate
 
 
+def _round_lanes(builder: Any, x: Any) -> Any:
+    """Return the bits of 16 floats as the nearest bfloat16, in the higher half of each lane."""
+    bits = builder.bitcast(x, _INT)
+    odd = builder.and_(builder.lshr(bits, _words(16)), _words(1))
+    nearest = builder.add(builder.add(bits, _words(0x7FFF)), odd)
+    unordered = builder.fcmp_unordered("uno", x, x)
+    return builder.select(unordered, _words(0x7FC00000), nearest)
+
+
+@intrinsic
+def store_pairs_apart(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
+    """Round two vectors to 16 pairs of bfloat16 and write each 64 bytes after the one before.
+
+    From element ``at`` of an array of any type.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low, high = (_round_lanes(builder, each) for each in args[2:])
+        even, odd = (
+            builder.shuffle_vector(low, high, ir.Constant(_INT, list(range(i, 2 * LANES, 2))))
+            for i in (0, 1)
+        )
+        word = builder.or_(builder.lshr(even, _words(16)), builder.and_(odd, _words(0xFFFF0000)))
+        start = _pointer(context, builder, array, args[0], args[1], _WORD)
+        for i in range(LANES):
+            pointer = builder.gep(start, [ir.IntType(64)(16 * i)])
+            builder.store(builder.extract_element(word, _WORD(i)), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+@intrinsic
+def store_every_second(typing: Any, array: Any, at: Any, x: Any) -> Any:
+    """Write 16 floats as bfloat16 to elements ``at``, ``at + 2``, ... of a uint16 array.
+
+    What lies between is not touched: another thread may be writing it.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        short = ir.IntType(16)
+        bits = builder.lshr(_round_lanes(builder, args[2]), _words(16))
+        start = _pointer(context, builder, array, args[0], args[1], short)
+        halves = builder.trunc(bits, ir.VectorType(short, LANES))
+        for i in range(LANES):
+            pointer = builder.gep(start, [ir.IntType(64)(2 * i)])
+            builder.store(builder.extract_element(halves, _WORD(i)), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
+
+
 @intrinsic
 def store_number(typing: Any, array: Any, at: Any, x: Any) -> Any:
     """Write a float32 to the 4 bytes from element ``at`` of an array of any type."""
@@ -151,14 +215,14 @@ def store_number(typing: Any, array: Any, at: Any, x: Any) -> Any:
 
 
 @intrinsic
-def store_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
+def store_two_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
     """Round two vectors to 32 bfloat16, one after another; AVX-512 with BF16 only.
 
     Written to the 64 bytes from element ``at`` of an array of any type.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_BfloatVector(), [_FLOAT, _FLOAT])
+        kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         function = cgutils.get_or_insert_function(builder.module, kind, name)
         both = builder.bitcast(builder.call(function, [args[3], args[2]]), _INT)

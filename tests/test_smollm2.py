@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def llm(smollm2):
-    return LLM(smollm2)
+    return LLM(smollm2, kv_dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,13 @@ def test_real_text_gives_the_same_bits_in_any_batch(smollm2, llm):
     drawn = [llm.generate(text[:60], params)[0].token_ids.tobytes() for text in TEXTS]
     rng = np.random.default_rng(0)
     for threads, budget, sequences in ((1, 64, 3), (2, 512, 32)):
-        other = LLM(smollm2, threads=threads, max_num_batched_tokens=budget, max_num_seqs=sequences)
+        other = LLM(
+            smollm2,
+            kv_dtype="float32",
+            threads=threads,
+            max_num_batched_tokens=budget,
+            max_num_seqs=sequences,
+        )
         order = rng.permutation(len(TEXTS))
         shuffled = [TEXTS[i] for i in order]
         assert [row.tobytes() for row in other.score(shuffled)] == [alone[i] for i in order]

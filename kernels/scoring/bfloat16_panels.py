@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbatch.kernels.aligned import aligned
+from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.block_codes import block_codes
@@ -54,6 +54,7 @@ __all__ = [
     "PANEL",
     "TILE",
     "Bfloat16Matrix",
+    "bfloat16_bytes",
     "pack_bfloat16_panels",
     "unpack_block",
 ]
@@ -101,7 +102,7 @@ HALF_BYTES.view(np.float16)[:] = np.tile(np.arange(16), 2)
 """The numbers 0 to 15 twice: a place in it needs only the low 4 of its 5 bits."""
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _halves_of_half_bytes(data, at, memory, to, table):
     """Unpack a block of 4 bits in float16, 32 weights at a time, half the time of float32."""
     scale, least = load_twice(data, at), load_twice(data, at + 32)
@@ -118,7 +119,7 @@ def _halves_of_half_bytes(data, at, memory, to, table):
         store_int32(memory, line + 192, short_bfloat16(fma_halves(found, scale, least)))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _halves_of_bytes(data, at, memory, to):
     scale = load_twice(data, at)
     for line in range(16):
@@ -126,7 +127,7 @@ def _halves_of_bytes(data, at, memory, to):
         store_int32(memory, to + 64 * line, short_bfloat16(weights))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _unpack_by_halves(data, at, bits, memory, to, table):
     if bits == 4:
         _halves_of_half_bytes(data, at, memory, to, table)
@@ -134,7 +135,7 @@ def _unpack_by_halves(data, at, bits, memory, to, table):
         _halves_of_bytes(data, at, memory, to)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _unpack_by_floats(data, at, bits, memory, to, table):
     scale = load_half(data, at)
     if bits == 4:
@@ -248,8 +249,17 @@ def _pack_panels(start, stop, scratch, data, format, columns, bits, size, out, w
                     wrong[0] = panel * PANEL + lane
 
 
+def bfloat16_bytes(format: int, rows: int, columns: int) -> int:
+    """Return the bytes that a packed matrix takes, if its weights are of common size."""
+    return -(-rows // PANEL) * -(-columns // BLOCK) * BLOCK_BYTES[_bits(format)]
+
+
+def _bits(format: int) -> int:
+    return 4 if format in (Q4_0, Q4_1, Q4_K) else 8 if format == Q8_0 else 16
+
+
 def pack_bfloat16_panels(
-    data: np.ndarray, format: int, columns: int, team: ThreadTeam
+    data: np.ndarray, format: int, columns: int, team: ThreadTeam, arena: Arena | None = None
 ) -> Bfloat16Matrix:
     """Repack a matrix.
 
@@ -261,6 +271,8 @@ def pack_bfloat16_panels(
         GGML type code.
     columns : int
     team : ThreadTeam
+    arena : Arena, optional
+        Where the memory is taken from.
 
     Raises
     ------
@@ -270,10 +282,10 @@ def pack_bfloat16_panels(
     """
     formats.row_bytes(format, columns)
     rows, panels = len(data), -(-len(data) // PANEL)
-    own = 4 if format in (Q4_0, Q4_1, Q4_K) else 8 if format == Q8_0 else 16
+    own, take = _bits(format), aligned if arena is None else arena.take
     for bits in (own, 16) if own < 16 else (16,):
         size = BLOCK_BYTES[bits]
-        out = aligned((panels, -(-columns // BLOCK) * size), np.uint8)
+        out = take((panels, -(-columns // BLOCK) * size), np.uint8)
         scratch = np.zeros((team.threads, columns), np.float32)
         wrong = np.full(1, -1)
         args = (data, format, columns, bits, size, out, wrong)

@@ -25,14 +25,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbatch.kernels.aligned import aligned
+from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.block_codes import block_codes
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K
 from numbatch.kernels.threads import Call, ThreadTeam
 
-__all__ = ["BLOCK", "GROUP", "PANEL", "RECORD", "ZERO", "PackedMatrix", "pack", "wide"]
+__all__ = [
+    "BLOCK",
+    "GROUP",
+    "PANEL",
+    "RECORD",
+    "ZERO",
+    "PackedMatrix",
+    "int8_bytes",
+    "pack",
+    "wide",
+]
 
 PANEL = 16
 """Rows of a panel."""
@@ -151,7 +161,20 @@ def _pack_panels(start, stop, scratch, data, format, columns, bits, out, scales,
                     _pack_record(format, row, block, factor, lane, words, record)
 
 
-def pack(data: np.ndarray, format: int, columns: int, team: ThreadTeam) -> PackedMatrix:
+def int8_bytes(format: int, rows: int, columns: int) -> int:
+    """Return the bytes that a packed matrix takes."""
+    width, panels = wide(columns), -(-rows // PANEL)
+    codes = width // BLOCK * RECORD if _bits(format) == 4 else width * PANEL
+    return panels * (codes + -(-width // GROUP) * PANEL * 4) + 128
+
+
+def _bits(format: int) -> int:
+    return 4 if format in (Q4_0, Q4_1, Q4_K) else 8
+
+
+def pack(
+    data: np.ndarray, format: int, columns: int, team: ThreadTeam, arena: Arena | None = None
+) -> PackedMatrix:
     """Repack a matrix.
 
     Parameters
@@ -162,6 +185,8 @@ def pack(data: np.ndarray, format: int, columns: int, team: ThreadTeam) -> Packe
         GGML type code.
     columns : int
     team : ThreadTeam
+    arena : Arena, optional
+        Where the memory is taken from.
 
     Raises
     ------
@@ -171,10 +196,10 @@ def pack(data: np.ndarray, format: int, columns: int, team: ThreadTeam) -> Packe
     """
     formats.row_bytes(format, columns)
     rows, panels, width = len(data), -(-len(data) // PANEL), wide(columns)
-    bits = 4 if format in (Q4_0, Q4_1, Q4_K) else 8
+    bits, take = _bits(format), aligned if arena is None else arena.take
     size = width // BLOCK * RECORD if bits == 4 else width * PANEL
-    out = aligned((panels, size), np.uint8)
-    scales = aligned((panels, -(-width // GROUP), PANEL), np.float32)
+    out = take((panels, size), np.uint8)
+    scales = take((panels, -(-width // GROUP), PANEL), np.float32)
     scratch = np.zeros((team.threads, width), np.float32)
     wrong = np.full(1, -1)
     args = (data, format, columns, bits, out, scales, wrong)

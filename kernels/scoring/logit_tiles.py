@@ -68,7 +68,7 @@ _ROUND = np.float32(1.5 * 2**23)
 _LN2 = math.log(2)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def whole_part(largest):
     """Return the integers nearest to the exponents of ``largest``, which may be infinite."""
     low, high = splat(np.float32(-BOUND)), splat(np.float32(BOUND))
@@ -76,14 +76,14 @@ def whole_part(largest):
     return fma(bounded, splat(FACTOR), splat(_ROUND)) - splat(_ROUND)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def start_lanes(state, to):
     """Make the state at ``to`` that of no logits."""
     store_float32(state, to, splat(np.float32(-np.inf)))
     store_float32(state, to + LANES, splat(np.float32(0)))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def reduce_row(logits, at, count, state, to):
     """Add logits ``at`` to ``at + count - 1`` to the state at ``to``. No error check.
 
@@ -126,7 +126,7 @@ def reduce_row(logits, at, count, state, to):
     store_float32(state, to + LANES, total)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def finish_lanes(state, to):
     """Return the largest logit of a state and the sum of powers, relative to its whole part.
 

@@ -20,6 +20,7 @@ import math
 
 import numpy as np
 
+from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.random import coin
 from numbatch.kernels.scoring.logit_tiles import (
@@ -100,14 +101,13 @@ ROW = np.dtype(
 """What one row of logits is sampled with."""
 
 
-def _tiles(vocabulary: int) -> int:
-    return -(-vocabulary // TILE)
-
-
 def sampling_scratch(threads: int, vocabulary: int) -> np.ndarray:
     """Allocate the working memory of :func:`sample_rows`: float32, all zero."""
-    tiles = _tiles(vocabulary)
-    return np.zeros((threads, 6 * (tiles + 1) * TILE + tiles * (STATE + 2)), np.float32)
+    tiles = -(-vocabulary // TILE)
+    # Each thread's begins at a cache line: sums, of two numbers a tile, are padded to that.
+    return aligned(
+        (threads, 6 * (tiles + 1) * TILE + tiles * STATE + -(-tiles // 8) * LANES), np.float32
+    )
 
 
 @cpu_device
@@ -153,13 +153,21 @@ def _first_at(logits, size, state, value):
 def _find_tops(logits, size, state):
     """Write the largest logit of each tile and lane; return whether none is NaN."""
     bad = np.int64(0)
-    for tile in range((size + TILE - 1) // TILE):
+    full = size // TILE * TILE
+    for low in range(0, full, TILE):
+        top = other = splat(np.float32(-np.inf))
+        for i in range(low, low + TILE, 2 * LANES):  # two chains of comparisons
+            x, y = load_float32(logits, i), load_float32(logits, i + LANES)
+            bad |= not_numbers(x, y)
+            top, other = maximum(x, top), maximum(y, other)
+        store_float32(state, low // TILE * STATE, maximum(top, other))
+    if full < size:
         top = splat(np.float32(-np.inf))
-        for i in range(tile * TILE, min(tile * TILE + TILE, size), LANES):
+        for i in range(full, size, LANES):
             x = load_part(logits, i, min(size - i, LANES), np.float32(-np.inf))
             bad |= not_numbers(x, x)
             top = maximum(x, top)
-        store_float32(state, tile * STATE, top)
+        store_float32(state, full // TILE * STATE, top)
     return bad == 0
 
 
@@ -389,17 +397,29 @@ def _copy(source, target):
 
 
 @cpu_device
+def _holds(history, token):
+    """Return whether a token is in the history."""
+    for each in history:
+        if each == token:
+            return True
+    return False
+
+
+@cpu_device
 def _change(logits, raw, counts, history, row):
     """Apply the processor and the penalties of a request to its row, in place; 0 if all is well.
 
-    ``raw`` becomes a copy of the row.
+    ``raw`` keeps what the row was: all of it where there is a processor, else at the history's
+    tokens.
     """
-    _copy(logits, raw)
-    if row.processor and call_processor(
-        row.processor, logits, row.argument, np.int64(row.position)
-    ):
-        _copy(raw, logits)
-        return PROCESSOR_RAISED
+    if row.processor:
+        _copy(logits, raw)
+        if call_processor(row.processor, logits, row.argument, np.int64(row.position)):
+            _copy(raw, logits)
+            return PROCESSOR_RAISED
+    else:
+        for token in history:
+            raw[token] = logits[token]
     if history.size:
         penalize(logits, counts, history, row.prompt, row.repetition, row.presence, row.frequency)
     return 0
@@ -467,5 +487,7 @@ def sample_rows(
                 continue
         u = coin(row.seed, row.position)
         chosen[i] = _sample(line, state, peak, row, u, packed, weights, spare, ids, sums)
-        before = raw[chosen[i]] if changed else line[chosen[i]]
+        before = line[chosen[i]]
+        if row.processor or _holds(past, chosen[i]):
+            before = raw[chosen[i]]
         logprob[i] = min(np.float64(before) - norm, 0.0)

@@ -8,7 +8,9 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention import tiles, vectors
-from numbatch.kernels.scoring.attention.plan import find_tile, tile_of
+from numbatch.kernels.scoring.attention.layout import BLOCK
+from numbatch.kernels.scoring.attention.plan import KEYS, find_tile, tile_of
+from numbatch.kernels.simd_bfloat16 import prefetch_bytes
 from numbatch.kernels.simd_path import simd_path
 
 __all__ = ["attend_function", "attend_kernel"]
@@ -17,12 +19,29 @@ _by_tiles, _by_vectors = tiles.attend_tile, vectors.attend_tile
 
 
 @cpu_device
+def _prefetch_first(plan, index, cache, tables, rows, positions, layer, window):
+    """Ask for the first blocks of an item: prefetching within it is two tiles ahead."""
+    head, token, count = tile_of(plan, index)
+    last = positions[token] + count - 1
+    first = max(0, positions[token] - window + 1) if window > 0 else 0
+    layers, heads, part = cache.shape[1], cache.shape[2], cache.shape[4]
+    first //= BLOCK
+    for i in range(first, min(first + 2 * KEYS // BLOCK - 1, last // BLOCK) + 1):
+        block = tables[rows[token], i]
+        at = ((block * layers + layer) * heads + head) * 2 * part
+        prefetch_bytes(cache, at, 2 * part * cache.itemsize)
+
+
+@cpu_device
 def attend_items_by_tiles(
     start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
     window, scale, cap, out,
 ):  # fmt: skip
     """See :func:`attend_function`."""
-    for index in range(find_tile(plan, start), find_tile(plan, stop)):
+    end = find_tile(plan, stop)
+    for index in range(find_tile(plan, start), end):
+        if index + 1 < end:
+            _prefetch_first(plan, index + 1, cache, tables, rows, positions, layer, window)
         head, token, count = tile_of(plan, index)
         _by_tiles(
             scratch, q, cache, tables[rows[token]], layer, head, group, head_size,
@@ -36,7 +55,10 @@ def attend_items_by_vectors(
     window, scale, cap, out,
 ):  # fmt: skip
     """See :func:`attend_function`."""
-    for index in range(find_tile(plan, start), find_tile(plan, stop)):
+    end = find_tile(plan, stop)
+    for index in range(find_tile(plan, start), end):
+        if index + 1 < end:
+            _prefetch_first(plan, index + 1, cache, tables, rows, positions, layer, window)
         head, token, count = tile_of(plan, index)
         _by_vectors(
             scratch, q, cache, tables[rows[token]], layer, head, group, head_size,

@@ -6,13 +6,21 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention.layout import BLOCK
-from numbatch.kernels.simd import LANES
-from numbatch.kernels.simd_bfloat16 import store_number, store_rounded
+from numbatch.kernels.simd import LANES, load_float32, splat, sum_lanes
+from numbatch.kernels.simd_bfloat16 import (
+    store_every_second,
+    store_number,
+    store_pairs_apart,
+    store_rounded,
+)
 
 __all__ = ["store_kv", "store_tokens"]
 
 LARGEST = np.float32(3.3895314e38)
 """The largest bfloat16: what is larger would be rounded to infinity."""
+
+OVERFLOW = np.float32(1.004)
+"""Times this, what is larger than ``LARGEST`` is infinite."""
 
 
 @cpu_device
@@ -36,6 +44,25 @@ def _factor(part, width, place, largest):
 
 
 @cpu_device
+def _store_bfloat16(key, value, width, place, keys, values):
+    """Store a head of a multiple of 32 dimensions as bfloat16, if both are finite; else False."""
+    # Infinity and NaN times 0 are NaN, and so is what bfloat16 would round to infinity.
+    finite = splat(np.float32(0))
+    for i in range(0, width, LANES):
+        finite = finite + (load_float32(key, i) * OVERFLOW) * np.float32(0)
+        finite = finite + (load_float32(value, i) * OVERFLOW) * np.float32(0)
+    if sum_lanes(finite) != 0:
+        return False
+    for i in range(0, width, 2 * LANES):
+        low, high = load_float32(key, i), load_float32(key, i + LANES)
+        store_pairs_apart(keys, i * BLOCK + 2 * place, low, high)
+    at = (place & -2) * width + (place & 1)
+    for i in range(0, width, LANES):
+        store_every_second(values, at + 2 * i, load_float32(value, i))
+    return True
+
+
+@cpu_device
 def store_tokens(start, stop, k, v, slots, layer, head_size, cache):
     """Body of :func:`store_kv`."""
     size = cache.itemsize
@@ -48,6 +75,9 @@ def store_tokens(start, stop, k, v, slots, layer, head_size, cache):
             base = head * head_size
             key, value = k[token, base : base + head_size], v[token, base : base + head_size]
             keys, values = cache[block, layer, head, 0], cache[block, layer, head, 1]
+            fits = size == 2 and head_size % (2 * LANES) == 0
+            if fits and _store_bfloat16(key, value, width, place, keys, values):
+                continue
             key_factor = value_factor = np.float32(1)
             largest_key, largest_value = _largest(key), _largest(value)
             if not largest_value <= LARGEST:  # see layout.py

@@ -16,6 +16,7 @@ from numbatch.kernels.scoring.attention.softmax import (
     LOWEST,
     finish_row,
     hide,
+    read_row,
     scale_row,
     soft_cap,
 )
@@ -30,7 +31,7 @@ from numbatch.kernels.simd import (
     store_float32,
     sum_lanes,
 )
-from numbatch.kernels.simd_bfloat16 import load_pairs
+from numbatch.kernels.simd_bfloat16 import load_pairs, prefetch_bytes
 
 __all__ = ["attend_tile"]
 
@@ -129,21 +130,24 @@ def attend_tile(
     width, deep = -(-head_size // LANES) * LANES, -(-head_size // 32) * 32
     rows = count * group
     room = -(-rows // LANES) * LANES
-    query, scores, _, _, _, _, sums, largest, results = sections(room, width, deep)
+    query, scores, _, _, _, _, sums, largest, _, results = sections(room, width, deep)
     scratch[query : query + room * deep] = 0
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
     scratch[results : results + room * width] = 0
     for row in range(rows):
         column = (head * group + row % group) * head_size
-        for i in range(head_size):
-            scratch[query + row * deep + i] = q[token + row // group, column + i] * scale
+        read_row(q, token + row // group, column, head_size, scale, scratch, query + row * deep)
     lowest = max(0, position - window + 1) if window > 0 else 0
     highest = position + count - 1
     narrow = cache.itemsize == 1
     for tile in range(lowest // KEYS, highest // KEYS + 1):
         begin = tile * KEYS
         blocks = min(KEYS, highest + 1 - begin + BLOCK - 1) // BLOCK
+        for i in range(begin // BLOCK + KEYS // BLOCK, begin // BLOCK + 2 * KEYS // BLOCK):
+            if i <= highest // BLOCK:
+                at = ((table[i] * layers + layer) * heads + head) * 2 * part
+                prefetch_bytes(cache, at, 2 * part * cache.itemsize)
         for four in range(0, rows, SHARING):
             if position + (min(four + SHARING, rows) - 1) // group < begin:
                 continue

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numbatch.batching.results import GenerationResult, ScoreResult
+from numbatch.batching.results import FailedResult, GenerationResult, Result, ScoreResult
 
 if TYPE_CHECKING:
     from numbatch.models.tokenizer import Tokenizer
 
-__all__ = ["finite", "floats", "generation_json", "score_json"]
+__all__ = ["dump_line", "finite", "floats", "generation_json", "result_json", "score_json"]
+
+LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
+"""Escapes for what Unicode, but not JSON, takes as the end of a line."""
+
+
+def dump_line(record: Mapping[str, Any]) -> str:
+    """Return standard JSON on one line, whatever the reader takes as the end of a line.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, which JSON cannot say.
+    """
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).translate(LINE_ENDS)
 
 
 def floats(values: np.ndarray) -> list[float | None]:
@@ -26,8 +42,20 @@ def finite(value: float) -> float | None:
     return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
-def generation_json(result: GenerationResult, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return a continued prompt; ``top_logprobs`` only where likeliest tokens were asked for."""
+def result_json(result: Result) -> dict[str, Any]:
+    """Return any result, the texts of likeliest tokens left out; an error as ``error``."""
+    if isinstance(result, FailedResult):
+        return {"custom_id": result.id, "error": result.error}
+    if isinstance(result, GenerationResult):
+        return generation_json(result)
+    return score_json(result, is_continuation=bool(np.isnan(result.logprobs[1:]).any()))
+
+
+def generation_json(result: GenerationResult, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
+    """Return a continued prompt; ``top_logprobs`` only where likeliest tokens were asked for.
+
+    Their texts are told where a tokenizer is given.
+    """
     record: dict[str, Any] = {
         "custom_id": result.id,
         "text": result.text,
@@ -54,15 +82,16 @@ def generation_json(result: GenerationResult, tokenizer: Tokenizer) -> dict[str,
     return record
 
 
-def _likeliest(ids: np.ndarray, values: np.ndarray, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    return [
-        {
-            "token_id": token,
-            "token": tokenizer.token_bytes(token).decode(errors="replace"),
-            "logprob": logprob,
-        }
-        for token, logprob in zip(ids.tolist(), floats(values), strict=True)
-    ]
+def _likeliest(
+    ids: np.ndarray, values: np.ndarray, tokenizer: Tokenizer | None
+) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for token, logprob in zip(ids.tolist(), floats(values), strict=True):
+        entry: dict[str, Any] = {"token_id": token}
+        if tokenizer is not None:
+            entry["token"] = tokenizer.token_bytes(token).decode(errors="replace")
+        entries.append(entry | {"logprob": logprob})
+    return entries
 
 
 def score_json(result: ScoreResult, *, is_continuation: bool) -> dict[str, Any]:
@@ -75,6 +104,15 @@ def score_json(result: ScoreResult, *, is_continuation: bool) -> dict[str, Any]:
         "perplexity": finite(result.perplexity),
         "tokens_scored": result.tokens_scored,
     }
+    if result.top_token_ids.shape[1]:
+        record["top_logprobs"] = [
+            None if math.isnan(logprob) else _likeliest(ids, values, None)
+            for ids, values, logprob in zip(
+                result.top_token_ids, result.top_logprobs, result.logprobs, strict=True
+            )
+        ]
+    if len(result.scores):
+        record["scores"] = [finite(score) for score in result.scores.tolist()]
     if is_continuation:
         record["is_greedy"] = bool(np.all(result.greedy[~np.isnan(result.logprobs)]))
     return record
