@@ -644,7 +644,7 @@ def _round_to_bfloat16(builder: Any, value: Any) -> Any:
 
 @intrinsic
 def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
-    """Return 32 numbers rounded to bfloat16: one of ``even`` in each lane, above it one of ``odd``."""
+    """Return 32 numbers rounded to bfloat16: in a lane one of ``even``, above it one of ``odd``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         low, high = (_round_to_bfloat16(builder, part) for part in args)
