@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,10 @@ def main(argv: list[str]) -> None:
                 if each.name == "llama.cpp":
                     tokens = tokens[:2]
 
-                def run(each: Any = each, tokens: np.ndarray = tokens) -> None:
-                    each.generate(tokens, new) if new else each.score(tokens)
-
+                if new:
+                    run = partial(each.generate, tokens, new)
+                else:
+                    run = partial(each.score, tokens)
                 rate = _rate(run, len(tokens) * (new or length))
                 if round_number:  # the first warms up
                     rates[each.name].append(rate)
