@@ -50,7 +50,8 @@ def main(name: str = "8B") -> None:
         if bits == 16:
             ids = texts(12)
             table(
-                "scoring", lambda e=engine, t=ids: list(e.run(Request(i, x) for i, x in enumerate(t)))
+                "scoring",
+                lambda e=engine, t=ids: list(e.run(Request(i, x) for i, x in enumerate(t))),
             )
         del engine
     print(f"{LAYERS} layers; vocabulary {VOCABULARY}; numpy {np.__version__}")
