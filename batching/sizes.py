@@ -163,11 +163,11 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     row = 2 * sum(padded(width) for width in (config.width, heads, kv, inner, pairs))
     widest = max(config.width, heads, inner)
     room = Activations.empty(compute, tokens, widest).arrays  # taken only where it is written
-    scratch = -(-product_memory(compute, widest) // 64) * 64
+    scratch = -(-product_memory(compute, widest, tokens) // 64) * 64
     scratch += logprob_scratch(1).nbytes + sampling_scratch(1, config.vocabulary).nbytes
     scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
     plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
-    logits = 4 * sequences * config.vocabulary
+    logits = 4 * sequences * padded(config.vocabulary)
     return 4 * tokens * row + sum(a.nbytes for a in room) + threads * scratch + plans + logits
 
 

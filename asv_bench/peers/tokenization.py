@@ -106,7 +106,7 @@ def compare_hard(peers, options):
     head("tiktoken")
     mine = peers[0]
     for name, text in sources.hard_texts().items():
-        compare(name, peers, [text], max(1, options.rounds // 2))
+        compare(name, peers, [text], options.rounds)
         halves = [text[: len(text) // 2], text]
         best = [np.inf, np.inf]
         for _ in range(options.rounds):
@@ -135,7 +135,7 @@ def compare_decoding(peers, texts, rounds):
     lists = [row.tolist() for row in ids]
     size = sum(len(text.encode()) for text in texts)
     best = dict.fromkeys(("text", "bytes", "tiktoken"), np.inf)
-    for _ in range(rounds):
+    for _ in range(3 * rounds):
         for name, decode in (
             ("text", lambda: tokenizer.decode_batch(ids)),
             ("bytes", lambda: tokenizer.decode_bytes(ids.values)),
