@@ -35,8 +35,6 @@ __all__ = [
     "absolute",
     "add_shorts",
     "any_above",
-    "as_float32",
-    "as_int32",
     "dot_bytes",
     "dot_pairs",
     "exp",
@@ -584,26 +582,6 @@ def load_twice(typing: Any, array: Any, at: Any) -> Any:
         return builder.or_(value, builder.shl(value, ir.Constant(_INT, [16] * LANES)))
 
     return int32x16(array, types.intp), generate
-
-
-@intrinsic
-def as_float32(typing: Any, value: Any) -> Any:
-    """Return the bits of 16 integers as floats."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _FLOAT)
-
-    return float32x16(int32x16), generate
-
-
-@intrinsic
-def as_int32(typing: Any, value: Any) -> Any:
-    """Return the bits of 16 floats as integers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _INT)
-
-    return int32x16(float32x16), generate
 
 
 class _BFloat(ir.Type):

@@ -8,11 +8,9 @@ import pytest
 
 from numbatch.kernels.scoring import activation, formats, logprob, norm, rotary
 from numbatch.kernels.scoring.activations import FLOAT32, Activations
-from numbatch.kernels.scoring.matmul import matmul_call, padded, tile_scratch
+from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import MATRIX, matrix_record, product_memory
 from numbatch.kernels.threads import ThreadTeam
-
-NO_BIAS = np.empty(0, np.float32)
 
 
 @pytest.fixture
@@ -30,51 +28,6 @@ def widened(x):
     out = np.zeros((len(x), padded(x.shape[1])), np.float32)
     out[:, : x.shape[1]] = x
     return out
-
-
-def product(x, weights, bias=NO_BIAS, threads=2):
-    out = np.full((len(x), len(weights)), np.nan, np.float32)
-    columns = weights.shape[1]
-    args = (widened(x), packed(weights), formats.F32, columns, bias, out)
-    ThreadTeam(threads).run(matmul_call(*args, tile_scratch(threads, columns)))
-    return out
-
-
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 20), (17, 48), (64, 33)])
-def test_matmul_is_the_product(rng, tokens, shape):
-    x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
-    weights = rng.standard_normal(shape).astype(np.float32)
-    bias = rng.standard_normal(shape[0]).astype(np.float32)
-    exact = x.astype(np.float64) @ weights.T.astype(np.float64) + bias
-    np.testing.assert_allclose(product(x, weights, bias), exact, atol=2e-5)
-
-
-def test_matmul_gives_the_same_bits_in_any_batch_and_on_any_number_of_threads(rng):
-    x = rng.standard_normal((11, 100)).astype(np.float32)
-    weights = rng.standard_normal((37, 100)).astype(np.float32)
-    whole = product(x, weights, threads=1)
-    assert np.array_equal(product(x, weights, threads=3), whole)
-    for row in range(11):
-        assert np.array_equal(product(x[row : row + 1], weights)[0], whole[row])
-    assert np.array_equal(product(x[3:8], weights), whole[3:8])
-
-
-def test_matmul_refuses_shapes_that_do_not_fit():
-    data = packed(np.zeros((4, 16)))
-    x, out, scratch = (
-        np.zeros((2, 16), np.float32),
-        np.zeros((2, 4), np.float32),
-        tile_scratch(1, 16),
-    )
-    with pytest.raises(ValueError, match="x is 16 wide, should be 32"):
-        matmul_call(x, data, 0, 17, NO_BIAS, out, scratch)
-    with pytest.raises(ValueError, match=r"out has shape \(1, 4\), should be \(2, 4\)"):
-        matmul_call(x, data, 0, 16, NO_BIAS, out[:1], scratch)
-    with pytest.raises(ValueError, match="bias has 3 values, should have 0 or 4"):
-        matmul_call(x, data, 0, 16, np.zeros(3, np.float32), out, scratch)
-    with pytest.raises(ValueError, match="needs 512"):
-        matmul_call(np.zeros((2, 32), np.float32), data, 0, 32, NO_BIAS, out, scratch)
 
 
 @pytest.mark.parametrize("width", [1, 20, 64])

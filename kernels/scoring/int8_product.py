@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.bfloat16_product import store_output
 from numbatch.kernels.scoring.int8_panels import BLOCK, GROUP, PANEL, RECORD, ZERO
 from numbatch.kernels.simd import (
     add_shorts,
@@ -29,28 +30,17 @@ from numbatch.kernels.simd import (
     splat,
     splat_bytes,
     splat_int32,
-    store_float32,
     store_int32,
     to_float32,
 )
 
-__all__ = ["UNPACKED", "multiply_panels", "scaled", "store_output", "unpack_panel"]
+__all__ = ["UNPACKED", "multiply_panels", "scaled", "unpack_panel"]
 
 UNPACKED = 6
 """Rows from which a panel of half bytes is unpacked to memory first."""
 
 EVEN = 0x000F000F
 ODD = -0x00FF0100  # 0xFF00FF00
-
-
-@cpu_device
-def store_output(out, at, total, bias, n, add):
-    """Write 16 outputs, with bias; added to what is there, or in its place."""
-    if bias.size:
-        total = total + load_float32(bias, n)
-    if add:
-        total = load_float32(out, at) + total
-    store_float32(out, at, total)
 
 
 @cpu_device

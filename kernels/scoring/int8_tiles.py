@@ -19,8 +19,9 @@ from numbatch.kernels.amx import (
     zero_tile,
 )
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.bfloat16_product import store_output
 from numbatch.kernels.scoring.int8_panels import GROUP, PANEL, ZERO, wide
-from numbatch.kernels.scoring.int8_product import scaled, store_output, unpack_panel
+from numbatch.kernels.scoring.int8_product import scaled, unpack_panel
 from numbatch.kernels.simd import (
     load_float32,
     load_int32,

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.formats import unpack_span
 from numbatch.kernels.simd import LANES, fma, load_float32, splat, sum_lanes
-from numbatch.kernels.threads import Call
 
-__all__ = ["TILE_ROWS", "matmul_call", "multiply_rows", "padded", "tile_scratch"]
+__all__ = ["TILE_ROWS", "multiply_rows", "padded"]
 
 TILE_ROWS = 16
 """Weight rows unpacked at a time: 16 rows of 1,536 columns are 96 KB and stay in the L2 cache."""
@@ -24,11 +23,6 @@ TILE_ROWS = 16
 def padded(columns: int) -> int:
     """Return ``columns`` rounded up to whole vectors; activations are stored this wide."""
     return -(-columns // LANES) * LANES
-
-
-def tile_scratch(threads: int, columns: int) -> np.ndarray:
-    """Allocate the working memory of :func:`matmul_call` for matrices up to ``columns`` wide."""
-    return np.zeros((threads, TILE_ROWS * padded(columns)), np.float32)
 
 
 @cpu_device
@@ -125,54 +119,3 @@ def multiply_rows(start, stop, scratch, x, data, format, columns, out, shift, bi
             for n in range(0, rows, 4):
                 dots = _dot_1x4(x, m, scratch, n, width)
                 _store(out, m, column + n, end, dots, shift, bias, add)
-
-
-@cpu_kernel
-def _matmul(start, stop, scratch, x, data, format, columns, bias, out):
-    """Write ``x @ unpack(data).T + bias`` for weight rows ``start`` to ``stop - 1``.
-
-    No error check. ``bias`` has shape (rows,), or (0,) for none; the rest is as in
-    :func:`multiply_rows`.
-    """
-    multiply_rows(start, stop, scratch, x, data, format, columns, out, 0, bias, False)
-
-
-def matmul_call(
-    x: np.ndarray,
-    data: np.ndarray,
-    format: int,
-    columns: int,
-    bias: np.ndarray,
-    out: np.ndarray,
-    scratch: np.ndarray,
-) -> Call:
-    """Describe ``out[:, :rows] = x @ unpack(data).T + bias`` for a thread team.
-
-    Parameters
-    ----------
-    x : float32 array, shape (tokens, padded(columns))
-        Zero beyond ``columns``.
-    data : uint8 array, shape (rows, bytes of a row), read-only
-        Packed weights.
-    format, columns : int
-        Storage format and width of the matrix.
-    bias : float32 array, shape (rows,) or (0,)
-    out : float32 array, shape (tokens, at least rows)
-    scratch : float32 array
-        From :func:`tile_scratch`, for at least as many columns.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit each other.
-    """
-    rows = len(data)
-    if x.shape[1] != padded(columns):
-        raise ValueError(f"x is {x.shape[1]} wide, should be {padded(columns)}")
-    if out.shape[0] != x.shape[0] or out.shape[1] < rows:
-        raise ValueError(f"out has shape {out.shape}, should be ({x.shape[0]}, {rows})")
-    if scratch.shape[1] < TILE_ROWS * x.shape[1]:
-        raise ValueError(f"scratch has {scratch.shape[1]} values, needs {TILE_ROWS * x.shape[1]}")
-    if len(bias) not in (0, rows):
-        raise ValueError(f"bias has {len(bias)} values, should have 0 or {rows}")
-    return Call(_matmul, rows, (x, data, format, columns, bias, out), scratch, grain=TILE_ROWS)
