@@ -262,6 +262,10 @@ class Gpu:
         free, total = self._cupy.cuda.runtime.memGetInfo()
         return free + self._cupy.get_default_memory_pool().free_bytes(), total
 
+    def pointer_attributes(self, pointer: int) -> Any:
+        """Return what the driver knows of an address, the number of its ``device`` among it."""
+        return self._cupy.cuda.runtime.pointerGetAttributes(pointer)
+
     @property
     def multiprocessors(self) -> int:
         """How many multiprocessors the device has."""

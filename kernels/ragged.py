@@ -9,7 +9,19 @@ import numpy as np
 
 from numbatch.errors import InputError
 
-__all__ = ["Ragged"]
+__all__ = ["Ragged", "device_dtype", "on_device"]
+
+
+def on_device(array: Any) -> bool:
+    """Return whether an array lies in the memory of a CUDA device."""
+    # The second is what Numba's simulator has.
+    return hasattr(array, "__cuda_array_interface__") or hasattr(array, "__cuda_ndarray__")
+
+
+def device_dtype(array: Any) -> np.dtype:
+    """Return NumPy's dtype of a device array; PyTorch and JAX have types of their own."""
+    interface = getattr(array, "__cuda_array_interface__", None)
+    return np.dtype(array.dtype if interface is None else interface["typestr"])
 
 
 class Ragged:
@@ -28,6 +40,11 @@ class Ragged:
     InputError
         If the two arrays do not describe rows.
 
+    Notes
+    -----
+    Both arrays may lie on a CUDA device (whatever has ``__cuda_array_interface__``). They are kept
+    as they are, and what uses them there checks the offsets; rows are read on the host only.
+
     Examples
     --------
     >>> ragged = Ragged.from_rows([[1, 2], [], [3]], dtype="int64")
@@ -37,7 +54,11 @@ class Ragged:
 
     __slots__ = ("offsets", "values")
 
-    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+    def __init__(self, values: Any, offsets: Any) -> None:
+        if on_device(values) or on_device(offsets):
+            _check_device_arrays(values, offsets)
+            self.values, self.offsets = values, offsets
+            return
         self.values = np.ascontiguousarray(values)
         self.offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         if self.values.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) == 0:
@@ -83,3 +104,18 @@ class Ragged:
 
     def __repr__(self) -> str:
         return f"Ragged({len(self)} rows, {len(self.values)} values, {self.values.dtype})"
+
+
+def _check_device_arrays(values: Any, offsets: Any) -> None:
+    """Raise InputError where two arrays cannot be the parts of a Ragged on a device."""
+    if not (on_device(values) and on_device(offsets)):
+        raise InputError(
+            "one of values and offsets lies on a device and one on the host, should be together"
+        )
+    if len(values.shape) != 1 or len(offsets.shape) != 1 or offsets.shape[0] == 0:
+        raise InputError(
+            f"Ragged needs one-dimensional values and at least one offset, got shapes "
+            f"{tuple(values.shape)} and {tuple(offsets.shape)}"
+        )
+    if device_dtype(offsets) != np.int64:
+        raise InputError(f"offsets on a device are {device_dtype(offsets)}, should be int64")

@@ -1,0 +1,212 @@
+"""Step three on the device: merge what is no token, by a thread where it is short, else a block.
+
+The tokens of a piece are written from its first byte on, a byte each, and their bits are set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.tokenization.byte_pairs import NO_RANK, merge_short, pair_rank, rank_pairs
+from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
+
+__all__ = ["BLOCK_THREADS", "merge_long_pieces", "merge_middle_pieces", "merge_short_pieces", "place"]
+
+BLOCK_THREADS = 64
+"""Threads that merge one long piece."""
+LENGTH = (1 << LENGTH_BITS) - 1
+
+
+@cpu_device
+def _byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols):
+    """Write the ids of single bytes; return their number. A byte without an id is left out."""
+    count = np.intp(0)
+    after_unknown = False
+    for i in range(at, stop):
+        symbol = byte_ids[text[i]]
+        unknown = symbol < 0
+        if unknown and unknown_id >= 0 and not (after_unknown and fuse_unknown):
+            symbols[count] = unknown_id
+            count += 1
+        elif not unknown:
+            symbols[count] = symbol
+            count += 1
+        after_unknown = unknown
+    return count
+
+
+@cpu_device
+def _merge_in(
+    text, at, stop, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged, symbols, ranks
+):
+    """Merge a piece within arrays of its length; return the number of tokens."""
+    count = _byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols)
+    rank_pairs(symbols, count, ranks, pairs, shift)
+    return merge_short(symbols, count, ranks, pairs, shift, merged)
+
+
+@cpu_device
+def _run_of_bits(at, count):
+    """Return the mask of up to ``count`` bits from ``at`` on within its window."""
+    inside = min(count, 64 - (at & 63))
+    mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - inside)
+    return mask << (np.uint64(at) & np.uint64(63)), np.intp(inside)
+
+
+byte_symbols = shared_body(_byte_symbols)
+merge_in = shared_body(_merge_in)
+run_of_bits = shared_body(_run_of_bits)
+rank_of = shared_body(pair_rank)
+rank_all = shared_body(rank_pairs)
+
+
+@cuda_device
+def _set_bits(masks, at, count):
+    """Set the bits of the tokens of a piece, of which the first is set; clear that of none."""
+    if count == 0:
+        mask, _ = run_of_bits(at, 1)
+        cuda.atomic.xor(masks, at >> 6, mask)
+    while count > 0:
+        mask, inside = run_of_bits(at, count)
+        cuda.atomic.or_(masks, at >> 6, mask)
+        at += inside
+        count -= inside
+
+
+def _merge_by_thread(size: int) -> Any:
+    """Make the kernel for pieces of up to ``size`` bytes."""
+
+    @cuda_kernel
+    def merge_listed(
+        text, kept, counters, number, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+        ids, masks,
+    ):  # fmt: skip
+        """Merge the pieces of a list, a thread each; no error check."""
+        symbols = cuda.local.array(size, np.int32)
+        ranks = cuda.local.array(size, np.int32)
+        count = min(counters[number], kept.size)
+        i = cuda.grid(1)
+        while i < count:
+            at = kept[i] >> LENGTH_BITS
+            stop = at + (kept[i] & LENGTH)
+            tokens = merge_in(
+                text, at, stop, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+                symbols, ranks,
+            )  # fmt: skip
+            for j in range(tokens):
+                ids[at + j] = symbols[j]
+            _set_bits(masks, at, tokens)
+            i += cuda.gridsize(1)
+
+    return merge_listed
+
+
+merge_short_pieces = _merge_by_thread(SHORT)
+merge_middle_pieces = _merge_by_thread(MIDDLE)
+
+
+@cuda_device
+def _least_pair(ranks, count, least, thread):
+    """Leave the lowest ``rank << LENGTH_BITS | place`` of a block in ``least[0]``."""
+    best = np.int64(NO_RANK) << LENGTH_BITS
+    i = thread
+    while i < count:
+        if np.int64(ranks[i]) < best >> LENGTH_BITS:
+            best = np.int64(ranks[i]) << LENGTH_BITS | i
+        i += BLOCK_THREADS
+    least[thread] = best
+    cuda.syncthreads()
+    step = BLOCK_THREADS // 2
+    while step > 0:
+        if thread < step:
+            least[thread] = min(least[thread], least[thread + step])
+        cuda.syncthreads()
+        step //= 2
+
+
+@cuda_device
+def _join(at, symbols, ranks, following, preceding, count, pairs, shift, merged):
+    """Merge the symbol at a place with the next; the arrays are a linked list."""
+    right = np.int64(following[at])
+    after = np.int64(following[right])
+    before = np.int64(preceding[at])
+    symbols[at] = merged[ranks[at]]
+    following[at] = after
+    ranks[right] = NO_RANK
+    ranks[at] = NO_RANK
+    if after < count:
+        preceding[after] = at
+        ranks[at] = rank_of(symbols[at], symbols[after], pairs, shift)
+    if before >= 0:
+        ranks[before] = rank_of(symbols[before], symbols[at], pairs, shift)
+
+
+@cuda_kernel
+def merge_long_pieces(
+    text, kept, counters, number, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+    ids, masks,
+):  # fmt: skip
+    """Merge the pieces of the list of long ones, a block each; no error check."""
+    symbols = cuda.shared.array(LONGEST, np.int32)
+    ranks = cuda.shared.array(LONGEST, np.int32)
+    following = cuda.shared.array(LONGEST, np.int16)
+    preceding = cuda.shared.array(LONGEST, np.int16)
+    least = cuda.shared.array(BLOCK_THREADS, np.int64)
+    sizes = cuda.shared.array(1, np.int32)
+    thread = cuda.threadIdx.x
+    entries = min(counters[number], kept.size)
+    entry = cuda.blockIdx.x
+    while entry < entries:
+        at = kept[entry] >> LENGTH_BITS
+        if thread == 0:
+            stop = at + (kept[entry] & LENGTH)
+            sizes[0] = byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols)
+        cuda.syncthreads()
+        count = sizes[0]
+        i = thread
+        while i < count:
+            following[i] = i + 1
+            preceding[i] = i - 1
+            ranks[i] = NO_RANK
+            if i + 1 < count:
+                ranks[i] = rank_of(symbols[i], symbols[i + 1], pairs, shift)
+            i += BLOCK_THREADS
+        cuda.syncthreads()
+        _least_pair(ranks, count, least, thread)
+        while least[0] >> LENGTH_BITS < NO_RANK:
+            if thread == 0:
+                _join(
+                    least[0] & LENGTH, symbols, ranks, following, preceding, count,
+                    pairs, shift, merged,
+                )  # fmt: skip
+            cuda.syncthreads()
+            _least_pair(ranks, count, least, thread)
+        if thread == 0:
+            tokens = 0
+            i = 0
+            while i < count:
+                ids[at + tokens] = symbols[i]
+                tokens += 1
+                i = following[i]
+            _set_bits(masks, at, tokens)
+        cuda.syncthreads()
+        entry += cuda.gridDim.x
+
+
+@cuda_kernel
+def place(begins, offsets, encoded, ids, masks):
+    """Write the tokens of parts that the host has merged, a block each; no error check."""
+    part = cuda.blockIdx.x
+    at = begins[part]
+    count = offsets[part + 1] - offsets[part]
+    j = cuda.threadIdx.x
+    while j < count:
+        ids[at + j] = encoded[offsets[part] + j]
+        j += cuda.blockDim.x
+    if cuda.threadIdx.x == 0:
+        _set_bits(masks, at, count)
