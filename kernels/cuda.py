@@ -32,6 +32,7 @@ __all__ = [
     "cuda_device",
     "cuda_kernel",
     "is_simulated",
+    "rounded_product",
 ]
 
 OLDEST_DRIVER = (13, 0)
@@ -69,6 +70,14 @@ class _SimulatedThread:
 
 cuda: Any = _SimulatedThread() if is_simulated() else _import_cuda()
 """``cuda.threadIdx``, ``cuda.syncthreads()``, ``cuda.shared.array(...)`` and so on."""
+
+
+def _plain_product(x: Any, y: Any) -> Any:
+    return x * y
+
+
+rounded_product: Any = _plain_product if is_simulated() else cuda.libdevice.dmul_rn
+"""The product of two float64 numbers in a kernel, which is never fused with a sum."""
 
 LANES = 1 if is_simulated() else 32
 """Threads that run in step and exchange values without memory."""

@@ -90,7 +90,9 @@ def device_vector(array: Any, name: str, gpu: Gpu, dtypes: tuple[str, ...]) -> A
         )
     view = array if is_simulated() else _view_of(array)
     if np.dtype(view.dtype).name not in dtypes:
-        raise InputError(f"{name} has dtype {np.dtype(view.dtype).name}, should be {_any_of(dtypes)}")
+        raise InputError(
+            f"{name} has dtype {np.dtype(view.dtype).name}, should be {_any_of(dtypes)}"
+        )
     if not view.is_c_contiguous():
         raise InputError(f"{name} is not contiguous, should be")
     return view if len(view.shape) == 1 else view.reshape(int(np.prod(view.shape)))

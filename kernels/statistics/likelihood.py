@@ -84,6 +84,7 @@ class LogSumExp(BlockStatistic):
     _reduce_blocks = _reduce_logs
     _combine = _combine_logs
     _empty = (0.0, -math.inf, 0.0)
+    _device_kernel = "logs"
 
     @property
     def value(self) -> float:

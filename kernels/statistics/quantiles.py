@@ -14,6 +14,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.values import (
     NanPolicy,
     as_values,
@@ -189,21 +190,31 @@ class OrderStatistics:
     def __init__(self, nan_policy: NanPolicy = "propagate") -> None:
         check_nan_policy(nan_policy)
         self.nan_policy = nan_policy
-        self._parts: list[np.ndarray] = []
+        self._parts: list[Any] = []
 
     def update(self, values: Any, copy: bool = True) -> OrderStatistics:
         """Add an array of any shape; returns itself.
 
-        With ``copy=False`` the array is kept as it is, and must not change later.
+        With ``copy=False`` the array is kept as it is, and must not change later. So is one on a
+        GPU (float32 or float64), in any case.
+
+        Raises
+        ------
+        InputError
+            If some of the values lie on a GPU and some do not.
         """
-        flat = as_values(values)
-        if len(flat):
-            self._parts.append(flat.copy() if copy else flat)
+        device = on_device(values)
+        if any(on_device(part) != device for part in self._parts):
+            raise InputError("some values lie on a GPU and some on the host, should be together")
+        flat = values if device else as_values(values)
+        if device or len(flat):
+            self._parts.append(flat if device or not copy else flat.copy())
         return self
 
     def merge(self, other: OrderStatistics) -> OrderStatistics:
         """Add what ``other`` saw; returns itself."""
-        self._parts.extend(other._parts)
+        for part in other._parts:
+            self.update(part, copy=False)
         return self
 
     def quantile(self, quantiles: Any, method: str = "linear") -> Any:
@@ -221,13 +232,22 @@ class OrderStatistics:
             raise InputError(f"method is {method!r}, should be one of {', '.join(METHODS)}")
         out = np.full(wanted.shape, np.nan)
         parts = self._parts
-        if len({part.dtype for part in parts}) > 1:
-            parts = [part.astype(np.float64) for part in parts]
         if parts and wanted.size:
-            selection = _Selection(parts)
+            selection = _selection_of(parts)
             if not check_no_nan(selection.nans, self.nan_policy) and selection.numbers:
                 out[...] = _interpolate(selection, wanted, method)
         return out if out.ndim else float(out)
+
+
+def _selection_of(parts: list[Any]) -> Any:
+    """Return what selects ranks of the values of several parts."""
+    if on_device(parts[0]):
+        from numbatch.kernels.statistics.cuda.select import selection_on_device
+
+        return selection_on_device(parts)
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.astype(np.float64) for part in parts]
+    return _Selection(parts)
 
 
 class _Selection:
@@ -266,19 +286,20 @@ class _Selection:
             part = keys[edges[slot] : edges[slot + 1]]
             before = ends[digit] - self._counts[digit]
             found[i] = _select(part, shift, rank - before, counts, scratch)
-        return self._numbers_of(found)
-
-    def _numbers_of(self, keys: np.ndarray) -> np.ndarray:
-        """Turn keys back to floats."""
-        if self._wide:
-            sign = np.uint64(1) << np.uint64(63)
-            return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
-        narrow, sign32 = keys.astype(np.uint32), np.uint32(0x80000000)
-        bits = np.where(narrow & sign32, narrow ^ sign32, ~narrow)
-        return bits.view(np.float32).astype(np.float64)
+        return numbers_of(found, self._wide)
 
 
-def _interpolate(selection: _Selection, wanted: np.ndarray, method: str) -> np.ndarray:
+def numbers_of(keys: np.ndarray, wide: bool) -> np.ndarray:
+    """Turn keys (uint64) back to floats, float64; ``wide`` tells keys of float64."""
+    if wide:
+        sign = np.uint64(1) << np.uint64(63)
+        return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
+    narrow, sign32 = keys.astype(np.uint32), np.uint32(0x80000000)
+    bits = np.where(narrow & sign32, narrow ^ sign32, ~narrow)
+    return bits.view(np.float32).astype(np.float64)
+
+
+def _interpolate(selection: Any, wanted: np.ndarray, method: str) -> np.ndarray:
     place = wanted.ravel() * (selection.numbers - 1)
     if method == "nearest":
         place = np.rint(place)

@@ -106,6 +106,7 @@ class RunningSum(BlockStatistic):
     _reduce_blocks = _reduce_sums
     _combine = _combine_sums
     _empty = (0.0, 0.0)
+    _device_kernel = "sums"
 
     @property
     def sum(self) -> float:

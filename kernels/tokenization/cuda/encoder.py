@@ -10,6 +10,7 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector
+from numbatch.kernels.device_offsets import count_wrong_offsets
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.cuda.find_pieces import (
     COUNTERS,
@@ -21,7 +22,6 @@ from numbatch.kernels.tokenization.cuda.find_pieces import (
     SHORT_COUNT,
     TOTAL,
     WINDOW,
-    check_offsets,
     clear,
     copy_text,
     find_pieces,
@@ -170,13 +170,18 @@ class DeviceEncoder:
         """Find the pieces and whether the texts can be used."""
         launch, tables = self._gpu.launch, self._tables
         windows = size // WINDOW + 1
-        launch(clear, blocks_for(max(windows, COUNTERS), THREADS), THREADS, room.masks, room.counters)
+        launch(
+            clear, blocks_for(max(windows, COUNTERS), THREADS), THREADS, room.masks, room.counters
+        )
         launch(
             copy_text, blocks_for(WINDOW * (windows + 1) // 8, THREADS), THREADS,
             text, room.text, size, WINDOW * (windows + 1),
         )  # fmt: skip
         rows = offsets.size
-        launch(check_offsets, blocks_for(rows, THREADS), THREADS, offsets, size, room.counters)
+        launch(
+            count_wrong_offsets, blocks_for(rows, THREADS), THREADS,
+            offsets, size, room.counters, DECREASING,
+        )  # fmt: skip
         if rows > 1:
             launch(
                 find_pieces, blocks_for(windows, THREADS), THREADS,
@@ -245,4 +250,3 @@ class DeviceEncoder:
         )  # fmt: skip
         self._gpu.synchronize()
         return Ragged(values, ends)
-

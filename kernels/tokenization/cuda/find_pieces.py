@@ -19,7 +19,7 @@ from numbatch.kernels.tokenization.cuda.boundaries import (
 )
 from numbatch.kernels.tokenization.split_scalar import piece_end
 
-__all__ = ["COUNTERS", "WINDOW", "check_offsets", "clear", "copy_text", "find_pieces"]
+__all__ = ["COUNTERS", "WINDOW", "clear", "copy_text", "find_pieces"]
 
 WINDOW = 64
 """Bytes of a thread, and bits of a mask."""
@@ -80,18 +80,6 @@ def copy_text(source, copy, size, whole):
     if i < whole:
         for j in range(8):
             copy[i + j] = source[i + j] if i + j < size else 0
-
-
-@cuda_kernel
-def check_offsets(offsets, size, counters):
-    """Count in ``DECREASING`` the offsets that are less than the one before or out of range."""
-    i = cuda.grid(1)
-    if i < offsets.size:
-        before = offsets[i - 1] if i > 0 else 0
-        here = offsets[i]
-        wrong = here < before or (i == 0 and here != 0)
-        if wrong or (i == offsets.size - 1 and here != size):
-            cuda.atomic.add(counters, DECREASING, 1)
 
 
 @cuda_device

@@ -19,7 +19,15 @@ from numbatch.kernels.tokenization.cuda.tables import KEY_BYTES, find_key, key_w
 from numbatch.kernels.tokenization.tables import StringTable, find_string
 from numbatch.kernels.words import count_ones, trailing_zeros
 
-__all__ = ["LENGTH_BITS", "LONGEST", "LOOK_UP_THREADS", "MIDDLE", "SHORT", "TILE_WINDOWS", "look_up"]
+__all__ = [
+    "LENGTH_BITS",
+    "LONGEST",
+    "LOOK_UP_THREADS",
+    "MIDDLE",
+    "SHORT",
+    "TILE_WINDOWS",
+    "look_up",
+]
 
 TILE_WINDOWS = 64
 """Windows of a block."""

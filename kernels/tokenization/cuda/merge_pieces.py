@@ -15,7 +15,13 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import NO_RANK, merge_short, pair_rank, rank_pairs
 from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
 
-__all__ = ["BLOCK_THREADS", "merge_long_pieces", "merge_middle_pieces", "merge_short_pieces", "place"]
+__all__ = [
+    "BLOCK_THREADS",
+    "merge_long_pieces",
+    "merge_middle_pieces",
+    "merge_short_pieces",
+    "place",
+]
 
 BLOCK_THREADS = 64
 """Threads that merge one long piece."""

@@ -1,0 +1,156 @@
+"""Central moments, extremes and sums of exponentials of each block of 2,048 values.
+
+A warp has a block. It reads the values once from memory for their sum, and again from the cache
+for what needs the mean; a float64 result of each thread goes into a fixed tree.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, block_sums
+from numbatch.kernels.statistics.moments import (
+    COUNT,
+    GREATEST,
+    LEAST,
+    M2,
+    M3,
+    M4,
+    MEAN,
+    REST,
+    SUM,
+    central_sums,
+)
+
+__all__ = ["reduce_logs", "reduce_moments"]
+
+central = shared_body(central_sums)
+
+
+@cuda_device
+def _powers(values, first, mean, part, thread):
+    """Leave the sums of powers of differences and the extremes of 64 values in ``part``."""
+    s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0
+    least, greatest = math.inf, -math.inf
+    i = first
+    for _ in range(BLOCK // WARP):
+        x = float(values[i])
+        if x == x:
+            d = x - mean
+            square = d * d
+            s1 += d
+            s2 += square
+            s3 += square * d
+            s4 += square * square
+            least = x if x < least else least
+            greatest = x if x > greatest else greatest
+        i += WARP
+    part[0, thread], part[1, thread], part[2, thread], part[3, thread] = s1, s2, s3, s4
+    part[4, thread], part[5, thread] = least, greatest
+
+
+@cuda_device
+def _fold_moments(part, thread):
+    """Fold the 32 numbers of each warp to its first; all threads call."""
+    step = WARP // 2
+    while step > 0:
+        if thread % WARP < step:
+            for q in range(4):
+                part[q, thread] += part[q, thread + step]
+            part[4, thread] = min(part[4, thread], part[4, thread + step])
+            part[5, thread] = max(part[5, thread], part[5, thread + step])
+        cuda.syncthreads()
+        step //= 2
+
+
+@cuda_kernel
+def reduce_moments(values, start, blocks, nodes):
+    """Write the moments of each block, as the CPU's kernel does; no error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array
+        Block ``i`` begins at ``start + i * BLOCK``.
+    nodes : float64 array, shape (blocks, 9)
+        Modified in place.
+    """
+    lanes = cuda.shared.array((WARPS, WARP), np.float64)
+    totals = cuda.shared.array((WARPS, 2), np.float64)
+    part = cuda.shared.array((6, THREADS), np.float64)
+    thread = cuda.threadIdx.x
+    first = cuda.blockIdx.x * WARPS
+    data = values[start:]
+    block_sums(data, first, blocks, WARPS, lanes, totals)
+    warp = thread // WARP
+    block = first + warp
+    inside = block < blocks
+    n, total = 0.0, 0.0
+    if inside:
+        n, total = totals[warp, 0], totals[warp, 1]
+        mean = total / n if n > 0 else 0.0
+        _powers(data, block * BLOCK + thread % WARP, mean, part, thread)
+    cuda.syncthreads()
+    _fold_moments(part, thread)
+    if inside and thread % WARP == 0:
+        node = nodes[block]
+        node[COUNT], node[SUM] = n, total
+        node[LEAST], node[GREATEST] = part[4, thread], part[5, thread]
+        node[M2], node[M3], node[M4], node[MEAN], node[REST] = 0.0, 0.0, 0.0, 0.0, 0.0
+        if n > 0:
+            m2, m3, m4, rest = central(
+                n, part[0, thread], part[1, thread], part[2, thread], part[3, thread]
+            )
+            node[M2], node[M3], node[M4] = m2, m3, m4
+            node[MEAN], node[REST] = total / n, rest
+
+
+@cuda_kernel
+def reduce_logs(values, start, blocks, nodes):
+    """Write count, largest value and sum of exponentials of differences from it, of each block.
+
+    No error check; parameters as in :func:`reduce_moments`, ``nodes`` of shape (blocks, 3).
+    """
+    part = cuda.shared.array((2, THREADS), np.float64)
+    thread = cuda.threadIdx.x
+    block = cuda.blockIdx.x * WARPS + thread // WARP
+    inside = block < blocks
+    first = start + block * BLOCK + thread % WARP
+    peak = -math.inf
+    if inside:
+        for k in range(BLOCK // WARP):
+            x = float(values[first + k * WARP])
+            peak = x if x > peak else peak
+    part[0, thread] = peak
+    cuda.syncthreads()
+    step = WARP // 2
+    while step > 0:
+        if thread % WARP < step:
+            part[0, thread] = max(part[0, thread], part[0, thread + step])
+        cuda.syncthreads()
+        step //= 2
+    peak = part[0, thread - thread % WARP]
+    cuda.syncthreads()
+    numbers, total = 0.0, 0.0
+    if inside:
+        for k in range(BLOCK // WARP):
+            x = float(values[first + k * WARP])
+            if x == x:
+                numbers += 1.0
+                total += 1.0 if x == peak else math.exp(x - peak)
+    part[0, thread], part[1, thread] = numbers, total
+    cuda.syncthreads()
+    step = WARP // 2
+    while step > 0:
+        if thread % WARP < step:
+            part[0, thread] += part[0, thread + step]
+            part[1, thread] += part[1, thread + step]
+        cuda.syncthreads()
+        step //= 2
+    if inside and thread % WARP == 0:
+        nodes[block, 0], nodes[block, 1] = part[0, thread], peak
+        nodes[block, 2] = 1.0 if peak == math.inf else part[1, thread]
