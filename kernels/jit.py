@@ -32,6 +32,8 @@ import numba
 from llvmlite import binding as llvm
 from numba.core import caching
 
+from numbatch.kernels.simd_path import simd_path
+
 __all__ = ["cache_folder", "cpu_device", "cpu_kernel", "source_stamp"]
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -64,6 +66,7 @@ def _machine_folder() -> Path:
         numba.__version__,
         llvmlite.__version__,
         str(Path(__file__).parent.resolve()),
+        simd_path(),
     )
     return cache_folder() / "jit" / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

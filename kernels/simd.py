@@ -27,18 +27,27 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from numbatch.kernels.simd_path import simd_path
+
 __all__ = [
     "LANES",
+    "dot_bytes",
+    "exp",
     "float32x16",
     "fma",
     "int32x16",
     "lanes",
     "load_float32",
+    "load_half",
     "load_int8",
+    "load_int32",
     "load_uint8",
+    "maximum",
     "prefetch",
     "splat",
+    "splat_int32",
     "store_float32",
+    "store_int32",
     "sum_lanes",
     "to_float32",
 ]
@@ -175,6 +184,43 @@ def _loader(element: Any, name: str, widen: str) -> Any:
     return intrinsic(load)
 
 
+@intrinsic
+def load_int32(typing: Any, array: Any, at: Any) -> Any:
+    """Return the 64 bytes from element ``at`` of an array of any integers as 16 int32."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        return builder.load(builder.bitcast(pointer, _INT.as_pointer()), align=1)
+
+    return int32x16(array, types.intp), generate
+
+
+@intrinsic
+def store_int32(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write an ``Int32x16`` to the 64 bytes from element ``at`` of an array of any integers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, _INT.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, int32x16), generate
+
+
+@intrinsic
+def load_half(typing: Any, array: Any, at: Any) -> Any:
+    """Return 16 float16 numbers, given as a uint16 array, from element ``at`` as float32."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        packed = ir.VectorType(ir.HalfType(), LANES)
+        return builder.fpext(
+            builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1), _FLOAT
+        )
+
+    return float32x16(array, types.intp), generate
+
+
 load_uint8 = _loader(types.uint8, "load_uint8", "zext")
 load_int8 = _loader(types.int8, "load_int8", "sext")
 
@@ -261,3 +307,118 @@ def sum_lanes(typing: Any, value: Any) -> Any:
         return builder.extract_element(total, ir.IntType(32)(0))
 
     return types.float32(float32x16), generate
+
+
+@intrinsic
+def splat_int32(typing: Any, value: Any) -> Any:
+    """Return a vector with the int32 ``value`` in every lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _broadcast(builder, args[0], _INT)
+
+    return int32x16(types.int32), generate
+
+
+@intrinsic
+def maximum(typing: Any, a: Any, b: Any) -> Any:
+    """Return the larger of each pair of floats: ``a`` where it is larger, else ``b``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return float32x16(float32x16, float32x16), generate
+
+
+# Cephes' expf: exp(r) = 1 + r + r * r * P(r) for |r| <= ln(2) / 2.
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+_ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits
+
+
+@intrinsic
+def exp(typing: Any, x: Any) -> Any:
+    """Return e to the power of each lane: within 2 units in the last place, NaN stays NaN.
+
+    0 below -87.33, where float32 has no normal number; infinity above 88.72.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        (x,) = args
+
+        def constant(value: float) -> Any:
+            return ir.Constant(_FLOAT, [value] * LANES)
+
+        def add_product(a: Any, b: Any, c: Any) -> Any:
+            function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+            name = f"llvm.fmuladd.v{LANES}f32"
+            called = cgutils.get_or_insert_function(builder.module, function, name)
+            return builder.call(called, [a, b, c])
+
+        shifted = add_product(x, constant(1.44269504088896341), constant(_ROUND))
+        whole = builder.fsub(shifted, constant(_ROUND))
+        rest = add_product(whole, constant(-_LN2_HIGH), x)
+        rest = add_product(whole, constant(-_LN2_LOW), rest)
+        series = constant(_EXP[0])
+        for factor in _EXP[1:]:
+            series = add_product(series, rest, constant(factor))
+        series = add_product(series, builder.fmul(rest, rest), rest)
+        series = builder.fadd(series, constant(1.0))
+        # The integer goes to the exponent: its low bits stand where `shifted` keeps them.
+        power = builder.shl(builder.bitcast(shifted, _INT), ir.Constant(_INT, [23] * LANES))
+        value = builder.bitcast(builder.add(builder.bitcast(series, _INT), power), _FLOAT)
+        small = builder.fcmp_ordered("<", x, constant(-87.33))
+        value = builder.select(small, constant(0.0), value)
+        large = builder.fcmp_ordered(">", x, constant(88.72))
+        value = builder.select(large, constant(float("inf")), value)
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+
+    return float32x16(float32x16), generate
+
+
+_BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
+_SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
+
+
+def _dot_vnni(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """``vpdpbusd``: one instruction."""
+    kind = ir.FunctionType(_INT, [_INT, _BYTES, _BYTES])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+    operands = [builder.bitcast(each, _BYTES) for each in (unsigned, signed)]
+    return builder.call(function, [total, *operands])
+
+
+def _dot_shorts(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """Even and odd bytes as 16-bit numbers; LLVM knows the sums of pairs as ``pmaddwd``."""
+    eight = ir.Constant(_SHORTS, [8] * 2 * LANES)
+    u, s = builder.bitcast(unsigned, _SHORTS), builder.bitcast(signed, _SHORTS)
+    for a, b in (
+        (builder.and_(u, ir.Constant(_SHORTS, [255] * 2 * LANES)),
+         builder.ashr(builder.shl(s, eight), eight)),
+        (builder.lshr(u, eight), builder.ashr(s, eight)),
+    ):  # fmt: skip
+        total = builder.add(total, _pair_products(builder, a, b))
+    return total
+
+
+def _pair_products(builder: Any, a: Any, b: Any) -> Any:
+    wide = ir.VectorType(ir.IntType(32), 2 * LANES)
+    product = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    places = ir.VectorType(ir.IntType(32), LANES)
+    undefined = ir.Constant(wide, ir.Undefined)
+    even = builder.shuffle_vector(product, undefined, places(list(range(0, 2 * LANES, 2))))
+    odd = builder.shuffle_vector(product, undefined, places(list(range(1, 2 * LANES, 2))))
+    return builder.add(even, odd)
+
+
+@intrinsic
+def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """Return ``total`` plus, in each lane, the products of four unsigned with four signed bytes.
+
+    Exact: the same on every path. All three are ``Int32x16``; the bytes of two are meant.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        emit = _dot_vnni if simd_path() in ("amx", "avx512") else _dot_shorts
+        return emit(builder, *args)
+
+    return int32x16(int32x16, int32x16, int32x16), generate

@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 __all__ = [
     "bytes_between",
     "bytes_from_0x80",
+    "copy_bytes",
     "count_ones",
     "int64_pointer",
     "leading_zeros",
@@ -31,8 +32,10 @@ __all__ = [
     "store_word",
     "trailing_zeros",
     "uint8_at",
+    "uint8_pointer",
     "uint16_at",
     "uint32_at",
+    "uint32_pointer",
     "uint64_pointer",
 ]
 
@@ -120,24 +123,23 @@ def store_word(typing: Any, pointer: Any, byte: Any, value: Any) -> Any:
     return types.void(pointer, types.intp, types.uint64), generate
 
 
-@intrinsic
-def int64_pointer(typing: Any, pointer: Any, byte: Any) -> Any:
-    """Return the address ``byte`` bytes behind the pointer, as that of int64 numbers."""
+def _pointer_behind(kind: Any) -> Any:
+    """Make the intrinsic that takes an address behind a pointer for that of numbers of a kind."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(_address(builder, args[0], args[1]), _WORD.as_pointer())
+    def behind(typing: Any, pointer: Any, byte: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            number = ir.IntType(kind.bitwidth).as_pointer()
+            return builder.bitcast(_address(builder, args[0], args[1]), number)
 
-    return types.CPointer(types.int64)(pointer, types.intp), generate
+        return types.CPointer(kind)(pointer, types.intp), generate
+
+    behind.__name__ = f"{kind}_pointer"
+    behind.__doc__ = f"Return the address ``byte`` bytes behind the pointer, as that of {kind}."
+    return intrinsic(behind)
 
 
-@intrinsic
-def uint64_pointer(typing: Any, pointer: Any, byte: Any) -> Any:
-    """Return the address ``byte`` bytes behind the pointer, as that of uint64 numbers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(_address(builder, args[0], args[1]), _WORD.as_pointer())
-
-    return types.CPointer(types.uint64)(pointer, types.intp), generate
+int64_pointer, uint64_pointer = _pointer_behind(types.int64), _pointer_behind(types.uint64)
+uint32_pointer, uint8_pointer = _pointer_behind(types.uint32), _pointer_behind(types.uint8)
 
 
 def _memory(kind: Any, name: str) -> Any:
@@ -157,6 +159,22 @@ def _memory(kind: Any, name: str) -> Any:
 uint8_at = _memory(types.uint8, "uint8_at")
 uint16_at = _memory(types.uint16, "uint16_at")
 uint32_at = _memory(types.uint32, "uint32_at")
+
+
+@intrinsic
+def copy_bytes(typing: Any, out: Any, to: Any, source: Any, at: Any, size: Any) -> Any:
+    """Copy ``size`` bytes from ``at`` bytes behind one pointer to ``to`` bytes behind another.
+
+    The two may overlap.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target = _address(builder, args[0], args[1])
+        origin = _address(builder, args[2], args[3])
+        cgutils.raw_memmove(builder, target, origin, args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, source, types.intp, types.intp), generate
 
 
 @intrinsic

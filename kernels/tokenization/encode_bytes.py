@@ -32,6 +32,7 @@ from numbatch.kernels.tokenization.piece_state import (
     ENDS,
     FILLED,
     KEYS,
+    PLACES,
     ROOM,
     STORED,
     ByteTables,
@@ -40,11 +41,26 @@ from numbatch.kernels.tokenization.piece_state import (
     new_state,
     pointers_to,
 )
-from numbatch.kernels.tokenization.split import split_some
+from numbatch.kernels.tokenization.split import MARGIN, split_some
 from numbatch.kernels.tokenization.tables import read_only
-from numbatch.kernels.words import int64_pointer, pointer_to, prefetch, uint64_pointer
+from numbatch.kernels.tokenization.unicode_strings import copy_utf8
+from numbatch.kernels.words import (
+    copy_bytes,
+    int64_pointer,
+    pointer_to,
+    prefetch,
+    uint8_pointer,
+    uint64_pointer,
+)
 
-__all__ = ["SLACK", "ByteTables", "encode_blocks", "encode_text", "new_state", "seed_entries"]
+__all__ = [
+    "SLACK",
+    "ByteTables",
+    "encode_blocks",
+    "encode_strings",
+    "new_state",
+    "seed_entries",
+]
 
 SLACK = 8
 """How many tokens more than there are bytes an output must have room for."""
@@ -88,12 +104,12 @@ def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
 
 @cpu_device
 def _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total):
-    """Encode a long piece that the cache lacks, and put it there."""
+    """Encode a long piece that the cache lacks, and put it there if it is not too long."""
     count = _encode_new(text, at, stop, tables, cache.state, out, total)
-    length = stop - at
-    if 8 * length < cache.mask and has_room(cache, length):
+    words = (stop - at) // 8 + count // 2 + 2
+    if 4 * words < cache.mask and has_room(cache, words):
         place = np.intp(cache.state[STORED])
-        cache.state[STORED] = store_bytes(text, at, length, cache.masks, cache.store, place)
+        cache.state[STORED] = store_bytes(text, at, stop - at, cache.masks, cache.store, place)
         _keep(low, high | np.uint64(place), slot, cache, out, total, count)
     return count
 
@@ -109,6 +125,8 @@ def _write_found(table, slot, store, out, total):
 @cpu_device
 def _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total):
     """Write the tokens of a piece of more than 15 bytes; return their number."""
+    if stop - at > CACHED_BYTES:
+        return _encode_new(text, at, stop, tables, cache.state, out, total)
     table = cache.table
     slot = find_long_entry(text, at, low, high, slot, table, cache.mask, cache.masks, cache.store)
     if table[slot + 1] == np.uint64(0):
@@ -117,20 +135,28 @@ def _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, tota
 
 
 @cpu_device
-def _ask_for_entries(text, limit, at, ends, count, keys, cache):
-    """Write the keys of ``count`` pieces, and have their cache lines brought in meanwhile.
+def _encode_other(text, at, stop, low, high, slot, tables, cache, out, total):
+    """Write the tokens of a piece that is not in the entry where its search begins."""
+    if stop - at > SHORT_BYTES:
+        return _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total)
+    slot = find_entry(low, high, slot, cache.table, cache.mask)
+    if cache.table[slot + 1] == np.uint64(0):
+        return _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total)
+    return _write_found(cache.table, slot, cache.store, out, total)
 
-    The second word is 0 for a piece that is not kept in the cache.
-    """
+
+@cpu_device
+def _ask_for_entries(text, at, ends, count, keys, cache):
+    """Write the keys of ``count`` pieces, and have their cache lines brought in meanwhile."""
+    masks, table, mask = cache.masks, cache.table, cache.mask
     for i in range(count):
         length = ends[i] - at
-        low, high = np.uint64(0), np.uint64(0)
         if length <= SHORT_BYTES:
-            low, high = piece_key(text, limit, at, length, cache.masks)
-        elif length <= CACHED_BYTES and ends[i] + 8 <= limit:
-            low, high = long_piece_key(text, at, length, cache.masks)
-        slot = first_entry(low, high, cache.mask)
-        prefetch(cache.table, 8 * slot)
+            low, high = piece_key(text, at, length, masks)
+        else:
+            low, high = long_piece_key(text, at, min(length, CACHED_BYTES), masks)
+        slot = first_entry(low, high, mask)
+        prefetch(table, 8 * slot)
         keys[3 * i] = low
         keys[3 * i + 1] = high
         keys[3 * i + 2] = np.uint64(slot)
@@ -138,43 +164,38 @@ def _ask_for_entries(text, limit, at, ends, count, keys, cache):
 
 
 @cpu_device
-def _encode_pieces(text, limit, at, ends, count, tables, cache, out, total):
+def _encode_pieces(text, at, ends, count, tables, cache, out, total):
     """Write the tokens of ``count`` pieces, the first from ``at`` on; return the new total."""
     keys = uint64_pointer(cache.state, 8 * KEYS)
-    table, mask = cache.table, cache.mask
-    _ask_for_entries(text, limit, at, ends, count, keys, cache)
+    table = cache.table
+    _ask_for_entries(text, at, ends, count, keys, cache)
     for i in range(count):
-        stop = ends[i]
         low, high, slot = keys[3 * i], keys[3 * i + 1], np.intp(keys[3 * i + 2])
-        if stop - at <= SHORT_BYTES:
-            slot = find_entry(low, high, slot, table, mask)
-            if table[slot + 1] != np.uint64(0):
-                total += _write_found(table, slot, cache.store, out, total)
-            else:
-                total += _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total)
-        elif high != np.uint64(0):
-            total += _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total)
+        found = table[slot + 2]
+        # One branch for what nearly all pieces are: at the first entry, with few tokens.
+        if (table[slot] == low) & (table[slot + 1] == high) & (found < IN_STORE):
+            total += write_tokens(found, table[slot + 3], out, total)
         else:
-            total += _encode_new(text, at, stop, tables, cache.state, out, total)
-        at = stop
+            begin = ends[i - 1] if i > 0 else at
+            total += _encode_other(text, begin, ends[i], low, high, slot, tables, cache, out, total)
     return total
 
 
 @cpu_device
-def _encode_stretch(text, limit, at, stop, end, tables, cache, out, total):
+def _encode_stretch(text, at, stop, end, tables, cache, out, total):
     """Write the tokens of ``text[at:stop]``, which ends at a piece; return the new total."""
-    ends = int64_pointer(cache.state, 8 * ENDS)
+    ends, places = int64_pointer(cache.state, 8 * ENDS), uint8_pointer(cache.state, 8 * PLACES)
     rules = tables.options[0]
     while at < stop:
-        count, after = split_some(text, limit, at, stop, end, rules, tables.classes, ends, ROOM)
-        total = _encode_pieces(text, limit, at, ends, count, tables, cache, out, total)
+        count, after = split_some(text, at, stop, end, rules, tables.classes, places, ends, ROOM)
+        total = _encode_pieces(text, at, ends, count, tables, cache, out, total)
         at = after
     return total
 
 
 @cpu_kernel
 def encode_blocks(
-    start, stop, state, text, blocks, begins, stops, texts_end, fixed, tables, out, ends
+    start, stop, state, text, buffer, blocks, begins, stops, texts_end, fixed, tables, out, ends
 ):
     """Encode the stretches of blocks ``start`` to ``stop - 1``. No error check.
 
@@ -183,6 +204,9 @@ def encode_blocks(
     state : uint64 array, from :func:`new_state`
     text : uint8 array
         Valid UTF-8.
+    buffer : uint8 array
+        Receives the stretches that end less than ``MARGIN`` bytes before the end of ``text``, and
+        what follows them in their texts; has room for the longest of them and ``MARGIN`` more.
     blocks : int64 array, shape (blocks + 1,)
         Block ``i`` has the stretches from ``blocks[i]`` to ``blocks[i + 1] - 1``.
     begins, stops, texts_end : int64 arrays, shape (stretches,)
@@ -191,43 +215,77 @@ def encode_blocks(
         An id to write before the stretch's own, or -1.
     tables : ByteTables
     out : uint32 array
-        The tokens of a block lie from ``begins[j] + j`` on, where ``j`` is its first stretch.
+        The tokens of block ``i`` lie from ``begins[j] + j + SLACK * i`` on, where ``j`` is its
+        first stretch.
     ends : int64 array, shape (stretches,)
         Receives where in ``out`` the tokens of each stretch end.
     """
     pointers = pointers_to(tables)
-    cache = cache_in(state, tables.seeds)
-    data, tokens = pointer_to(text), pointer_to(out)
+    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    data, copied, tokens = pointer_to(text), pointer_to(buffer), pointer_to(out)
     for block in range(start, stop):
-        total = begins[blocks[block]] + blocks[block]
+        total = begins[blocks[block]] + blocks[block] + SLACK * block
         for j in range(blocks[block], blocks[block + 1]):
             if fixed[j] >= 0:
                 out[total] = fixed[j]
                 total += 1
-            total = _encode_stretch(
-                data, text.size, begins[j], stops[j], texts_end[j], pointers, cache, tokens, total
-            )  # fmt: skip
+            begin = begins[j]
+            if stops[j] + MARGIN <= text.size:
+                total = _encode_stretch(
+                    data, begin, stops[j], texts_end[j], pointers, cache, tokens, total
+                )
+            else:
+                copy_bytes(copied, 0, data, begin, texts_end[j] - begin)
+                total = _encode_stretch(
+                    copied, np.intp(0), stops[j] - begin, texts_end[j] - begin, pointers, cache,
+                    tokens, total,
+                )  # fmt: skip
             ends[j] = total
 
 
 @cpu_kernel
-def encode_text(state, text, size, tables, out):
-    """Encode ``text[:size]``; return the number of tokens. No error check.
+def encode_strings(
+    start, stop, state, addresses, headers, buffer, blocks, places, fixed, tables, out, ends
+):
+    """Encode the strings of blocks ``start`` to ``stop - 1``; return the first bad one, or -1.
 
-    As :func:`encode_blocks` for one text, with less to hand over.
+    No error check. A string is bad if it holds a surrogate.
+
+    Parameters
+    ----------
+    state : uint64 array, from :func:`new_state`
+    addresses : int64 array, shape (strings,)
+        Those of str objects that live on.
+    headers : tuple of int
+        Sizes of the headers of ASCII and of other strings.
+    buffer : uint8 array
+        Has room for the UTF-8 of any of the strings and ``MARGIN`` more.
+    blocks : int64 array, shape (blocks + 1,)
+        Block ``i`` has the strings from ``blocks[i]`` to ``blocks[i + 1] - 1``.
+    places : int64 array, shape (blocks,)
+        Where in ``out`` the tokens of each block lie.
+    fixed : int
+        An id that each text begins with, or -1.
+    tables : ByteTables
+    out : uint32 array
+    ends : int64 array, shape (strings,)
+        Receives where in ``out`` the tokens of each string end.
     """
-    cache = cache_in(state, tables.seeds)
-    return _encode_stretch(
-        pointer_to(text),
-        text.size,
-        np.intp(0),
-        size,
-        size,
-        pointers_to(tables),
-        cache,
-        pointer_to(out),
-        np.intp(0),
-    )
+    pointers = pointers_to(tables)
+    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    data, tokens = pointer_to(buffer), pointer_to(out)
+    for block in range(start, stop):
+        total = places[block]
+        for i in range(blocks[block], blocks[block + 1]):
+            size = copy_utf8(addresses[i], headers[0], headers[1], data)
+            if size < 0:
+                return i
+            if fixed >= 0:
+                out[total] = fixed
+                total += 1
+            total = _encode_stretch(data, np.intp(0), size, size, pointers, cache, tokens, total)
+            ends[i] = total
+    return np.intp(-1)
 
 
 @cpu_kernel
@@ -237,12 +295,12 @@ def _seed(state, text, starts, stops, tables, seeds):
     memory, data = pointer_to(state), pointer_to(text)
     out = np.empty(64, np.uint32)
     tokens = pointer_to(out)
-    masks = cache_in(state, tables.seeds).masks
+    masks = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1)).masks
     size, zero = np.intp(0), np.intp(0)
     for i in range(starts.size):
         count = _encode_new(data, starts[i], stops[i], pointers, memory, tokens, zero)
         if count <= CACHED_TOKENS:
-            low, high = piece_key(data, text.size, starts[i], stops[i] - starts[i], masks)
+            low, high = piece_key(data, starts[i], stops[i] - starts[i], masks)
             first, second = pack_tokens(tokens, zero, count)
             write_entry(pointer_to(seeds), size, low, high, first, second)
             size += ENTRY
@@ -256,5 +314,6 @@ def seed_entries(tables: ByteTables) -> np.ndarray:
     rows = np.flatnonzero((lengths > 0) & (lengths <= SHORT_BYTES))
     starts, stops = tables.offsets[:-1][rows], tables.offsets[1:][rows]
     seeds = np.empty(rows.size * ENTRY, np.uint64)
-    size = _seed(new_state(8), tables.values, starts, stops, tables, seeds)
+    text = np.concatenate([tables.values, np.zeros(MARGIN, np.uint8)])
+    size = _seed(new_state(8), read_only(text), starts, stops, tables, seeds)
     return read_only(seeds[:size].copy())

@@ -1,21 +1,30 @@
-"""The tokens of one piece that no cache knows."""
+"""The tokens of one piece that no cache knows.
+
+A piece is divided wherever no merge reaches from one byte to the next. A part of up to 64 bytes is
+merged in the lanes of a vector. A longer one is taken window by window: the tokens of two stretches
+that lie side by side are those of the whole where the last of the one and the first of the other
+hold against each other (see ``pair_holds``); where they do not, the last one is taken back, and the
+window begins there. So the time is linear in the length; a text for which windows would have to go
+far back is left to a heap.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import (
-    NEVER,
-    SHORT,
-    merge_long,
-    merge_short,
-    rank_pairs,
-)
+from numbatch.kernels.tokenization.byte_pairs import NEVER, NOTHING, pair_holds
+from numbatch.kernels.tokenization.merge_heap import merge_heap
+from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS, NO_RANK, merge_lanes
 from numbatch.kernels.tokenization.piece_state import RANKS, SYMBOLS
-from numbatch.kernels.words import int64_pointer, pointer_to
+from numbatch.kernels.words import int64_pointer, pointer_to, trailing_zeros, uint32_pointer
 
 __all__ = ["encode_piece", "whole_piece"]
+
+_1 = np.uint64(1)
+_WINDOW = np.intp(48)
+"""Shorter than what the lanes hold, so that there is room to begin some bytes earlier."""
+_FAR = np.intp(4096)
 
 
 @cpu_device
@@ -41,83 +50,150 @@ def whole_piece(text, at, stop, tables):
 
 
 @cpu_device
-def _byte_symbols(text, at, stop, tables, symbols):
-    """Write the ids of single bytes; return their number. A byte without an id is left out."""
+def _symbols_of(text, at, stop, tables, symbols):
+    """Write the numbers that merging starts from; return how many there are.
+
+    A byte without an id is left out, or unknown where the vocabulary has an id for that.
+    """
     count = np.intp(0)
     after_unknown = False
     for i in range(at, stop):
-        symbol = tables.byte_ids[text[i]]
-        unknown = symbol < 0
+        number = np.int64(text[i])
+        unknown = tables.ids[number] < 0
         if unknown and tables.options[2] >= 0 and not (after_unknown and tables.options[3]):
             symbols[count] = tables.options[2]
             count += 1
         elif not unknown:
-            symbols[count] = symbol
+            symbols[count] = number
             count += 1
         after_unknown = unknown
     return count
 
 
 @cpu_device
-def _merge_in(text, at, stop, tables, arrays):
-    """Merge a long piece within ``arrays``; return the number of tokens."""
-    symbols, following, preceding = arrays[0], arrays[1], arrays[2]
-    size = stop - at
-    count = _byte_symbols(text, at, stop, tables, pointer_to(symbols))
-    return merge_long(
-        pointer_to(symbols), count, pointer_to(following), pointer_to(preceding),
-        pointer_to(arrays[3]), int64_pointer(pointer_to(arrays), 32 * size),
-        tables.pairs, tables.options[4], tables.merged,
-    )  # fmt: skip
+def _lacks_byte(text, at, stop, tables):
+    """Return whether the vocabulary lacks a byte of the piece."""
+    for i in range(at, stop):
+        if tables.ids[text[i]] < 0:
+            return True
+    return False
 
 
 @cpu_device
-def _encode_long(text, at, stop, tables, out, total):
-    arrays = np.empty((7, stop - at), np.int64)
-    count = _merge_in(text, at, stop, tables, arrays)
+def _merge_by_heap(text, at, stop, tables, out, total):
+    """Write the numbers of a part of any length; return how many there are."""
+    size = stop - at
+    arrays = np.empty((7, size), np.int64)
+    memory = pointer_to(arrays)
+    count = _symbols_of(text, at, stop, tables, memory)
+    count = merge_heap(
+        memory, count, int64_pointer(memory, 8 * size), int64_pointer(memory, 16 * size),
+        int64_pointer(memory, 24 * size), int64_pointer(memory, 32 * size),
+        tables.pairs, tables.options[4],
+    )  # fmt: skip
     for i in range(count):
         out[total + i] = arrays[0, i]
     return count
 
 
 @cpu_device
+def _merge_bytes(text, at, count, tables, state):
+    """Merge up to 64 bytes; return the mask of the symbols that are left."""
+    symbols, ranks = int64_pointer(state, 8 * SYMBOLS), uint32_pointer(state, 8 * RANKS)
+    for i in range(MOST_SYMBOLS):
+        ranks[i] = NO_RANK
+    first = np.intp(text[at])
+    symbols[0] = first
+    for i in range(1, count):
+        second = np.intp(text[at + i])
+        symbols[i] = second
+        merged = np.uint32(tables.byte_pairs[first << 8 | second])
+        ranks[i - 1] = merged << np.uint32(6) | np.uint32(i - 1)
+        first = second
+    return merge_lanes(symbols, count, ranks, tables.pairs, tables.options[4])
+
+
+@cpu_device
+def _write_left(alive, state, out, total):
+    """Write the numbers of the symbols that are left; return the new total."""
+    symbols = int64_pointer(state, 8 * SYMBOLS)
+    while alive:
+        out[total] = symbols[trailing_zeros(alive)]
+        total += 1
+        alive &= alive - _1
+    return total
+
+
+@cpu_device
+def _length_of(number, tables):
+    """Return how many bytes a token has."""
+    row = tables.ids[number]
+    return np.intp(tables.offsets[row + 1] - tables.offsets[row])
+
+
+@cpu_device
+def _encode_window(text, at, stop, tables, state, out, total):
+    """Write the numbers of a window; return the new total."""
+    if stop - at > MOST_SYMBOLS:
+        return total + _merge_by_heap(text, at, stop, tables, out, total)
+    alive = _merge_bytes(text, at, stop - at, tables, state)
+    return _write_left(alive, state, out, total)
+
+
+@cpu_device
+def _encode_long(text, at, stop, tables, state, out, first):
+    """Write the numbers of a part of more than 64 bytes; return their number."""
+    total, done = first, at
+    while done < stop:
+        begin, end = done, min(done + _WINDOW, stop)
+        after = _encode_window(text, begin, end, tables, state, out, total)
+        while total > first and not pair_holds(
+            out[total - 1], out[total], tables.pairs, tables.options[4], tables.halves
+        ):
+            total -= 1
+            begin -= _length_of(out[total], tables)
+            if end - begin > _FAR:
+                return _merge_by_heap(text, at, stop, tables, out, first)
+            after = _encode_window(text, begin, end, tables, state, out, total)
+        total, done = after, end
+    return total - first
+
+
+@cpu_device
 def _encode_part(text, at, stop, tables, state, out, total):
-    """Write the tokens of a part across whose ends nothing merges; return their number."""
-    if stop - at > SHORT:
-        return _encode_long(text, at, stop, tables, out, total)
-    symbols, ranks = int64_pointer(state, 8 * SYMBOLS), int64_pointer(state, 8 * RANKS)
-    if tables.options[6]:
-        count = stop - at
-        for i in range(count):
-            symbols[i] = tables.byte_ids[text[at + i]]
-            if i > 0:
-                pair = np.intp(text[at + i - 1]) << 8 | np.intp(text[at + i])
-                ranks[i - 1] = tables.byte_ranks[pair]
-    else:
-        count = _byte_symbols(text, at, stop, tables, symbols)
-        rank_pairs(symbols, count, ranks, tables.pairs, tables.options[4])
-    count = merge_short(symbols, count, ranks, tables.pairs, tables.options[4], tables.merged)
-    for i in range(count):
-        out[total + i] = symbols[i]
-    return count
+    """Write the numbers of a part across whose ends nothing merges; return how many there are."""
+    count = stop - at
+    if count == 1:
+        out[total] = text[at]
+        return count
+    if count == 2:
+        pair = np.intp(text[at]) << 8 | np.intp(text[at + 1])
+        merged = np.int64(tables.byte_pairs[pair])
+        if merged != NOTHING:
+            out[total] = merged
+            return np.intp(1)
+    if count <= MOST_SYMBOLS:
+        alive = _merge_bytes(text, at, count, tables, state)
+        return _write_left(alive, state, out, total) - total
+    return _encode_long(text, at, stop, tables, state, out, total)
 
 
 @cpu_device
 def encode_piece(text, at, stop, tables, state, out, total):
-    """Write the tokens of a piece to ``out[total:]``; return their number. No error check.
-
-    The piece is divided wherever no merge reaches from one byte to the next.
-    """
+    """Write the tokens of a piece to ``out[total:]``; return their number. No error check."""
     first = total
     begin = at
+    if not tables.options[6] and _lacks_byte(text, at, stop, tables):
+        total += _merge_by_heap(text, at, stop, tables, out, total)
+        at = stop
     while at < stop:
         at += 1
-        if at < stop and tables.options[6]:
+        if at < stop:
             pair = np.intp(text[at - 1]) << 8 | np.intp(text[at])
-            if tables.byte_ranks[pair] != NEVER:
+            if tables.byte_pairs[pair] != NEVER:
                 continue
-        elif at < stop:
-            continue
         total += _encode_part(text, begin, at, tables, state, out, total)
         begin = at
+    for i in range(first, total):
+        out[i] = tables.ids[out[i]]
     return total - first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.words import copy_bytes, pointer_to
 
 __all__ = ["cut_points", "move_blocks", "rows_on_characters"]
 
@@ -13,13 +14,13 @@ def move_blocks(out, starts, stops):
 
     Block ``i`` is ``out[starts[i]:stops[i]]``; blocks are in order, the first begins at 0.
     """
+    data = pointer_to(out)
     total = 0
     for i in range(starts.size):
-        shift = starts[i] - total
-        if shift > 0:
-            for j in range(starts[i], stops[i]):
-                out[j - shift] = out[j]
-        total += stops[i] - starts[i]
+        size = stops[i] - starts[i]
+        if starts[i] > total:
+            copy_bytes(data, 4 * total, data, 4 * starts[i], 4 * size)
+        total += size
     return total
 
 

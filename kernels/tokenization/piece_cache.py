@@ -2,8 +2,8 @@
 
 Open addressing over entries of four words: two of key, two of tokens. The key of a piece of up to
 15 bytes is these bytes and their number in the highest byte. That of a longer one is a hash, the
-length, and where in ``store`` the bytes lie. Up to six tokens of 20 bits lie in the entry, with
-their number; more lie in the store. One thread uses one cache.
+length, and where in ``store`` the bytes lie. Up to four tokens lie in the entry, their number in
+the highest bits of the second; more lie in the store. One thread uses one cache.
 """
 
 from __future__ import annotations
@@ -30,38 +30,29 @@ __all__ = [
 
 SHORT_BYTES = 15
 """Pieces whose bytes are their key."""
-CACHED_BYTES = (1 << 16) - 1
-CACHED_TOKENS = 6
+CACHED_BYTES = (1 << 24) - 1
+CACHED_TOKENS = 4
 ENTRY = 4
 """Words in an entry: two of key, two of tokens."""
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _C = np.uint64(0xBF58476D1CE4E5B9)
-_0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
-_12, _20, _32, _40, _56, _60 = (np.uint64(n) for n in (12, 20, 32, 40, 56, 60))
-_TOKEN = np.uint64((1 << 20) - 1)
+_0 = np.uint64(0)
+_32, _56, _60 = (np.uint64(n) for n in (32, 56, 60))
 _PLACE, _LONG = np.uint64((1 << 32) - 1), np.uint64(0xFF << 56)
-IN_STORE = np.uint64(7 << 60)
+IN_STORE = np.uint64(15 << 60)
 """Marks the first word of tokens that lie in the store: their number is in it, their place next."""
-_SECOND = np.uint64(((1 << 20) - 1) << 32)
+_TWO_TOKENS = np.uint64((1 << 60) - 1)
 
 
 @cpu_device
-def piece_key(text, limit, at, length, masks):
-    """Return the two words of key of a piece of up to 15 bytes.
+def piece_key(text, at, length, masks):
+    """Return the two words of key of a piece of up to 15 bytes. Reads 16 bytes.
 
     ``masks`` holds, for each length, the bytes of the first word that count, then those of the
-    second. Memory up to ``limit`` can be read.
+    second.
     """
-    if at + 16 <= limit:
-        low = load_word(text, at) & masks[length]
-        high = load_word(text, at + 8) & masks[16 + length]
-    else:
-        low, high = _0, _0
-        for i in range(length):
-            if i < 8:
-                low |= np.uint64(text[at + i]) << np.uint64(8 * i)
-            else:
-                high |= np.uint64(text[at + i]) << np.uint64(8 * i - 64)
+    low = load_word(text, at) & masks[2 * length]
+    high = load_word(text, at + 8) & masks[2 * length + 1]
     return low, high | np.uint64(length) << _56
 
 
@@ -73,7 +64,7 @@ def first_entry(low, high, mask):
     """
     mixed = (low * _A) ^ (high * _B)
     mixed = (mixed ^ (mixed >> _32)) * _C
-    return np.intp((mixed >> _20) & np.uint64(mask)) * ENTRY
+    return np.intp((mixed >> _32) & np.uint64(mask)) * ENTRY
 
 
 @cpu_device
@@ -88,13 +79,14 @@ def find_entry(low, high, slot, table, mask):
 
 @cpu_device
 def pack_tokens(tokens, at, count):
-    """Return ``tokens[at:at + count]``, at most six, in two words: three in each, and ``count``."""
+    """Return ``tokens[at:at + count]``, at most four, in two words, and ``count``."""
     first, second = np.uint64(count) << _60, _0
     for i in range(count):
-        if i < 3:
-            first |= np.uint64(tokens[at + i]) << np.uint64(20 * i)
+        token = np.uint64(tokens[at + i]) << (_32 if i & 1 else _0)
+        if i < 2:
+            first |= token
         else:
-            second |= np.uint64(tokens[at + i]) << np.uint64(20 * i - 60)
+            second |= token
     return first, second
 
 
@@ -109,28 +101,25 @@ def write_entry(table, slot, low, high, first, second):
 
 @cpu_device
 def write_tokens(first, second, out, total):
-    """Write packed tokens to ``out[total:]`` and return their number; writes up to two more."""
-    count = np.intp(first >> _60)
-    store_word(out, 4 * total, (first & _TOKEN) | ((first << _12) & _SECOND))
-    if count > 2:
-        word = ((first >> _40) & _TOKEN) | ((second << _32) & _SECOND)
-        store_word(out, 4 * total + 8, word)
-        if count > 4:
-            word = ((second >> _20) & _TOKEN) | ((second >> _8) & _SECOND)
-            store_word(out, 4 * total + 16, word)
-    return count
+    """Write packed tokens to ``out[total:]`` and return their number; writes four places."""
+    store_word(out, 4 * total, first & _TWO_TOKENS)
+    store_word(out, 4 * total + 8, second)
+    return np.intp(first >> _60)
 
 
 @cpu_device
 def long_piece_key(text, at, length, masks):
     """Return the two words of key of a longer piece, the place in the store left 0.
 
+    No entry is like it: places in the store begin at 1.
+
+
     Reads up to eight bytes behind the piece.
     """
     mixed = np.uint64(length)
     i = np.intp(0)
     while i < length:
-        mixed = (mixed ^ (load_word(text, at + i) & masks[min(length - i, 8)])) * _A
+        mixed = (mixed ^ (load_word(text, at + i) & masks[2 * min(length - i, 8)])) * _A
         mixed ^= mixed >> _32
         i += 8
     return mixed, _LONG | np.uint64(length) << _32
@@ -140,7 +129,7 @@ def long_piece_key(text, at, length, masks):
 def _same_bytes(text, at, length, masks, store, place):
     i = np.intp(0)
     while i < length:
-        if load_word(text, at + i) & masks[min(length - i, 8)] != store[place + i // 8]:
+        if load_word(text, at + i) & masks[2 * min(length - i, 8)] != store[place + i // 8]:
             return False
         i += 8
     return True
@@ -165,7 +154,7 @@ def find_long_entry(text, at, low, high, slot, table, mask, masks, store):
 def store_bytes(text, at, length, masks, store, place):
     """Write a long piece's bytes to the store; return what follows."""
     for i in range(0, length, 8):
-        store[place] = load_word(text, at + i) & masks[min(length - i, 8)]
+        store[place] = load_word(text, at + i) & masks[2 * min(length - i, 8)]
         place += 1
     return place
 

@@ -7,12 +7,13 @@ quarters full, it starts again.
 
 from __future__ import annotations
 
+import mmap
 from typing import NamedTuple
 
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import SHORT
+from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS
 from numbatch.kernels.tokenization.piece_cache import (
     ENTRY,
     find_entry,
@@ -25,6 +26,7 @@ __all__ = [
     "ENDS",
     "FILLED",
     "KEYS",
+    "PLACES",
     "RANKS",
     "ROOM",
     "STORED",
@@ -39,12 +41,14 @@ __all__ = [
 ]
 
 # The words of a thread's state.
-STARTED, FILLED, STORED, MASKS, ENDS = 0, 1, 2, 8, 40
+STARTED, FILLED, STORED, MASKS, PLACES = 0, 1, 2, 8, 40
+ENDS = PLACES + 8
 ROOM = np.intp(512)
 """Pieces that are split, looked up and written out together."""
-SYMBOLS = ENDS + int(ROOM)
-RANKS = SYMBOLS + SHORT
-KEYS = RANKS + SHORT
+SYMBOLS = ENDS + int(ROOM) + 1
+"""One place before the symbols and one behind them stand for no symbol."""
+RANKS = -(-(SYMBOLS + MOST_SYMBOLS + 1) // 8) * 8
+KEYS = RANKS + MOST_SYMBOLS // 2
 TABLE = -(-(KEYS + 3 * int(ROOM)) // 8) * 8  # so that no entry lies in two cache lines
 
 
@@ -52,13 +56,13 @@ class ByteTables(NamedTuple):
     """What encoding needs of a tokenizer: read-only arrays."""
 
     pairs: np.ndarray
-    """uint64, see :mod:`~numbatch.kernels.tokenization.byte_pairs`."""
-    merged: np.ndarray
+    """uint64, with ``halves``, ``ids`` and ``byte_pairs``: see ``byte_pairs.PackedMerges``."""
+    halves: np.ndarray
+    """uint64"""
+    ids: np.ndarray
     """int32"""
-    byte_ids: np.ndarray
-    """int32, shape (256,): the id of each byte, or -1."""
-    byte_ranks: np.ndarray
-    """uint32, shape (65536,): see ``byte_pairs.rank_byte_pairs``."""
+    byte_pairs: np.ndarray
+    """uint32"""
     slots: np.ndarray
     """int32: the tokens' bytes by hash, see ``tables.StringTable``."""
     values: np.ndarray
@@ -70,17 +74,17 @@ class ByteTables(NamedTuple):
     seeds: np.ndarray
     """uint64: entries that a cache starts with, one after another."""
     options: np.ndarray
-    """int64: rules, whole_pieces, unknown_id, fuse_unknown, shift of ``pairs``, slots - 1,
-    whether ``byte_ranks`` is there."""
+    """int64: rules, whole_pieces, the unknown's number or -1, fuse_unknown, shift of ``pairs``,
+    slots - 1, whether each byte has an id."""
 
 
 class Pointers(NamedTuple):
     """The addresses of a tokenizer's tables."""
 
     pairs: object
-    merged: object
-    byte_ids: object
-    byte_ranks: object
+    halves: object
+    ids: object
+    byte_pairs: object
     slots: object
     values: object
     offsets: object
@@ -93,9 +97,9 @@ def pointers_to(tables):
     """Return the addresses of the tables, which must outlive them."""
     return Pointers(
         pointer_to(tables.pairs),
-        pointer_to(tables.merged),
-        pointer_to(tables.byte_ids),
-        pointer_to(tables.byte_ranks),
+        pointer_to(tables.halves),
+        pointer_to(tables.ids),
+        pointer_to(tables.byte_pairs),
         pointer_to(tables.slots),
         pointer_to(tables.values),
         pointer_to(tables.offsets),
@@ -119,22 +123,23 @@ class Cache(NamedTuple):
 
 
 @cpu_device
-def start_cache(cache):
-    """Empty the cache but for the vocabulary."""
-    for i in range((cache.mask + 1) * ENTRY):
-        cache.table[i] = np.uint64(0)
+def _enter_seeds(cache):
+    """Fill an empty cache with the vocabulary."""
     seeds, table = cache.seeds, cache.table
     for i in range(0, cache.seeded, ENTRY):
         slot = first_entry(seeds[i], seeds[i + 1], cache.mask)
         slot = find_entry(seeds[i], seeds[i + 1], slot, table, cache.mask)
         write_entry(table, slot, seeds[i], seeds[i + 1], seeds[i + 2], seeds[i + 3])
     cache.state[FILLED] = cache.seeded // ENTRY
-    cache.state[STORED] = 0
+    cache.state[STORED] = 1  # place 0 is that of no piece
 
 
 @cpu_device
-def cache_in(state, seeds):
-    """Return the cache in a thread's state, started if it is new."""
+def cache_in(state, seeds, nothing):
+    """Return the cache in a thread's state, started if it is new.
+
+    ``nothing`` is a number that merges with nothing.
+    """
     slots = (state.size - TABLE) // (ENTRY + 1)
     memory = pointer_to(state)
     cache = Cache(
@@ -148,7 +153,9 @@ def cache_in(state, seeds):
     )
     if state[STARTED] == np.uint64(0):
         state[STARTED] = np.uint64(1)
-        start_cache(cache)
+        state[SYMBOLS - 1] = nothing
+        state[SYMBOLS + MOST_SYMBOLS] = nothing
+        _enter_seeds(cache)
     return cache
 
 
@@ -161,18 +168,24 @@ def has_room(cache, words):
     fits = np.intp(cache.state[FILLED]) < (cache.mask + 1) // 4 * 3
     if fits and np.intp(cache.state[STORED]) + words < cache.mask:
         return 1
-    start_cache(cache)
+    for i in range((cache.mask + 1) * ENTRY):
+        cache.table[i] = np.uint64(0)
+    _enter_seeds(cache)
     return 0
 
 
 def new_state(slots: int) -> np.ndarray:
-    """Return the state of a thread: uint64, 64-byte aligned; ``slots`` is a power of two."""
+    """Return the state of a thread: uint64, 64-byte aligned; ``slots`` is a power of two.
+
+    Entries are looked up all over it, so that with pages of 4 KiB most look-ups would wait for the
+    page tables: huge pages are asked for, before the memory is touched.
+    """
     words = TABLE + slots * (ENTRY + 1)
-    room = np.empty(words + 8, np.uint64)
-    skip = -room.ctypes.data % 64 // 8
-    state = room[skip : skip + words]
-    state[STARTED] = 0
+    memory = mmap.mmap(-1, 8 * words, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE") and 8 * words >= 1 << 21:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    state = np.frombuffer(memory, np.uint64)
     for length in range(16):
-        state[MASKS + length] = (1 << 8 * min(length, 8)) - 1
-        state[MASKS + 16 + length] = (1 << 8 * max(length - 8, 0)) - 1
+        state[MASKS + 2 * length] = (1 << 8 * min(length, 8)) - 1
+        state[MASKS + 2 * length + 1] = (1 << 8 * max(length - 8, 0)) - 1
     return state

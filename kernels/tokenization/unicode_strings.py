@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.words import pointer_to, uint8_at, uint16_at, uint32_at
+from numbatch.kernels.utf8_lanes import COMPRESSES, store_ascii, store_utf8
+from numbatch.kernels.words import copy_bytes, pointer_to, uint8_at, uint16_at, uint32_at
 
-__all__ = ["utf8_sizes", "write_utf8"]
+__all__ = ["copy_utf8", "utf8_bounds", "utf8_sizes", "write_utf8"]
 
 # Places in PyASCIIObject, the same from Python 3.11 to 3.13.
 _LENGTH, _STATE = 16, 32
@@ -77,7 +78,72 @@ def _write(characters, length, out, at):
         for _ in range(min(8, length - i)):
             at = _write_code(np.intp(characters[i]), out, at)
             i += 1
+    return np.intp(at)
+
+
+@cpu_device
+def _copy(characters, length, out):
+    """Write characters as UTF-8; return the size, -1 where there is a surrogate.
+
+    Writes up to 64 bytes more.
+    """
+    if not COMPRESSES:
+        return (
+            _write(characters, length, out, np.intp(0))
+            if _size_of(characters, length) >= 0
+            else np.intp(-1)
+        )
+    i, at = np.intp(0), np.intp(0)
+    while i + 32 <= length:
+        if store_ascii(characters, i, out, at):
+            i += 32
+            at += 32
+            continue
+        for _ in range(2):
+            size = store_utf8(characters, i, out, at)
+            if size < 0:
+                return np.intp(-1)
+            i += 16
+            at += size
+    for j in range(i, length):
+        code = np.intp(characters[j])
+        if code & 0xFFFFF800 == 0xD800:
+            return np.intp(-1)
+        at = _write_code(code, out, at)
     return at
+
+
+@cpu_device
+def copy_utf8(address, ascii_header, compact_header, out):
+    """Write a string's UTF-8 to ``out``; return its size, -1 where it has none.
+
+    No error check. Writes up to 64 bytes more.
+    """
+    length, state = _header(address)
+    if state & _ASCII:
+        copy_bytes(out, 0, uint8_at(address + ascii_header), 0, length)
+        return length
+    data, kind = address + compact_header, state >> 2 & 7
+    if kind == 1:
+        return _copy(uint8_at(data), length, out)
+    if kind == 2:
+        return _copy(uint16_at(data), length, out)
+    return _copy(uint32_at(data), length, out)
+
+
+@cpu_kernel
+def utf8_bounds(addresses, offsets):
+    """Write to ``offsets[1:]``, added up, how many bytes each string's UTF-8 has at most.
+
+    No error check. Returns whether each string has its characters behind its header.
+    """
+    compact = np.intp(_COMPACT)
+    for i in range(addresses.size):
+        length, state = _header(addresses[i])
+        compact &= state
+        each = np.intp(1) if state & _ASCII else min(np.intp(4), (state >> 2 & 7) + 1)
+        offsets[i + 1] = offsets[i] + each * length
+    return compact != 0
 
 
 @cpu_kernel

@@ -3,86 +3,44 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numba
 import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.threads import Call, ThreadTeam
-from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_pairs, rank_byte_pairs
+from numbatch.kernels.tokenization.byte_pairs import PackedMerges, pack_merges
 from numbatch.kernels.tokenization.encode_bytes import (
     SLACK,
     ByteTables,
     encode_blocks,
-    encode_text,
-    new_state,
+    encode_strings,
     seed_entries,
 )
-from numbatch.kernels.tokenization.gather import cut_points, move_blocks
+from numbatch.kernels.tokenization.gather import move_blocks
 from numbatch.kernels.tokenization.merge import MergeTables
+from numbatch.kernels.tokenization.split import MARGIN
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_classes import class_table
+from numbatch.kernels.tokenization.unicode_strings import utf8_bounds
+from numbatch.models.tokenizers.encoder_states import EncoderStates
+from numbatch.models.tokenizers.flat_text import string_layout
+from numbatch.models.tokenizers.stretches import Stretches, equal_shares
 
-__all__ = ["ByteEncoder", "Stretches", "build_byte_encoder", "default_threads"]
+__all__ = ["ByteEncoder", "build_byte_encoder", "default_threads"]
 
 _LEAST_SLOTS = 1 << 12
 _SHARE = 1 << 18
 """A thread gets at least so many bytes; fewer are encoded sooner than threads are started."""
+_LONG = 1 << 20
+"""Strings of more bytes are laid out in one array, so that several threads can share one."""
 
 
 def default_threads() -> int:
     """Return how many threads encode where the caller does not say."""
     return int(numba.config.NUMBA_NUM_THREADS)
-
-
-class Stretches:
-    """Parts of texts, each encoded by itself, with an id before it or -1.
-
-    Parameters
-    ----------
-    begins, stops, ends : int64 arrays, shape (stretches,)
-        Stretch ``j`` is ``data[begins[j]:stops[j]]``, of a text that ends at ``ends[j]``.
-    fixed : int32 array, shape (stretches,)
-    lasts : int64 array, shape (texts,)
-        The last stretch of each text.
-    """
-
-    __slots__ = ("begins", "ends", "fixed", "lasts", "stops")
-
-    def __init__(
-        self,
-        begins: np.ndarray,
-        stops: np.ndarray,
-        ends: np.ndarray,
-        fixed: np.ndarray,
-        lasts: np.ndarray,
-    ) -> None:
-        self.begins, self.stops, self.ends = begins, stops, ends
-        self.fixed, self.lasts = fixed, lasts
-
-    def cut(self, data: np.ndarray, size: int) -> Stretches:
-        """Return stretches of about ``size`` bytes at most, cut where pieces end anyway."""
-        long = np.flatnonzero(self.stops - self.begins > 2 * size)
-        if not long.size:
-            return self
-        cuts: list[np.ndarray] = []
-        for j in long.tolist():
-            begin, stop = int(self.begins[j]), int(self.stops[j])
-            points = np.empty((stop - begin) // size, np.int64)
-            wanted = begin + size * np.arange(1, points.size + 1)
-            cuts.append(points[: cut_points(data, begin, stop, wanted, points)])
-        where = np.repeat(long, [c.size for c in cuts])
-        points = np.concatenate(cuts)
-        owner = np.concatenate([np.arange(self.begins.size), where])
-        starts = np.concatenate([self.begins, points])
-        fixed = np.concatenate([self.fixed, np.full(points.size, -1, np.int32)])
-        order = np.lexsort((starts, owner))
-        owner, starts, fixed = owner[order], starts[order], fixed[order]
-        stops = np.append(starts[1:], 0)
-        last = np.append(owner[1:] != owner[:-1], True)
-        stops[last] = self.stops
-        lasts = np.flatnonzero(last)[self.lasts] if self.lasts.size else self.lasts
-        return Stretches(starts, stops, self.ends[owner], fixed, lasts)
 
 
 def build_byte_encoder(
@@ -98,37 +56,26 @@ def build_byte_encoder(
     cache_size : int, optional
         Pieces that each thread remembers, the vocabulary among them.
     """
-    if rules is None or tables.by_character or tables.strings.offsets.size > MOST_ID:
+    if rules is None or tables.by_character:
         return None
-    packed = pack_pairs(tables.pairs)
-    if packed is None:
-        return None
-    pairs, merged = packed
-    return ByteEncoder(tables, rules, pairs, merged, cache_size)
+    merges = pack_merges(tables.pairs, tables.strings, tables.byte_ids, tables.unknown_id)
+    return None if merges is None else ByteEncoder(tables, rules, merges, cache_size)
 
 
 class ByteEncoder:
     """Encodes UTF-8. Threads may share it; a forked process may go on using it."""
 
     def __init__(
-        self,
-        tables: MergeTables,
-        rules: int,
-        pairs: np.ndarray,
-        merged: np.ndarray,
-        cache_size: int | None,
+        self, tables: MergeTables, rules: int, merges: PackedMerges, cache_size: int | None
     ) -> None:
         strings = tables.strings
-        byte_ranks = rank_byte_pairs(tables.pairs, strings, tables.byte_ids)
         options = (
-            rules, tables.whole_pieces, tables.unknown_id, tables.fuse_unknown,
-            65 - pairs.size.bit_length(), strings.slots.size - 1, byte_ranks.size > 0,
+            rules, tables.whole_pieces, merges.ids.size - 1 if tables.unknown_id >= 0 else -1,
+            tables.fuse_unknown, 65 - merges.pairs.size.bit_length(), strings.slots.size - 1,
+            (tables.byte_ids >= 0).all(),
         )  # fmt: skip
         self._tables = ByteTables(
-            pairs=pairs,
-            merged=merged,
-            byte_ids=tables.byte_ids,
-            byte_ranks=byte_ranks,
+            *merges,
             slots=strings.slots,
             values=strings.values,
             offsets=strings.offsets,
@@ -137,26 +84,65 @@ class ByteEncoder:
             options=read_only(np.array(options, np.int64)),
         )
         self._cache_size = cache_size
-        self._seeded = False
         self._slots = 0
         self._lock = threading.Lock()
-        self._states: list[np.ndarray] = []
+        self._states = EncoderStates(self._prepared_slots)
         self._teams: dict[int, ThreadTeam] = {}
 
     def clear_cache(self) -> None:
         """Forget all pieces but the vocabulary, and give the memory back."""
-        self._states = []
+        self._states.clear()
 
-    def encode_text(self, data: bytes) -> np.ndarray:
-        """Return the ids of one text, uint32; ``data`` is UTF-8 with 64 bytes behind it."""
-        size = len(data) - 64
-        state = self._take_state()
-        try:
-            out = np.empty(size + SLACK, np.uint32)
-            count = encode_text(state, np.frombuffer(data, np.uint8), size, self._tables, out)
-        finally:
-            self._states.append(state)
-        return out[:count].copy()
+    def encode_strings(
+        self, rows: Sequence[str], start: int | None, threads: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Encode strings where they lie.
+
+        Parameters
+        ----------
+        rows : sequence of str
+            Not changed meanwhile.
+        start : int or None
+            The id that each begins with.
+        threads : int
+            How many threads at most.
+
+        Returns
+        -------
+        ids, ends
+            As of :meth:`encode`; None where a string is very long or has no UTF-8, or where this
+            Python keeps its strings in a way that is not known.
+        """
+        layout = string_layout()
+        if layout is None:
+            return None
+        addresses = read_only(np.fromiter(map(id, rows), np.int64, len(rows)))
+        bounds = np.zeros(len(rows) + 1, np.int64)
+        if not utf8_bounds(addresses, bounds):
+            return None
+        longest = int(np.diff(bounds).max(initial=0))
+        if longest > _LONG:
+            return None
+        threads = max(1, min(threads, int(bounds[-1]) // _SHARE))
+        blocks = equal_shares(bounds[1:], threads)
+        parts = blocks.size - 1
+        places = bounds[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
+        out = np.empty(bounds[-1] + len(rows) + SLACK * parts, np.uint32)
+        ends = np.empty(len(rows), np.int64)
+        bad = [-1] * parts
+        shared = (read_only(blocks), read_only(places), -1 if start is None else start)
+
+        def encode_part(part: int, state: np.ndarray) -> None:
+            buffer = np.empty(longest + MARGIN, np.uint8)
+            bad[part] = encode_strings(
+                part, part + 1, state, addresses, layout, buffer, *shared, self._tables, out, ends
+            )
+
+        self._run(encode_part, parts)
+        if max(bad) >= 0:
+            return None
+        lasts = np.arange(len(rows))
+        return _closed_up(out, ends, places, blocks, lasts)
 
     def encode(
         self, data: np.ndarray, stretches: Stretches, threads: int
@@ -177,88 +163,80 @@ class ByteEncoder:
         ends : int64 array, shape (texts,)
             Where the ids of each text end.
         """
-        total = int((stretches.stops - stretches.begins).sum())
+        done = np.cumsum(stretches.stops - stretches.begins)
+        total = int(done[-1]) if done.size else 0
         threads = max(1, min(threads, total // _SHARE))
         if threads > 1:
             stretches = stretches.cut(data, max(_SHARE, total // (4 * threads)))
-        begins = read_only(stretches.begins)
-        blocks = _equal_shares(stretches, threads)
-        room = int(stretches.stops[-1]) + begins.size + SLACK if begins.size else 0
+            done = np.cumsum(stretches.stops - stretches.begins)
+        blocks = equal_shares(done, threads)
+        begins, parts = stretches.begins, blocks.size - 1
+        places = np.append(begins, 0)[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
+        room = int(stretches.stops[-1]) + begins.size + SLACK * parts if begins.size else 0
         out, ends = np.empty(room, np.uint32), np.empty(begins.size, np.int64)
-        states = [self._take_state() for _ in range(blocks.size - 1)]
-        shared = (
-            begins,
-            read_only(stretches.stops),
-            read_only(stretches.ends),
-            read_only(stretches.fixed),
+        copied = stretches.stops + MARGIN > data.size
+        copied_size = int((stretches.ends - begins)[copied].max(initial=0))
+        arrays = (
+            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed)),
             self._tables,
             out,
             ends,
         )
-        calls = [
-            Call(encode_blocks, 1, (state, data, read_only(blocks[part : part + 2]), *shared))
-            for part, state in enumerate(states)
-        ]
-        try:
-            self._run(calls, threads)
-        finally:
-            self._states.extend(states)
-        return _closed_up(out, ends, begins, blocks, stretches.lasts)
 
-    def _run(self, calls: list[Call], threads: int) -> None:
-        if len(calls) <= 1:
-            for call in calls:
-                call.run_part(0, 1)
-            return
-        team = self._teams.setdefault(threads, ThreadTeam(threads))
-        team.run(Call(_run_call, len(calls), (calls,)))
+        def encode_part(part: int, state: np.ndarray) -> None:
+            buffer = np.empty(copied_size + MARGIN, np.uint8)
+            encode_blocks(part, part + 1, state, data, buffer, *arrays)
 
-    def _take_state(self) -> np.ndarray:
-        try:
-            return self._states.pop()
-        except IndexError:
-            return self._new_state()
+        self._run(encode_part, parts)
+        return _closed_up(out, ends, places, blocks, stretches.lasts)
 
-    def _new_state(self) -> np.ndarray:
+    def _run(self, encode_part: Callable[[int, np.ndarray], Any], parts: int) -> None:
+        """Encode the parts, each by a thread with a state of its own."""
+        with self._states.borrowed(parts) as states:
+            if parts == 1:
+                encode_part(0, states[0])
+                return
+            team = self._teams.setdefault(parts, ThreadTeam(parts))
+            team.run(Call(_run_parts, parts, (encode_part, states)))
+
+    def _prepared_slots(self) -> int:
+        """Return how many entries a cache has; the vocabulary's are made at the first call."""
         with self._lock:
-            if not self._seeded:
-                self._tables = self._tables._replace(seeds=seed_entries(self._tables))
-                entries = self._tables.seeds.size // 4
-                wanted = max(_LEAST_SLOTS, self._cache_size or 3 * entries)
-                if self._cache_size is not None and wanted < entries:
-                    raise InputError(
-                        f"cache_size is {self._cache_size}, should be at least {entries}, "
-                        "as many pieces as the vocabulary holds"
-                    )
-                self._slots = 1 << (wanted * 4 // 3).bit_length()
-                self._seeded = True
-        return new_state(self._slots)
+            if self._slots:
+                return self._slots
+            seeds = seed_entries(self._tables)
+            entries = seeds.size // 4
+            wanted = max(_LEAST_SLOTS, self._cache_size or 3 * entries)
+            if self._cache_size is not None and wanted < entries:
+                raise InputError(
+                    f"cache_size is {self._cache_size}, should be at least {entries}, "
+                    "as many pieces as the vocabulary holds"
+                )
+            self._tables = self._tables._replace(seeds=seeds)
+            self._slots = 1 << (wanted * 4 // 3).bit_length()
+            return self._slots
 
 
-def _run_call(start: int, stop: int, calls: list[Call]) -> None:
-    for call in calls[start:stop]:
-        call.run_part(0, 1)
-
-
-def _equal_shares(stretches: Stretches, parts: int) -> np.ndarray:
-    """Return the first stretch of each part and their number, parts being alike in bytes."""
-    if parts == 1 or stretches.begins.size < 2:
-        return np.array([0, stretches.begins.size])
-    done = np.cumsum(stretches.stops - stretches.begins)
-    firsts = 1 + np.searchsorted(done, done[-1] * np.arange(1, parts) // parts)
-    return np.unique(np.concatenate([[0], firsts, [stretches.begins.size]]))
+def _run_parts(
+    start: int,
+    stop: int,
+    encode_part: Callable[[int, np.ndarray], Any],
+    states: Sequence[np.ndarray],
+) -> None:
+    for part in range(start, stop):
+        encode_part(part, states[part])
 
 
 def _closed_up(
-    out: np.ndarray, ends: np.ndarray, begins: np.ndarray, blocks: np.ndarray, lasts: np.ndarray
+    out: np.ndarray, ends: np.ndarray, places: np.ndarray, blocks: np.ndarray, lasts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids without the gaps between the parts, and where each text's ids end."""
     if not ends.size:
         return np.empty(0, np.uint32), np.zeros(lasts.size, np.int64)
-    starts = begins[blocks[:-1]] + blocks[:-1]
     stops = ends[blocks[1:] - 1]
-    total = int(move_blocks(out, starts, stops))
-    shifts = starts - np.concatenate([[0], np.cumsum(stops - starts)[:-1]])
-    ends -= np.repeat(shifts, np.diff(blocks))
+    total = int(move_blocks(out, places, stops))
+    if places.size > 1:
+        shifts = places - np.concatenate([[0], np.cumsum(stops - places)[:-1]])
+        ends -= np.repeat(shifts, np.diff(blocks))
     out.resize(total, refcheck=False)
     return out, ends[lasts]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.tokenization.merge import MergeTables
-from numbatch.models.tokenizers.byte_encoder import ByteEncoder, Stretches, build_byte_encoder
-from numbatch.models.tokenizers.flat_text import PAD, FlatText, flat_text
+from numbatch.models.tokenizers.byte_encoder import ByteEncoder, build_byte_encoder
+from numbatch.models.tokenizers.flat_text import FlatText, flat_text
 from numbatch.models.tokenizers.repair_text import Errors
 from numbatch.models.tokenizers.split_families import compiled_rules
+from numbatch.models.tokenizers.stretches import Stretches
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
 
 __all__ = ["BytePipeline", "build_byte_pipeline"]
@@ -60,11 +61,8 @@ class BytePipeline:
             return None
         if self._always and any(first in text for first in self._firsts):
             return None
-        try:
-            data = (text + PAD).encode()
-        except UnicodeEncodeError:
-            return None
-        return self.encoder.encode_text(data)
+        found = self.encoder.encode_strings([text], None, 1)
+        return None if found is None else found[0]
 
     def encode(
         self, texts: Any, start: int | None, allowed: Container[int], errors: Errors, threads: int
@@ -83,6 +81,10 @@ class BytePipeline:
         search = self._always or bool(allowed and self._finder.active(allowed))
         if search and not self._plain:
             return None
+        if not search and type(texts) in (list, tuple) and set(map(type, texts)) <= {str}:
+            found = self._encode_in_place(texts, start, threads)
+            if found is not None:
+                return found
         flat = flat_text(texts, errors)
         if self._nfc and not flat.is_ascii():
             normal = flat.normalized()
@@ -91,6 +93,15 @@ class BytePipeline:
             flat = normal
         stretches = self._stretches(flat, start, allowed, search)
         return self.encoder.encode(flat.data, stretches, threads)
+
+    def _encode_in_place(
+        self, texts: Sequence[str], start: int | None, threads: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Encode strings where they lie; None where that cannot be done."""
+        rows = [*texts]  # holds on to the strings, whatever becomes of the caller's list
+        if self._nfc:
+            rows = [t if t.isascii() else unicodedata.normalize("NFC", t) for t in rows]
+        return self.encoder.encode_strings(rows, start, threads)
 
     def _stretches(
         self, flat: FlatText, start: int | None, allowed: Container[int], search: bool

@@ -17,7 +17,7 @@ from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_strings import utf8_sizes, write_utf8
 from numbatch.models.tokenizers.repair_text import Errors, valid_text
 
-__all__ = ["PAD", "FlatText", "as_texts", "flat_text", "is_arrow"]
+__all__ = ["PAD", "FlatText", "as_texts", "flat_text", "is_arrow", "string_layout"]
 
 PAD = "\0" * 64
 
@@ -88,7 +88,7 @@ def as_texts(texts: Any) -> Iterable[Any]:
 
 
 @functools.cache
-def _string_layout() -> tuple[int, int] | None:
+def string_layout() -> tuple[int, int] | None:
     """Return the sizes of the headers of ASCII and other strings; None where they are not known."""
     if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 13):
         return None
@@ -113,7 +113,7 @@ def _read_in_place(rows: Sequence[str], layout: tuple[int, int]) -> FlatText | N
 
 
 def _from_strings(rows: Sequence[str], errors: Errors) -> FlatText:
-    layout = _string_layout()
+    layout = string_layout()
     if layout is not None:
         flat = _read_in_place(rows, layout)
         if flat is not None:

@@ -1,0 +1,51 @@
+"""Which instructions the kernels use: chosen from the CPU, or forced by ``NUMBATCH_SIMD``."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from llvmlite import binding as llvm
+
+from numbatch.errors import InputError
+from numbatch.kernels import amx
+
+__all__ = ["PATHS", "simd_path"]
+
+PATHS = ("amx", "avx512", "avx2", "portable")
+"""From the widest to what every CPU has; each needs a CPU that has its instructions.
+
+``amx``: tiles, and all of ``avx512``. ``avx512``: AVX-512 with VNNI. ``avx2``: AVX2 and FMA.
+``portable``: vectors that LLVM maps to whatever there is (SSE, NEON).
+"""
+
+_NEEDS = {
+    "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"),
+    "avx2": ("avx2", "fma"),
+}
+
+
+def _has(path: str) -> bool:
+    features = llvm.get_host_cpu_features()
+    needs = _NEEDS["avx512"] if path == "amx" else _NEEDS.get(path, ())
+    return all(features.get(name, False) for name in needs) and (path != "amx" or amx.allowed())
+
+
+@functools.cache
+def simd_path() -> str:
+    """Return the name of the path in use, one of ``PATHS``.
+
+    Raises
+    ------
+    InputError
+        If ``NUMBATCH_SIMD`` names no path, or one whose instructions this CPU lacks.
+    """
+    usable = [path for path in PATHS if _has(path)]
+    forced = os.environ.get("NUMBATCH_SIMD")
+    if not forced:
+        return usable[0]
+    if forced not in PATHS:
+        raise InputError(f"NUMBATCH_SIMD is {forced!r}, should be one of {', '.join(PATHS)}")
+    if forced not in usable:
+        raise InputError(f"NUMBATCH_SIMD is {forced!r}, but this CPU has only {', '.join(usable)}")
+    return forced

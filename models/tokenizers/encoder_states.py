@@ -1,0 +1,52 @@
+"""The working memory of the threads that encode, which holds their caches of pieces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from numbatch.kernels.tokenization.encode_bytes import new_state
+
+__all__ = ["EncoderStates"]
+
+
+class EncoderStates:
+    """States that calls borrow: none is in use twice at a time.
+
+    Parameters
+    ----------
+    slots : function
+        Returns how many entries a new state's cache has, a power of two.
+    """
+
+    def __init__(self, slots: Callable[[], int]) -> None:
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._free: list[np.ndarray] = []
+        self._epoch = 0
+
+    def clear(self) -> None:
+        """Give the memory back; states in use are given back by those who use them."""
+        with self._lock:
+            self._epoch += 1
+            self._free = []
+
+    @contextmanager
+    def borrowed(self, count: int) -> Iterator[list[np.ndarray]]:
+        """Lend so many states, the same ones in the same order as to the call before.
+
+        So a thread finds in its cache what it has put there, where texts are encoded once more.
+        """
+        with self._lock:
+            epoch = self._epoch
+            states, self._free = self._free[:count], self._free[count:]
+        states += [new_state(self._slots()) for _ in range(count - len(states))]
+        try:
+            yield states
+        finally:
+            with self._lock:
+                if epoch == self._epoch:
+                    self._free = states + self._free
