@@ -9,13 +9,21 @@ import numpy as np
 
 from numbatch.errors import InputError
 
-__all__ = ["Ragged", "device_dtype", "on_device"]
+__all__ = ["Ragged", "device_dtype", "on_device", "to_host"]
 
 
 def on_device(array: Any) -> bool:
     """Return whether an array lies in the memory of a CUDA device."""
     # The second is what Numba's simulator has.
     return hasattr(array, "__cuda_array_interface__") or hasattr(array, "__cuda_ndarray__")
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return a copy on the host of an array on a device; an array on the host as it is."""
+    for copy in ("copy_to_host", "get", "cpu"):  # Numba, CuPy, PyTorch
+        if on_device(array) and hasattr(array, copy):
+            return np.asarray(getattr(array, copy)())
+    return np.asarray(array)
 
 
 def device_dtype(array: Any) -> np.dtype:
@@ -85,8 +93,23 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Length of each row, int64, shape (rows,)."""
-        return np.diff(self.offsets)
+        """Length of each row, int64, shape (rows,); on the host, wherever the rows lie."""
+        return np.diff(to_host(self.offsets))
+
+    def to_host(self) -> Ragged:
+        """Return a copy on the host of rows that lie on a device; otherwise the same object."""
+        if not on_device(self.values):
+            return self
+        return Ragged(to_host(self.values), to_host(self.offsets))
+
+    def to_device(self, gpu: Any) -> Ragged:
+        """Return a copy on a device of rows that lie on the host.
+
+        Parameters
+        ----------
+        gpu : numbatch.kernels.cuda.Gpu
+        """
+        return Ragged(gpu.upload(self.values), gpu.upload(self.offsets))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -6,12 +6,12 @@ import codecs
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.ragged import Ragged, on_device
 from numbatch.kernels.tokenization.merge import encode_pieces
 from numbatch.models.tokenizers.added_tokens import AddedToken
 from numbatch.models.tokenizers.byte_encoder import default_threads
@@ -31,6 +31,9 @@ from numbatch.models.tokenizers.text_groups import (
 )
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
 from numbatch.models.tokenizers.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from numbatch.models.tokenizers.device_pipeline import DevicePipeline
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -99,6 +102,7 @@ class Tokenizer:
         self._cache_size: int | None = None
         self._lock = threading.Lock()
         self._compiled: BytePipeline | Literal[False] | None = False  # not built yet
+        self._device: DevicePipeline | None = None
         self._decoding = Decoding(vocabulary.outputs, [*self.special_ids.values()], leading_spaces)
 
     @classmethod
@@ -238,7 +242,8 @@ class Tokenizer:
         Parameters
         ----------
         texts : iterable of str or bytes, Ragged of uint8, or pyarrow string array
-            A Ragged and an array of pyarrow hold UTF-8 and are read where they lie.
+            A Ragged and an array of pyarrow hold UTF-8 and are read where they lie. The ids of a
+            Ragged on a GPU are found there and stay there; see Notes.
         threads : int, optional
             How many threads at most; by default as many as there are cores, for 256 KiB each.
         out : uint32 array, optional
@@ -253,6 +258,13 @@ class Tokenizer:
         InputError
             As :meth:`encode`; it names the text by its index. If ``out`` is no contiguous array
             of uint32 or too small.
+
+        Notes
+        -----
+        Of texts on a GPU, these go by way of the host, and their ids back: batches that hold an
+        added or special token that is looked for, invalid UTF-8, or (Qwen) characters that NFC may
+        change; single pieces of more than 2,048 bytes that no merge divides; and all texts of
+        tokenizers that are not byte-level.
         """
         if isinstance(texts, str | bytes):
             raise InputError("texts is one text, should be a list of texts")
@@ -262,6 +274,10 @@ class Tokenizer:
         if add_bos and self.bos_id is None:
             raise InputError(f"add_bos is set, but tokenizer {self.name!r} has no BOS token")
         start = self.bos_id if add_bos else None
+        if isinstance(texts, Ragged) and on_device(texts.values):
+            if out is not None:
+                raise InputError("out is on the host, but the texts lie on a GPU, as will the ids")
+            return self._encode_on_device(texts, start, allowed, banned, errors)
         if not isinstance(texts, Ragged | list | tuple) and not is_arrow(texts):
             texts = list(texts)
         if banned:
@@ -295,6 +311,8 @@ class Tokenizer:
         """
         if n < 0:
             raise InputError(f"n is {n}, should not be negative")
+        if isinstance(texts, Ragged):
+            texts = texts.to_host()
         return first_tokens(self.encode_batch(texts, **options), n, self._decoding.outputs)
 
     def offsets(self, text: str | bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -326,6 +344,8 @@ class Tokenizer:
         """Forget the pieces that were encoded, and give the memory back."""
         if self._compiled:
             self._compiled.encoder.clear_cache()
+        if self._device is not None:
+            self._device.clear()
 
     def set_cache_size(self, pieces: int) -> None:
         """Set how many pieces of text each thread remembers, 32 bytes each; the rest is forgotten.
@@ -380,6 +400,7 @@ class Tokenizer:
         self, rows: Iterable[Any], *, skip_special: bool = False, continues: bool = False
     ) -> list[str]:
         """Return the text of each row of a Ragged or of a list; see :meth:`decode`."""
+        rows = rows.to_host() if isinstance(rows, Ragged) else rows
         if isinstance(rows, Ragged) and not (skip_special or continues):
             return self._decoding.texts(rows)
         return [self.decode(row, skip_special=skip_special, continues=continues) for row in rows]
@@ -473,6 +494,34 @@ class Tokenizer:
             return None
         ids, ends = result
         return Ragged(ids, np.concatenate([[0], ends]))
+
+    def _encode_on_device(
+        self,
+        texts: Ragged,
+        start: int | None,
+        allowed: frozenset[int],
+        banned: frozenset[int],
+        errors: Errors,
+    ) -> Ragged:
+        from numbatch.models.tokenizers.device_pipeline import DevicePipeline
+
+        with self._lock:
+            if self._device is None:
+                self._device = DevicePipeline(self._pipeline, self._tables)
+        names = {index: name for name, index in self.special_ids.items()}
+
+        def on_host(rows: Ragged) -> Ragged:
+            return self.encode_batch(
+                rows,
+                add_bos=start is not None,
+                allowed_special=[names[index] for index in allowed],
+                disallowed_special=[names[index] for index in banned],
+                errors=errors,
+            )
+
+        active = self._pipeline.raw_tokens.active(allowed | banned)
+        active += self._pipeline.normalized_tokens.active(allowed | banned)
+        return self._device.encode(texts, start, [token.content for token in active], on_host)
 
     def _allowed_ids(self, allowed: Allowed, option: str) -> frozenset[int]:
         if not allowed:

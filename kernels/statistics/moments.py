@@ -14,6 +14,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -26,7 +27,6 @@ from numbatch.kernels.simd64 import (
     sum_lanes64,
     where_number,
 )
-from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.sums import block_sum

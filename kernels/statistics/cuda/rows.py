@@ -1,4 +1,4 @@
-"""Reductions of each row of a Ragged on the device: a warp a row, in the CPU's order of additions."""
+"""Reductions of each row of a Ragged on the device: a warp a row, adding in the CPU's order."""
 
 from __future__ import annotations
 

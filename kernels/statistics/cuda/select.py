@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
 from numbatch.errors import InputError
+from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of, shared_body
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.quantiles import _order, _order_wide, numbers_of

@@ -22,7 +22,7 @@ from numbatch.kernels.tokenization.unicode_classes import (
     class_table,
 )
 
-__all__ = ["first_boundary", "first_invalid", "is_boundary", "sure_starts"]
+__all__ = ["find_invalid", "first_boundary", "first_invalid", "is_boundary", "sure_starts"]
 
 
 @cpu_device
@@ -157,3 +157,22 @@ def sure_starts(text: np.ndarray, rules: int) -> np.ndarray:
     marks = np.zeros(text.size, np.bool_)
     _mark(np.ascontiguousarray(text, np.uint8), rules, class_table(), marks)
     return marks
+
+
+@cpu_kernel
+def _find_invalid(text, cut):
+    end = np.intp(text.size)
+    found = first_invalid(text, np.intp(0), end, np.intp(0), np.intp(cut))
+    return found if found >= 0 else first_invalid(text, np.intp(0), end, np.intp(cut), end)
+
+
+def find_invalid(text: bytes, cut: int) -> int:
+    """Return the first byte that is no UTF-8, or -1; a text looked at in two parts, as threads do.
+
+    Parameters
+    ----------
+    text : bytes
+    cut : int
+        Where the second part begins.
+    """
+    return int(_find_invalid(np.frombuffer(text, np.uint8), cut))

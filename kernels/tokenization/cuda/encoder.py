@@ -196,12 +196,12 @@ class DeviceEncoder:
         launch(
             look_up, blocks_for(windows, TILE_WINDOWS), LOOK_UP_THREADS,
             room.text, room.words, size, room.masks, windows, tables.entries, tables.entry_shift,
-            tables.slots, tables.values, tables.offsets, tables.longest, tables.byte_ranks,
+            tables.slots, tables.values, tables.offsets, tables.longest, tables.byte_pairs,
             room.ids, room.short, room.middle, room.long, room.host, room.counters,
         )  # fmt: skip
         merging = (
-            tables.byte_ids, tables.unknown_id, tables.fuse_unknown,
-            tables.pairs, tables.pair_shift, tables.merged, room.ids, room.masks,
+            tables.numbered_ids, tables.unknown, tables.fuse_unknown, tables.byte_pairs,
+            tables.pairs, tables.pair_shift, room.ids, room.masks,
         )  # fmt: skip
         for kernel, kept, number, least in (
             (merge_short_pieces, room.short, SHORT_COUNT, 2),

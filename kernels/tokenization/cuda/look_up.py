@@ -73,12 +73,12 @@ def _write_places(mask, at, places, count):
 
 
 @cpu_device
-def _part_end(text, at, stop, byte_ranks):
+def _part_end(text, at, stop, byte_pairs):
     """Return where the part of a piece ends that begins at ``at``: no merge reaches across."""
     at += 1
-    if byte_ranks.size > 1:
+    if byte_pairs.size > 1:
         while at < stop:
-            if byte_ranks[np.intp(text[at - 1]) << 8 | np.intp(text[at])] == NEVER:
+            if byte_pairs[np.intp(text[at - 1]) << 8 | np.intp(text[at])] == NEVER:
                 return at
             at += 1
     return stop
@@ -105,7 +105,7 @@ def _append(kept, counters, place, entry):
 
 
 @cuda_device
-def _list_piece(text, at, stop, byte_ranks, short, middle, long, host, counters):
+def _list_piece(text, at, stop, byte_pairs, short, middle, long, host, counters):
     """Put a piece that is no token in the list of its length."""
     length = stop - at
     if length <= SHORT:
@@ -114,7 +114,7 @@ def _list_piece(text, at, stop, byte_ranks, short, middle, long, host, counters)
         _append(middle, counters, MIDDLE_COUNT, at << LENGTH_BITS | length)
     else:
         while at < stop:
-            end = part_end(text, at, stop, byte_ranks)
+            end = part_end(text, at, stop, byte_pairs)
             length = end - at
             if length <= SHORT:
                 _append(short, counters, SHORT_COUNT, at << LENGTH_BITS | length)
@@ -131,7 +131,7 @@ def _list_piece(text, at, stop, byte_ranks, short, middle, long, host, counters)
 
 @cuda_kernel
 def look_up(
-    text, words, size, masks, windows, entries, shift, slots, values, offsets, longest, byte_ranks,
+    text, words, size, masks, windows, entries, shift, slots, values, offsets, longest, byte_pairs,
     ids, short, middle, long, host, counters,
 ):  # fmt: skip
     """Write the id of each piece that is a token where it begins; list the others.
@@ -185,5 +185,5 @@ def look_up(
         if row >= 0:
             ids[at] = row
         else:
-            _list_piece(text, at, stop, byte_ranks, short, middle, long, host, counters)
+            _list_piece(text, at, stop, byte_pairs, short, middle, long, host, counters)
         i += cuda.blockDim.x

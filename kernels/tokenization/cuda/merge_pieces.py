@@ -12,7 +12,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import NO_RANK, merge_short, pair_rank, rank_pairs
+from numbatch.kernels.tokenization.byte_pairs import NOTHING, find_merge
 from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
 
 __all__ = [
@@ -29,31 +29,66 @@ LENGTH = (1 << LENGTH_BITS) - 1
 
 
 @cpu_device
-def _byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols):
-    """Write the ids of single bytes; return their number. A byte without an id is left out."""
+def _byte_symbols(text, at, stop, numbered_ids, unknown, fuse_unknown, symbols):
+    """Write the numbers that merging starts from; return how many there are.
+
+    A byte without an id is left out, or unknown where the vocabulary has an id for that.
+    """
     count = np.intp(0)
     after_unknown = False
     for i in range(at, stop):
-        symbol = byte_ids[text[i]]
-        unknown = symbol < 0
-        if unknown and unknown_id >= 0 and not (after_unknown and fuse_unknown):
-            symbols[count] = unknown_id
+        number = np.int64(text[i])
+        lacking = numbered_ids[number] < 0
+        if lacking and unknown >= 0 and not (after_unknown and fuse_unknown):
+            symbols[count] = unknown
             count += 1
-        elif not unknown:
-            symbols[count] = symbol
+        elif not lacking:
+            symbols[count] = number
             count += 1
-        after_unknown = unknown
+        after_unknown = lacking
     return count
 
 
 @cpu_device
+def _first_ranks(symbols, count, byte_pairs, pairs, shift, ranks):
+    """Write what each byte and the next merge to, ``NOTHING`` if they do not."""
+    for i in range(count - 1):
+        if byte_pairs.size > 1:
+            known = np.int64(byte_pairs[np.int64(symbols[i]) << 8 | np.int64(symbols[i + 1])])
+            ranks[i] = min(known, NOTHING)
+        else:
+            ranks[i] = find_merge(symbols[i], symbols[i + 1], pairs, shift)
+
+
+@cpu_device
 def _merge_in(
-    text, at, stop, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged, symbols, ranks
+    text, at, stop, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift, symbols, ranks
 ):
-    """Merge a piece within arrays of its length; return the number of tokens."""
-    count = _byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols)
-    rank_pairs(symbols, count, ranks, pairs, shift)
-    return merge_short(symbols, count, ranks, pairs, shift, merged)
+    """Merge a piece within arrays of its length; return the number of tokens.
+
+    What a pair merges to is its rank as well. Quadratic in the length, which is small.
+    """
+    count = _byte_symbols(text, at, stop, numbered_ids, unknown, fuse_unknown, symbols)
+    _first_ranks(symbols, count, byte_pairs, pairs, shift, ranks)
+    while count > 1:
+        lowest: Any = np.int64(NOTHING)
+        at = 0
+        for i in range(count - 1):
+            if ranks[i] < lowest:
+                lowest = np.int64(ranks[i])
+                at = i
+        if lowest >= NOTHING:
+            break
+        symbols[at] = lowest
+        count -= 1
+        for i in range(at + 1, count):
+            symbols[i] = symbols[i + 1]
+            ranks[i - 1] = ranks[i]
+        if at > 0:
+            ranks[at - 1] = find_merge(symbols[at - 1], symbols[at], pairs, shift)
+        if at + 1 < count:
+            ranks[at] = find_merge(symbols[at], symbols[at + 1], pairs, shift)
+    return count
 
 
 @cpu_device
@@ -67,8 +102,7 @@ def _run_of_bits(at, count):
 byte_symbols = shared_body(_byte_symbols)
 merge_in = shared_body(_merge_in)
 run_of_bits = shared_body(_run_of_bits)
-rank_of = shared_body(pair_rank)
-rank_all = shared_body(rank_pairs)
+rank_of = shared_body(find_merge)
 
 
 @cuda_device
@@ -89,7 +123,7 @@ def _merge_by_thread(size: int) -> Any:
 
     @cuda_kernel
     def merge_listed(
-        text, kept, counters, number, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+        text, kept, counters, number, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
         ids, masks,
     ):  # fmt: skip
         """Merge the pieces of a list, a thread each; no error check."""
@@ -101,11 +135,11 @@ def _merge_by_thread(size: int) -> Any:
             at = kept[i] >> LENGTH_BITS
             stop = at + (kept[i] & LENGTH)
             tokens = merge_in(
-                text, at, stop, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+                text, at, stop, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
                 symbols, ranks,
             )  # fmt: skip
             for j in range(tokens):
-                ids[at + j] = symbols[j]
+                ids[at + j] = numbered_ids[symbols[j]]
             _set_bits(masks, at, tokens)
             i += cuda.gridsize(1)
 
@@ -119,7 +153,7 @@ merge_middle_pieces = _merge_by_thread(MIDDLE)
 @cuda_device
 def _least_pair(ranks, count, least, thread):
     """Leave the lowest ``rank << LENGTH_BITS | place`` of a block in ``least[0]``."""
-    best = np.int64(NO_RANK) << LENGTH_BITS
+    best = np.int64(NOTHING) << LENGTH_BITS
     i = thread
     while i < count:
         if np.int64(ranks[i]) < best >> LENGTH_BITS:
@@ -136,15 +170,15 @@ def _least_pair(ranks, count, least, thread):
 
 
 @cuda_device
-def _join(at, symbols, ranks, following, preceding, count, pairs, shift, merged):
+def _join(at, symbols, ranks, following, preceding, count, pairs, shift):
     """Merge the symbol at a place with the next; the arrays are a linked list."""
     right = np.int64(following[at])
     after = np.int64(following[right])
     before = np.int64(preceding[at])
-    symbols[at] = merged[ranks[at]]
+    symbols[at] = ranks[at]
     following[at] = after
-    ranks[right] = NO_RANK
-    ranks[at] = NO_RANK
+    ranks[right] = NOTHING
+    ranks[at] = NOTHING
     if after < count:
         preceding[after] = at
         ranks[at] = rank_of(symbols[at], symbols[after], pairs, shift)
@@ -154,7 +188,7 @@ def _join(at, symbols, ranks, following, preceding, count, pairs, shift, merged)
 
 @cuda_kernel
 def merge_long_pieces(
-    text, kept, counters, number, byte_ids, unknown_id, fuse_unknown, pairs, shift, merged,
+    text, kept, counters, number, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
     ids, masks,
 ):  # fmt: skip
     """Merge the pieces of the list of long ones, a block each; no error check."""
@@ -171,24 +205,23 @@ def merge_long_pieces(
         at = kept[entry] >> LENGTH_BITS
         if thread == 0:
             stop = at + (kept[entry] & LENGTH)
-            sizes[0] = byte_symbols(text, at, stop, byte_ids, unknown_id, fuse_unknown, symbols)
+            sizes[0] = byte_symbols(text, at, stop, numbered_ids, unknown, fuse_unknown, symbols)
         cuda.syncthreads()
         count = sizes[0]
         i = thread
         while i < count:
             following[i] = i + 1
             preceding[i] = i - 1
-            ranks[i] = NO_RANK
+            ranks[i] = NOTHING
             if i + 1 < count:
                 ranks[i] = rank_of(symbols[i], symbols[i + 1], pairs, shift)
             i += BLOCK_THREADS
         cuda.syncthreads()
         _least_pair(ranks, count, least, thread)
-        while least[0] >> LENGTH_BITS < NO_RANK:
+        while least[0] >> LENGTH_BITS < NOTHING:
             if thread == 0:
                 _join(
-                    least[0] & LENGTH, symbols, ranks, following, preceding, count,
-                    pairs, shift, merged,
+                    least[0] & LENGTH, symbols, ranks, following, preceding, count, pairs, shift
                 )  # fmt: skip
             cuda.syncthreads()
             _least_pair(ranks, count, least, thread)
@@ -196,7 +229,7 @@ def merge_long_pieces(
             tokens = 0
             i = 0
             while i < count:
-                ids[at + tokens] = symbols[i]
+                ids[at + tokens] = numbered_ids[symbols[i]]
                 tokens += 1
                 i = following[i]
             _set_bits(masks, at, tokens)

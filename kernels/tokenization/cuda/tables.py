@@ -15,7 +15,7 @@ import numpy as np
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_pairs, rank_byte_pairs
+from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_merges
 from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
 from numbatch.kernels.tokenization.tables import build_string_table
 from numbatch.kernels.tokenization.unicode_classes import PAGES, class_table
@@ -136,17 +136,19 @@ class DeviceTables:
     values: Any
     offsets: Any
     pairs: Any
-    """uint64: merges, from ``pack_pairs``."""
+    """uint64: merges, as :class:`~numbatch.kernels.tokenization.byte_pairs.PackedMerges` has them;
+    tokens are numbered as there."""
     pair_shift: int
-    merged: Any
-    byte_ids: Any
-    byte_ranks: Any
-    """uint32, shape (65536,), from ``rank_byte_pairs``; one element where bytes do not tell."""
+    numbered_ids: Any
+    """int32, shape (numbers + 1,): the vocabulary's ids."""
+    byte_pairs: Any
+    """uint32, shape (65536,): what two bytes merge to; one element where a byte has no id."""
     classes: Any
     rules: int
     longest: int
     """Bytes of the longest token."""
-    unknown_id: int
+    unknown: int
+    """The number of what has no other, or -1."""
     fuse_unknown: bool
     host: MergeTables
     """The same vocabulary on the host, for what is left to it."""
@@ -164,11 +166,10 @@ def build_device_tables(gpu: Gpu, tables: MergeTables, rules: int) -> DeviceTabl
     """
     if tables.by_character or tables.strings.offsets.size > MOST_ID:
         return None
-    packed = pack_pairs(tables.pairs)
-    if packed is None:
-        return None
-    pairs, merged = packed
     strings = tables.strings
+    merges = pack_merges(tables.pairs, strings, tables.byte_ids, tables.unknown_id)
+    if merges is None:
+        return None
     rows = _whole_tokens(tables)
     lengths = np.diff(strings.offsets)[rows]
     short, long = rows[lengths <= KEY_BYTES], rows[lengths > KEY_BYTES]
@@ -176,22 +177,22 @@ def build_device_tables(gpu: Gpu, tables: MergeTables, rules: int) -> DeviceTabl
         strings.values, strings.offsets[short], lengths[lengths <= KEY_BYTES], short
     )
     table, _ = build_string_table(Ragged(strings.values, strings.offsets), long)
-    ranks = rank_byte_pairs(tables.pairs, strings, tables.byte_ids)
+    # Where a byte is left out, those on its two sides become neighbours.
+    complete = bool((tables.byte_ids >= 0).all())
     return DeviceTables(
         entries=gpu.upload(entries),
         entry_shift=shift,
         slots=gpu.upload(table.slots),
         values=gpu.upload(table.values),
         offsets=gpu.upload(table.offsets),
-        pairs=gpu.upload(pairs),
-        pair_shift=65 - pairs.size.bit_length(),
-        merged=gpu.upload(merged),
-        byte_ids=gpu.upload(tables.byte_ids),
-        byte_ranks=gpu.upload(ranks if ranks.size else np.zeros(1, np.uint32)),
+        pairs=gpu.upload(merges.pairs),
+        pair_shift=65 - merges.pairs.size.bit_length(),
+        numbered_ids=gpu.upload(merges.ids),
+        byte_pairs=gpu.upload(merges.byte_pairs if complete else np.zeros(1, np.uint32)),
         classes=gpu.upload(_padded_classes()),
         rules=int(rules),
         longest=int(lengths.max(initial=0)),
-        unknown_id=int(tables.unknown_id),
+        unknown=merges.ids.size - 1 if tables.unknown_id >= 0 else -1,
         fuse_unknown=bool(tables.fuse_unknown),
         host=tables,
     )
