@@ -1,5 +1,6 @@
 """The tokenizer's CUDA twin: what can be tested on the CPU here, the rest in the simulator."""
 
+import itertools
 import random
 import unicodedata
 
@@ -80,7 +81,7 @@ def test_what_composes_is_unsure():
     for _ in range(3000):
         text = random_text(rng, 40)
         kinds = [0, *map(entry, text)]
-        pairs = list(zip(kinds, kinds[1:], strict=False))
+        pairs = list(itertools.pairwise(kinds))
         sure = all(k != UNSURE and (k == 0 or b <= k) for b, k in pairs)
         normal = unicodedata.normalize("NFC", text) == text
         assert normal or not sure

@@ -1,5 +1,6 @@
-"""What a text on the device must not hold for its ids to be found there: added tokens, and
-characters that a normalizer may change.
+"""What a text must not hold for its ids to be found on the device.
+
+Added tokens, and characters that a normalizer may change.
 """
 
 from __future__ import annotations
@@ -85,9 +86,12 @@ def count_literals(text, size, reach, slots, values, offsets, counters):
     No error check. ``reach`` (int64, shape (256,)) is the length of the longest by its first byte.
     """
     at = cuda.grid(1)
-    if at < size and reach[text[at]] > 0:
-        if literal_at(text, at, size, reach, slots, values, offsets):
-            cuda.atomic.add(counters, 0, 1)
+    if (
+        at < size
+        and reach[text[at]] > 0
+        and literal_at(text, at, size, reach, slots, values, offsets)
+    ):
+        cuda.atomic.add(counters, 0, 1)
 
 
 @cuda_kernel

@@ -1,0 +1,1 @@
+"""What runs on a GPU, beside its limits and its peers."""
