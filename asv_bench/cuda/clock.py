@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import CudaKernel, Gpu
+from numbatch.kernels.device_arrays import gpu_of
+
+
+def gpu_in_use() -> Gpu:
+    """Return the GPU that functions use for arrays on the first one."""
+    import cupy
+
+    return gpu_of(cupy.empty(1), "array")
 
 
 def device_seconds(gpu: Gpu, run: Callable[[], Any], repeats: int = 9) -> float:

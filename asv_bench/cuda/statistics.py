@@ -15,6 +15,7 @@ import numpy as np
 from asv_bench.cuda.clock import (
     close,
     copy_bandwidth,
+    gpu_in_use,
     kernel_seconds,
     print_table,
     wall_seconds,
@@ -108,7 +109,7 @@ def main() -> int:
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--kernels", action="store_true", help="the time of each kernel too")
     options = parser.parse_args()
-    gpu = Gpu(0)
+    gpu = gpu_in_use()
     limit = copy_bandwidth(gpu)
     rows, parts, wrong = [], [], []
     for dtype in ("float32", "float64"):

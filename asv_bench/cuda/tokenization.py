@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asv_bench.cuda.clock import kernel_seconds, print_table, wall_seconds
+from asv_bench.cuda.clock import gpu_in_use, kernel_seconds, print_table, wall_seconds
 from numbatch import Tokenizer
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.ragged import Ragged
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--encodings", nargs="*", default=["cl100k_base"])
     parser.add_argument("--kernels", action="store_true", help="the time of each kernel too")
     options = parser.parse_args()
-    gpu = Gpu(0)
+    gpu = gpu_in_use()
     rows, parts = [], []
     for encoding, corpus in itertools.product(options.encodings, CORPORA):
         tokenizer = Tokenizer.from_tiktoken(encoding)

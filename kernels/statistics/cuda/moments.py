@@ -1,19 +1,20 @@
 """Central moments, extremes and sums of exponentials of each block of 2,048 values.
 
-A warp has a block. It reads the values once from memory for their sum, and again from the cache
-for what needs the mean; a float64 result of each thread goes into a fixed tree.
+A warp has a block, and each of its threads every 32nd value. What the threads find is joined by a
+fixed tree.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, block_sums
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, join_lanes
 from numbatch.kernels.statistics.moments import (
     COUNT,
     GREATEST,
@@ -27,19 +28,40 @@ from numbatch.kernels.statistics.moments import (
     central_sums,
 )
 
-__all__ = ["reduce_logs", "reduce_moments"]
+__all__ = ["moments_kernel", "reduce_logs"]
 
 central = shared_body(central_sums)
 
 
 @cuda_device
-def _powers(values, first, mean, part, thread):
+def _keep_and_sum(values, first, kept, place):
+    """Copy 64 values, 32 apart, to ``kept``; return their sum."""
+    total = 0.0
+    i, j = first, place
+    for _ in range(8):
+        a, b = values[i], values[i + WARP]
+        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
+        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
+        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
+        kept[j], kept[j + WARP] = a, b
+        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
+        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
+        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
+        total = (((total + float(a)) + float(b)) + float(c)) + float(d)
+        total = (((total + float(e)) + float(f)) + float(g)) + float(h)
+        i += 8 * WARP
+        j += 8 * WARP
+    return total
+
+
+@cuda_device
+def _powers(kept, place, mean, part, thread):
     """Leave the sums of powers of differences and the extremes of 64 values in ``part``."""
     s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0
     least, greatest = math.inf, -math.inf
-    i = first
+    i = place
     for _ in range(BLOCK // WARP):
-        x = float(values[i])
+        x = float(kept[i])
         if x == x:
             d = x - mean
             square = d * d
@@ -57,6 +79,7 @@ def _powers(values, first, mean, part, thread):
 @cuda_device
 def _fold_moments(part, thread):
     """Fold the 32 numbers of each warp to its first; all threads call."""
+    cuda.syncthreads()
     step = WARP // 2
     while step > 0:
         if thread % WARP < step:
@@ -68,45 +91,58 @@ def _fold_moments(part, thread):
         step //= 2
 
 
-@cuda_kernel
-def reduce_moments(values, start, blocks, nodes):
-    """Write the moments of each block, as the CPU's kernel does; no error check.
+def moments_kernel(dtype: Any) -> tuple[Any, int]:
+    """Make the kernel for values of a dtype; return it and how many blocks a launch's block has.
 
-    Parameters
-    ----------
-    values : float32 or float64 array
-        Block ``i`` begins at ``start + i * BLOCK``.
-    nodes : float64 array, shape (blocks, 9)
-        Modified in place.
+    The values are kept in shared memory, 32 KiB, so that they are read from memory once.
     """
-    lanes = cuda.shared.array((WARPS, WARP), np.float64)
-    totals = cuda.shared.array((WARPS, 2), np.float64)
-    part = cuda.shared.array((6, THREADS), np.float64)
-    thread = cuda.threadIdx.x
-    first = cuda.blockIdx.x * WARPS
-    data = values[start:]
-    block_sums(data, first, blocks, WARPS, lanes, totals)
-    warp = thread // WARP
-    block = first + warp
-    inside = block < blocks
-    n, total = 0.0, 0.0
-    if inside:
-        n, total = totals[warp, 0], totals[warp, 1]
-        mean = total / n if n > 0 else 0.0
-        _powers(data, block * BLOCK + thread % WARP, mean, part, thread)
-    cuda.syncthreads()
-    _fold_moments(part, thread)
-    if inside and thread % WARP == 0:
-        node = nodes[block]
-        node[COUNT], node[SUM] = n, total
-        node[LEAST], node[GREATEST] = part[4, thread], part[5, thread]
-        node[M2], node[M3], node[M4], node[MEAN], node[REST] = 0.0, 0.0, 0.0, 0.0, 0.0
-        if n > 0:
-            m2, m3, m4, rest = central(
-                n, part[0, thread], part[1, thread], part[2, thread], part[3, thread]
-            )
-            node[M2], node[M3], node[M4] = m2, m3, m4
-            node[MEAN], node[REST] = total / n, rest
+    warps = (1 << 15) // (BLOCK * np.dtype(dtype).itemsize)
+    size, threads = warps * BLOCK, warps * WARP
+    kind = np.float32 if np.dtype(dtype) == np.float32 else np.float64
+
+    @cuda_kernel
+    def reduce_moments(values, start, blocks, nodes):
+        """Write the moments of each block, as the CPU's kernel does; no error check.
+
+        Parameters
+        ----------
+        values : float32 or float64 array
+            Block ``i`` begins at ``start + i * BLOCK``.
+        nodes : float64 array, shape (blocks, 9)
+            Modified in place.
+        """
+        kept = cuda.shared.array(size, kind)
+        lanes = cuda.shared.array((warps, WARP), np.float64)
+        totals = cuda.shared.array((warps, 2), np.float64)
+        part = cuda.shared.array((6, threads), np.float64)
+        thread = cuda.threadIdx.x
+        warp, lane = thread // WARP, thread % WARP
+        first = cuda.blockIdx.x * warps
+        block = first + warp
+        inside = block < blocks
+        data = values[start:]
+        if inside:
+            lanes[warp, lane] = _keep_and_sum(data, block * BLOCK + lane, kept, warp * BLOCK + lane)
+        join_lanes(data, first, blocks, warps, lanes, totals)
+        n, total = 0.0, 0.0
+        if inside:
+            n, total = totals[warp, 0], totals[warp, 1]
+            mean = total / n if n > 0 else 0.0
+            _powers(kept, warp * BLOCK + lane, mean, part, thread)
+        _fold_moments(part, thread)
+        if inside and lane == 0:
+            node = nodes[block]
+            node[COUNT], node[SUM] = n, total
+            node[LEAST], node[GREATEST] = part[4, thread], part[5, thread]
+            node[M2], node[M3], node[M4], node[MEAN], node[REST] = 0.0, 0.0, 0.0, 0.0, 0.0
+            if n > 0:
+                m2, m3, m4, rest = central(
+                    n, part[0, thread], part[1, thread], part[2, thread], part[3, thread]
+                )
+                node[M2], node[M3], node[M4] = m2, m3, m4
+                node[MEAN], node[REST] = total / n, rest
+
+    return reduce_moments, warps
 
 
 @cuda_kernel

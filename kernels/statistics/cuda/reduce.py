@@ -11,8 +11,8 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
-from numbatch.kernels.statistics.cuda.moments import reduce_logs, reduce_moments
-from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARPS, reduce_sums
+from numbatch.kernels.statistics.cuda.moments import moments_kernel, reduce_logs
+from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARP, WARPS, reduce_sums
 from numbatch.kernels.statistics.cuda.tree import (
     GROUP_LEVELS,
     LEVELS,
@@ -30,19 +30,21 @@ class _Kind(NamedTuple):
     reduce: Any
     each: int
     """Blocks of values that a block of threads reduces."""
+    threads: int
     combine: Any
     collect: Any
     width: int
 
 
 @functools.cache
-def _kind(name: str, combine: Any, width: int) -> _Kind:
-    reduce, each = {
-        "sums": (reduce_sums, SUM_NODES),
-        "moments": (reduce_moments, WARPS),
-        "logs": (reduce_logs, WARPS),
-    }[name]
-    return _Kind(reduce, each, tree_kernel(combine, width), collect_kernel(width), width)
+def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
+    reduce, each, threads = reduce_sums, SUM_NODES, THREADS
+    if name == "moments":
+        reduce, each = moments_kernel(dtype)
+        threads = each * WARP
+    elif name == "logs":
+        reduce, each = reduce_logs, WARPS
+    return _Kind(reduce, each, threads, tree_kernel(combine, width), collect_kernel(width), width)
 
 
 def as_device_values(array: Any, name: str = "values") -> tuple[Gpu, Any]:
@@ -86,10 +88,12 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
         return part
     if taken:
         part.update(gpu.download(values[:taken]))
-    kind = _kind(name, combine, part.width)
+    kind = _kind(name, np.dtype(values.dtype), combine, part.width)
     first = part.stop // BLOCK
     nodes = gpu.empty((blocks, kind.width), np.float64)
-    gpu.launch(kind.reduce, blocks_for(blocks, kind.each), THREADS, values, taken, blocks, nodes)
+    gpu.launch(
+        kind.reduce, blocks_for(blocks, kind.each), kind.threads, values, taken, blocks, nodes
+    )
     level, low, high = 0, first, first + blocks
     while high - low > 1:
         groups = ((high - 1) >> GROUP_LEVELS) - (low >> GROUP_LEVELS) + 1

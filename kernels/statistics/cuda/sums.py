@@ -13,7 +13,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.statistics.block_tree import BLOCK
 
-__all__ = ["SUM_NODES", "THREADS", "WARP", "WARPS", "block_sums", "fold_lanes", "reduce_sums"]
+__all__ = ["SUM_NODES", "THREADS", "WARP", "WARPS", "fold_lanes", "join_lanes", "reduce_sums"]
 
 THREADS = 256
 WARP = 32
@@ -62,19 +62,14 @@ def _sum_numbers(values, first, lane):
 
 
 @cuda_device
-def block_sums(values, first, blocks, held, lanes, totals):
+def join_lanes(values, first, blocks, held, lanes, totals):
     """Leave count and sum of ``held`` blocks from ``first`` on in ``totals``; all threads call.
 
-    ``lanes`` (float64, shape (held, 32)) is overwritten; ``totals`` has shape (held, 2).
+    ``lanes`` (float64, shape (held, 32)) holds the threads' sums and is overwritten; ``totals`` has
+    shape (held, 2).
     """
-    thread = cuda.threadIdx.x
-    node = thread // WARP
-    while node < held:
-        if first + node < blocks:
-            start = (first + node) * BLOCK + thread % WARP
-            lanes[node, thread % WARP] = _strided_sum(values, start)
-        node += WARPS
     cuda.syncthreads()
+    thread = cuda.threadIdx.x
     node, lane = thread // 8, thread % 8
     active = node < held and first + node < blocks
     if active:
@@ -113,7 +108,14 @@ def reduce_sums(values, start, blocks, nodes):
     lanes = cuda.shared.array((SUM_NODES, WARP), np.float64)
     totals = cuda.shared.array((SUM_NODES, 2), np.float64)
     first = cuda.blockIdx.x * SUM_NODES
-    block_sums(values[start:], first, blocks, SUM_NODES, lanes, totals)
-    node = cuda.threadIdx.x
+    thread = cuda.threadIdx.x
+    node = thread // WARP
+    while node < SUM_NODES:
+        if first + node < blocks:
+            at = start + (first + node) * BLOCK + thread % WARP
+            lanes[node, thread % WARP] = _strided_sum(values, at)
+        node += WARPS
+    join_lanes(values[start:], first, blocks, SUM_NODES, lanes, totals)
+    node = thread
     if node < SUM_NODES and first + node < blocks:
         nodes[first + node, 0], nodes[first + node, 1] = totals[node, 0], totals[node, 1]
