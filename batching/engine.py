@@ -7,23 +7,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from numbatch.batching.backend import Backend, CpuBackend
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
-from numbatch.batching.forward import ForwardPass
-from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
 from numbatch.batching.results import FailedResult, Result
-from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
-from numbatch.batching.sizes import affordable_tokens
 from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, scored
 from numbatch.errors import InputError
-from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
 
@@ -51,6 +48,8 @@ class Engine:
         the system gives the memory only as it is used.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
+    backend : Backend, optional
+        The device that computes; the CPU by default.
     seed : int
         For requests that name no seed.
     policy : Policy, optional
@@ -82,6 +81,7 @@ class Engine:
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
         threads: int | None = None,
+        backend: Backend | None = None,
         seed: int = 0,
         policy: Policy | None = None,
         enable_prefix_caching: bool = True,
@@ -100,12 +100,14 @@ class Engine:
                 raise InputError(f"{name} is {value}, should be at least 1")
         self.model = model
         decoder = model.decoder
-        self.context = self._context(decoder, max_model_len, kv_tokens)
-        wanted = kv_tokens or min(max_num_seqs * self.context, affordable_tokens(decoder))
-        pool = KVPool(decoder.config, len(decoder.layers), wanted)
-        team = ThreadTeam(threads)
-        self.forward = ForwardPass(decoder, pool, team, max_num_batched_tokens, self.context)
-        self.sampler = Sampler(team, decoder.config.vocabulary, seed)
+        self.backend: Any = backend or CpuBackend(model, threads)
+        affordable = kv_tokens or self.backend.affordable_tokens()
+        self.context = self._context(decoder, max_model_len, affordable)
+        pool = self.backend.pool(kv_tokens or min(max_num_seqs * self.context, affordable))
+        self.forward = self.backend.forward(
+            pool, max_num_batched_tokens, max_num_seqs, self.context
+        )
+        self.sampler = self.backend.sampler(seed)
         self.scheduler = Scheduler(
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
         )
@@ -117,11 +119,10 @@ class Engine:
         self._deadlines: list[tuple[float, int, Sequence]] = []
 
     @staticmethod
-    def _context(decoder: Decoder, wanted: int | None, kv_tokens: int | None) -> int:
+    def _context(decoder: Decoder, wanted: int | None, affordable: int) -> int:
         own = decoder.config.context
         if wanted is not None and wanted > own:
             raise InputError(f"max_model_len is {wanted}, this model was made for up to {own}")
-        affordable = kv_tokens or affordable_tokens(decoder)
         if wanted is not None and wanted > affordable:
             raise InputError(
                 f"max_model_len is {wanted}, but the KV pool holds only {affordable} tokens; "

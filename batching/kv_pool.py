@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,22 +50,25 @@ class KVPool:
     ) -> None:
         self.block_size = block_size
         self.blocks = self.blocks_for(tokens)
-        width = padded(config.head_size)
-        shape = (self.blocks, layers, 2, config.kv_heads, block_size, width)
-        try:
-            self.cache = np.empty(shape, np.float32)
-        except MemoryError as error:
-            size = 4 * int(np.prod(shape, dtype=np.int64))
-            raise InputError(
-                f"no memory for a KV pool of {tokens} tokens ({size / 2**20:.0f} MB); "
-                f"ask for less with kv_tokens"
-            ) from error
+        self.cache = self._allocate(config, layers, tokens)
         # The block freed last is lent first: its memory is already there.
         self._free = list(range(self.blocks - 1, -1, -1))
         self._kept: dict[int, None] = {}  # held by nobody, content kept; the oldest first
         self._counts = [0] * self.blocks
         self._keys: dict[int, bytes] = {}
         self._blocks: dict[bytes, int] = {}
+
+    def _allocate(self, config: DecoderConfig, layers: int, tokens: int) -> Any:
+        width = padded(config.head_size)
+        shape = (self.blocks, layers, 2, config.kv_heads, self.block_size, width)
+        try:
+            return np.empty(shape, np.float32)
+        except MemoryError as error:
+            size = 4 * int(np.prod(shape, dtype=np.int64))
+            raise InputError(
+                f"no memory for a KV pool of {tokens} tokens ({size / 2**20:.0f} MB); "
+                f"ask for less with kv_tokens"
+            ) from error
 
     def blocks_for(self, tokens: int) -> int:
         """Return how many blocks hold ``tokens`` tokens."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from numbatch.batching.backend import make_engine
 from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
-from numbatch.batching.engine import Engine
 from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
@@ -60,6 +60,16 @@ class LLM:
     model : str or Path
         A GGUF file, a Hugging Face folder, ``hf:owner/name``, or ``smollm2``, which is fetched
         once.
+    device : str
+        ``cpu``, ``cuda`` (the first GPU), ``cuda:1`` and so on, or ``cuda:*`` (all GPUs of the
+        machine, with a process for each).
+    invariant : bool
+        On a GPU: results do not depend on what else is in a step, as they never do on the CPU;
+        slower, and 4- and 8-bit weights are unpacked.
+    logits_processor : function, optional
+        On a GPU: a ``@numba.cuda.jit(device=True)`` function ``(logit, token, request, position) ->
+        logit`` that is compiled into the sampler; ``request`` is the request's seed, ``position``
+        how many tokens it has drawn before.
     max_model_len : int, optional
         The longest sequence, prompt and output together. None: the model's own context, or what
         memory holds if that is less.
@@ -108,6 +118,9 @@ class LLM:
         self,
         model: str | Path = "smollm2",
         *,
+        device: str = "cpu",
+        invariant: bool = False,
+        logits_processor: Any = None,
         max_model_len: int | None = None,
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
@@ -121,8 +134,11 @@ class LLM:
         lookahead: int | None = None,
     ) -> None:
         self.model = load_model(model)
-        self.engine = Engine(
+        self.engine = make_engine(
             self.model,
+            device,
+            invariant=invariant,
+            logits_processor=logits_processor,
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,

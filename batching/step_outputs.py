@@ -86,7 +86,7 @@ class StepOutputs:
         logits = self._forward.logits(hidden[[end for _, end in drawing]])
         finished: Finished = []
         for sequence, token in zip(sequences, self._sampler.sample(logits, sequences), strict=True):
-            result = self._after_token(sequence, int(token))
+            result = self.after_token(sequence, int(token))
             if result is not None:
                 finished.append((sequence, result))
         return finished
@@ -99,7 +99,7 @@ class StepOutputs:
             if sequence.params is None and sequence.behind == 0
         ]
 
-    def _after_token(self, sequence: Sequence, token: int) -> Result | None:
+    def after_token(self, sequence: Sequence, token: int) -> Result | None:
         """Return the result if this token ended the sequence."""
         params = sequence.params
         if token < 0 or params is None:

@@ -91,8 +91,19 @@ def cuda_device(function: Callable[..., Any] | None = None, *, fast: bool = Fals
     if function is None:
         return functools.partial(cuda_device, fast=fast)
     if is_simulated():
-        return function
+        return _quiet(function)
     return cuda.jit(device=True, fastmath=FAST if fast else False)(function)
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let whole numbers wrap around and divisions be infinite, as they do on a GPU."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*args)
+
+    return run
 
 
 def cuda_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
@@ -109,7 +120,8 @@ class CudaKernel:
         self.name = function.__name__
         self.function = function
         options = {} if is_simulated() else {"fastmath": FAST if fast else False}
-        self.compiled = _import_cuda().jit(**options)(function)
+        body = _quiet(function) if is_simulated() else function
+        self.compiled = _import_cuda().jit(**options)(body)
 
 
 class Gpu:
@@ -152,6 +164,10 @@ class Gpu:
         self.stream = self._cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self.numba_stream = _import_cuda().external_stream(self.stream.ptr)
+        # A step of one sequence has small launches; numba-cuda would warn of each.
+        from numba.cuda.core import config
+
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
     def use(self) -> None:
         """Make the calling thread work on this GPU; Numba and CuPy ask for it in each thread."""

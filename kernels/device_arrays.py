@@ -15,7 +15,7 @@ from numbatch.errors import DeviceError, InputError
 from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
 from numbatch.kernels.ragged import on_device
 
-__all__ = ["blocks_for", "device_vector", "gpu_of", "shared_body"]
+__all__ = ["blocks_for", "device_vector", "gpu_of", "shared_body", "threads_of"]
 
 
 def shared_body(function: Any) -> Any:
@@ -106,6 +106,11 @@ def _view_of(array: Any) -> Any:
 
 def _any_of(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def threads_of(gpu: int, simulator: int) -> int:
+    """Return how many threads a block has, which cost much in the simulator; powers of two."""
+    return simulator if is_simulated() else gpu
 
 
 def blocks_for(items: int, each: int) -> int:

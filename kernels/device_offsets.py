@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from numbatch.kernels.cuda import cuda, cuda_kernel
+from numbatch.kernels.device_arrays import threads_of
 
 __all__ = ["OFFSET_THREADS", "count_wrong_offsets"]
 
-OFFSET_THREADS = 128
+OFFSET_THREADS = threads_of(128, 8)
 
 
 @cuda_kernel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import Gpu
-from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
+from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of, threads_of
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.cuda.checks import (
     composition_table,
@@ -28,7 +28,7 @@ from numbatch.models.tokenizers.text_pipeline import TextPipeline
 
 __all__ = ["DevicePipeline"]
 
-THREADS = 256
+THREADS = threads_of(256, 8)
 
 
 class DevicePipeline:

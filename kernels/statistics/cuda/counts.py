@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_product
-from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.histogram import _leading_bits
 from numbatch.kernels.statistics.sketch import (
@@ -34,7 +34,7 @@ __all__ = [
     "count_in_buckets",
 ]
 
-COUNT_THREADS = 256
+COUNT_THREADS = threads_of(256, 8)
 SHARED_COUNTERS = 8192
 """int32 counters of a block, 32 KiB."""
 HALF = SHARED_COUNTERS // 2

@@ -12,7 +12,13 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
-from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of, shared_body
+from numbatch.kernels.device_arrays import (
+    blocks_for,
+    device_vector,
+    gpu_of,
+    shared_body,
+    threads_of,
+)
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.quantiles import _order, _order_wide, numbers_of
 
@@ -21,7 +27,7 @@ __all__ = ["DeviceSelection", "selection_on_device"]
 DIGIT = 13
 """Bits of a digit: float64's sign and exponent have 12, which infinity shares with NaN."""
 DIGITS = 1 << DIGIT
-THREADS = 256
+THREADS = threads_of(256, 8)
 EACH = 16
 """Values of a thread, which it reads twice when it collects."""
 TILE = THREADS * EACH

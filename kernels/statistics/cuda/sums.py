@@ -11,15 +11,16 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.statistics.block_tree import BLOCK
 
 __all__ = ["SUM_NODES", "THREADS", "WARP", "WARPS", "fold_lanes", "join_lanes", "reduce_sums"]
 
-THREADS = 256
+THREADS = threads_of(256, 64)
 WARP = 32
 WARPS = THREADS // WARP
-SUM_NODES = 32
-"""Nodes of a launch's block, four for each of its warps."""
+SUM_NODES = THREADS // 8
+"""Nodes of a launch's block: eight threads join the sums of one."""
 
 
 @cuda_device

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_kernel
-from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 GROUP_LEVELS = 8
 GROUP = 1 << GROUP_LEVELS
-TREE_THREADS = 128
+TREE_THREADS = threads_of(128, 8)
 LEVELS = 40
 """More than any array has."""
 

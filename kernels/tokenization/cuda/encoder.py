@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
-from numbatch.kernels.device_arrays import blocks_for, device_vector
+from numbatch.kernels.device_arrays import blocks_for, device_vector, threads_of
 from numbatch.kernels.device_offsets import count_wrong_offsets
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.cuda.find_pieces import (
@@ -54,7 +54,7 @@ from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
 
 __all__ = ["DeviceEncoder"]
 
-THREADS = 128
+THREADS = threads_of(128, 8)
 _BLOCKS = 4096
 """At most so many blocks go over a list, again and again."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.cuda.find_pieces import TOTAL, WINDOW
 from numbatch.kernels.tokenization.cuda.look_up import ones, write_places
 
 __all__ = ["SCAN_THREADS", "TILE", "add_tiles", "count_tokens", "gather_ids", "text_ends"]
 
-TILE = 256
+TILE = threads_of(256, 8)
 """Windows of a block."""
 TILE_BYTES = TILE * WINDOW
-SCAN_THREADS = 512
+SCAN_THREADS = threads_of(512, 4)
 
 
 @cpu_device

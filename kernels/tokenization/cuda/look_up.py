@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import NEVER
 from numbatch.kernels.tokenization.cuda.find_pieces import (
@@ -29,10 +29,10 @@ __all__ = [
     "look_up",
 ]
 
-TILE_WINDOWS = 64
+TILE_WINDOWS = threads_of(64, 8)
 """Windows of a block."""
 TILE_BYTES = TILE_WINDOWS * WINDOW
-LOOK_UP_THREADS = 128
+LOOK_UP_THREADS = threads_of(128, 8)
 SHORT, MIDDLE, LONGEST = 24, 96, 2048
 """Bytes of a piece that a thread merges quickly, slowly, and that a block merges."""
 LENGTH_BITS = 12

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import NOTHING, find_merge
 from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
@@ -23,7 +23,7 @@ __all__ = [
     "place",
 ]
 
-BLOCK_THREADS = 64
+BLOCK_THREADS = threads_of(64, 4)
 """Threads that merge one long piece."""
 LENGTH = (1 << LENGTH_BITS) - 1
 

@@ -1,0 +1,113 @@
+"""Generation of one and of many sequences against transformers' continuous batching."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from asv_bench.cuda.common import (
+    VOCABULARY,
+    copy_bandwidth,
+    limits,
+    model,
+    row,
+    torch_model,
+    weights_of,
+)
+from asv_bench.cuda.scoring import free
+from numbatch.batching.backend import make_engine
+from numbatch.batching.request import Request, SamplingParams
+
+PROMPT = 128
+
+
+def requests(count: int, length: int) -> list[Request]:
+    """Return prompts of random tokens, continued greedily."""
+    rng = np.random.default_rng(1)
+    params = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
+    return [Request(i, rng.integers(0, VOCABULARY, PROMPT), params) for i in range(count)]
+
+
+def tokens_a_second(engine: Any, count: int, short: int, long: int) -> float:
+    """Return the rate of decoding: the time of more tokens less that of fewer."""
+
+    def run(length: int) -> float:
+        begin = time.perf_counter()
+        list(engine.run(requests(count, length)))
+        return time.perf_counter() - begin
+
+    run(short), run(long)
+    times = [run(long) - run(short) for _ in range(3)]
+    return count * (long - short) / float(np.median(times))
+
+
+@torch.inference_mode()
+def peer_rate(peer: Any, count: int, short: int, long: int) -> float:
+    """Return the same for transformers' ``generate`` (one) or ``generate_batch`` (several)."""
+    import transformers
+
+    prompts = [request.tokens.tolist() for request in requests(count, 1)]
+
+    def run(length: int) -> float:
+        config = transformers.GenerationConfig(
+            max_new_tokens=length, min_new_tokens=length, do_sample=False, eos_token_id=-1,
+            pad_token_id=0,
+        )  # fmt: skip
+        begin = time.perf_counter()
+        if count == 1:
+            ids = torch.tensor(prompts, device="cuda")
+            peer.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        else:
+            peer.generate_batch(inputs=prompts, generation_config=config)
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    run(short)
+    times = [run(long) - run(short) for _ in range(1 if count > 1 else 2)]
+    return count * (long - short) / float(np.median(times))
+
+
+def measure(name: str, *options: str) -> None:
+    """Time a shape in bfloat16, 4-bit, and the peer."""
+    rates: dict[str, float] = {}
+    settings = {"max_num_batched_tokens": 8192, "max_num_seqs": 256, "max_model_len": 1024,
+                "kv_tokens": 256 * 512}  # fmt: skip
+    kinds = [("bf16", 16, {}), ("4-bit", 4, {})]
+    if "invariant" in options:
+        kinds.append(("invariant", 16, {"invariant": True}))
+    for kind, bits, more in kinds:
+        loaded = model(name, bits=bits)
+        engine = make_engine(loaded, "cuda", **settings, **more)
+        size = weights_of(loaded) * (2 if bits == 16 else 0.5625)
+        for count, lengths in ((1, (32, 160)), (16, (32, 160)), (256, (32, 160))):
+            rate = tokens_a_second(engine, count, *lengths)
+            rates[f"{kind} {count}"] = rate
+            row(
+                f"generation {name}, {kind}, {count} sequences", f"{rate:,.0f} tok/s",
+                f"{rate / count * size / copy_bandwidth():.0%} of copy",
+            )  # fmt: skip
+        del engine
+        free()
+    row(f"{name}: 4-bit over bf16, 1 sequence", f"x {rates['4-bit 1'] / rates['bf16 1']:.2f}")
+    if "nopeer" in options:
+        return
+    for count, lengths, kind in ((1, (16, 64), "sdpa"), (256, (16, 64), "sdpa_paged")):
+        peer = torch_model(name)
+        peer.set_attn_implementation(kind)
+        rate = peer_rate(peer, count, *lengths)
+        row(
+            f"generation {name}, transformers, {count} sequences", f"{rate:,.0f} tok/s",
+            f"ours x {rates[f'bf16 {count}'] / rate:.2f}",
+        )  # fmt: skip
+        del peer
+        free()
+
+
+def main(*options: str) -> None:
+    """Print the table for the shapes named, or for both."""
+    print(limits())
+    for name in [each for each in options if each in ("1B", "8B")] or ["1B", "8B"]:
+        measure(name, *options)

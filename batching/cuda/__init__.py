@@ -1,0 +1,1 @@
+"""Serving requests on NVIDIA GPUs."""

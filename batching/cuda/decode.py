@@ -1,0 +1,192 @@
+"""Steps that give each of some sequences one token, without waiting for the host in between.
+
+Tokens, positions and sampling parameters stay on the GPU; a step reads the tokens that the step
+before drew. The kernels of a step are captured as a CUDA graph for each size of batch (a power of
+two), so that the host starts them with one call. The host reads a step's tokens while the next one
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from typing import Any
+
+import numpy as np
+
+from numbatch.batching.cuda.forward import CudaForward
+from numbatch.batching.cuda.sampler import CudaSampler, SamplingRows, histories
+from numbatch.batching.cuda.workspace import StepInputs, Workspace
+from numbatch.batching.sequence import Sequence
+from numbatch.errors import DeviceError
+from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.scoring.cuda.sampling import PARAMETERS, RECORD, WHOLE
+
+__all__ = ["Decode"]
+
+
+class Decode:
+    """Runs decode steps for up to ``max_sequences`` sequences.
+
+    Parameters
+    ----------
+    gpu : Gpu
+    forward : CudaForward
+    sampler : CudaSampler
+    max_sequences : int
+
+    Attributes
+    ----------
+    wanted : int
+        How many of the likeliest tokens the records of the present run hold.
+    """
+
+    def __init__(
+        self, gpu: Gpu, forward: CudaForward, sampler: CudaSampler, max_sequences: int
+    ) -> None:
+        self._gpu, self._forward, self._sampler = gpu, forward, sampler
+        self._max = max_sequences
+        self.wanted = 0
+        self._space: Workspace | None = None
+        self._graphs: dict[tuple[Any, ...], Any] = {}
+        self._pending: list[tuple[Any, np.ndarray]] = []
+        self._kept: list[Any] = []
+
+    def _open(self) -> None:
+        """Allocate the memory of all steps, at the first."""
+        gpu, forward, n = self._gpu, self._forward, self._max
+        self._inputs = StepInputs(gpu, n, n, forward.blocks)
+        ones = np.ones(n)
+        self._inputs.write(
+            rows=np.arange(n), singles=np.arange(n), tile_rows=np.arange(n),
+            tile_tokens=np.arange(n), tile_counts=ones, positions=-ones,
+        )  # fmt: skip
+        self._logits = gpu.empty((n, self._sampler.vocabulary), np.float32)
+        self._parameters = gpu.zeros((n, len(PARAMETERS)), np.float64)
+        self._whole = gpu.zeros((n, len(WHOLE)), np.int64)
+        self._stops = gpu.zeros((n, 1), np.int32)
+        self._history = self._counts = gpu.zeros((1, 1), np.int32)
+        self._record = gpu.zeros((n, RECORD), np.int32)
+        self._space = forward.new_workspace(n)
+
+    def begin(self, sequences: Rows[Sequence], steps: int) -> None:
+        """Copy the state of sequences to the GPU; each is one token behind.
+
+        Parameters
+        ----------
+        sequences : sequence of Sequence
+            They hold the blocks for ``steps`` more tokens.
+        steps : int
+        """
+        self._gpu.use()
+        if self._space is None:
+            self._open()
+        gpu, n = self._gpu, len(sequences)
+        self._sequences, self._bucket = n, min(self._max, 1 << (n - 1).bit_length())
+        rows = SamplingRows.of(sequences, self._sampler.seed, self._sampler.eos_ids)
+        self._fit(rows)
+        tables = np.zeros((self._bucket, self._forward.blocks), np.int32)
+        positions = np.full(self._bucket, -1, np.int32)
+        tokens = np.zeros(self._bucket, np.int32)
+        for i, sequence in enumerate(sequences):
+            tables[i, : len(sequence.blocks)] = sequence.blocks
+            positions[i], tokens[i] = sequence.length - 1, sequence.tokens[sequence.length - 1]
+        self._inputs.write(tables=tables, positions=positions, tokens=tokens)
+        gpu.write(self._parameters, rows.parameters)
+        gpu.write(self._whole, rows.whole)
+        stops = np.full((n, self._stops.shape[1]), -1, np.int32)
+        stops[:, : rows.stops.shape[1]] = rows.stops
+        gpu.write(self._stops, stops)
+        if rows.has_history:
+            gpu.write(self._history, histories(sequences, self._forward.context))
+        self._has_history = rows.has_history
+        length = int(positions.max()) + steps
+        self._plan = self._forward.attention.single_plan(self._bucket, length)
+        if self._plan.parts:
+            self._forward.attention.scratch(self._bucket, self._plan.parts)
+        gpu.synchronize()  # the host's arrays may go now
+
+    def _fit(self, rows: SamplingRows) -> None:
+        """Make room for as many stop tokens, likeliest tokens and as much history as are asked."""
+        gpu, n = self._gpu, self._max
+        self.wanted = rows.wanted
+        if rows.stops.shape[1] > self._stops.shape[1]:
+            self._stops = gpu.zeros((n, rows.stops.shape[1]), np.int32)
+            self._graphs.clear()
+        if RECORD + 2 * rows.wanted != self._record.shape[1]:
+            self._record = gpu.zeros((n, RECORD + 2 * rows.wanted), np.int32)
+            self._graphs.clear()
+        if rows.has_history and self._history.shape[0] < n:
+            self._history = gpu.zeros((n, self._forward.context), np.int32)
+            self._counts = self._sampler.counts(n)
+            self._graphs.clear()
+
+    def launch(self) -> None:
+        """Start a step; its record can be waited for in the order of the launches."""
+        key = (self._bucket, self._plan, self.wanted, self._has_history)
+        state = self._graphs.get(key)
+        if state is None or is_simulated():
+            self._start_kernels()  # compiles them, which cannot be done while they are captured
+            self._graphs[key] = "compiled"
+        else:
+            if isinstance(state, str):
+                state = self._graphs[key] = self._capture()
+            state.launch(self._gpu.stream)
+        self._pending.append(self._read_record())
+
+    def _start_kernels(self) -> None:
+        n, space = self._bucket, self._space
+        if space is None:
+            raise ValueError("begin() must come before launch()")
+        forward, sampler, gpu = self._forward, self._sampler, self._gpu
+        forward.layers(n, space, self._inputs, self._plan)
+        forward.norm(forward.weights.final_norm, space.hidden, n, space.normed)
+        forward.head(space, n, self._logits)
+        gpu.launch(
+            sampler.kernel, n, sampler.threads, self._logits, sampler.vocabulary,
+            self._parameters, self._whole, self._stops, self._counts, self._history,
+            self._has_history, self._inputs.tokens, self._inputs.positions, self.wanted,
+            self._record,
+        )  # fmt: skip
+
+    def _capture(self) -> Any:
+        stream = self._gpu.stream
+        stream.begin_capture()
+        try:
+            self._start_kernels()
+        except BaseException:
+            stream.end_capture()
+            raise
+        return stream.end_capture()
+
+    def _read_record(self) -> tuple[Any, np.ndarray]:
+        """Start copying the step's record to pinned memory; return an event and the memory."""
+        if is_simulated():
+            return None, self._record.copy_to_host()[: self._sequences].copy()
+        import cupy
+
+        shape = (self._sequences, self._record.shape[1])
+        pinned = cupy.cuda.alloc_pinned_memory(4 * shape[0] * shape[1])
+        host = np.frombuffer(pinned, np.int32, shape[0] * shape[1]).reshape(shape)
+        cupy.cuda.runtime.memcpyAsync(
+            host.ctypes.data, array_pointer(self._record), host.nbytes,
+            cupy.cuda.runtime.memcpyDeviceToHost, self._gpu.stream.ptr,
+        )  # fmt: skip
+        event = cupy.cuda.Event(block=False, disable_timing=True)
+        event.record(self._gpu.stream)
+        return event, host
+
+    def wait(self) -> np.ndarray:
+        """Return the record of the oldest step that was not waited for.
+
+        Raises
+        ------
+        DeviceError
+            If a kernel failed.
+        """
+        event, host = self._pending.pop(0)
+        if event is not None:
+            try:
+                event.synchronize()
+            except Exception as error:
+                raise DeviceError(self._gpu.failure(error)) from error
+        return host

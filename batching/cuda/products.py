@@ -1,0 +1,126 @@
+"""Which kernel runs a product: ours for a few inputs, cuBLAS for many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbatch.batching.cuda.weights import DeviceLinear, DeviceMatrix, DeviceWeights
+from numbatch.kernels.cuda import Gpu, is_simulated
+from numbatch.kernels.scoring.cuda import unpacking
+from numbatch.kernels.scoring.cuda.dense import Dense
+from numbatch.kernels.scoring.cuda.matvec import (
+    ADD,
+    GATED,
+    LOGITS,
+    MOST_INPUTS,
+    STORE,
+    THREADS,
+    matvec_kernel,
+)
+from numbatch.kernels.scoring.cuda.rows import scale_rows
+
+__all__ = ["Products"]
+
+
+class Products:
+    """Runs products of a model's weights.
+
+    Parameters
+    ----------
+    gpu : Gpu
+    weights : DeviceWeights
+    invariant : bool
+        Whether an output's bits must not depend on how many inputs there are.
+    """
+
+    def __init__(self, gpu: Gpu, weights: DeviceWeights, *, invariant: bool) -> None:
+        self._gpu, self._weights, self._invariant = gpu, weights, invariant
+        self._dense = Dense(gpu)
+        self._unpacked: Any = None
+        self._unused = gpu.zeros((1, 1), np.float32)
+
+    def fits_matvec(self, linear: DeviceLinear, tokens: int) -> bool:
+        """Whether the kernel for few inputs takes a product, and can activate its result."""
+        return tokens <= MOST_INPUTS and len(linear.parts) == 1 and not is_simulated()
+
+    def run(
+        self,
+        linear: DeviceLinear,
+        x: Any,
+        tokens: int,
+        out: Any,
+        *,
+        mode: int,
+        apart: int = 0,
+        code: int = 0,
+        scale: float = 1.0,
+        cap: float = 0.0,
+    ) -> None:
+        """Start a product of the first ``tokens`` rows of ``x``; see ``matvec`` for the modes."""
+        at = 0
+        for part in linear.parts:
+            if tokens <= MOST_INPUTS and not is_simulated():
+                self._matvec(part, x, tokens, out, at, mode, apart, code, scale, cap)
+            else:
+                self._dense_product(part, x, 0, tokens, (0, part.rows), out, at, add=mode == ADD)
+                if mode == LOGITS and (scale != 1 or cap != 0):
+                    self._gpu.launch(
+                        scale_rows, tokens, 1 if is_simulated() else 256, out, scale, cap
+                    )
+            at += part.rows
+
+    def rows(
+        self, linear: DeviceLinear, x: Any, first: int, tokens: int, low: int, high: int, out: Any
+    ) -> None:
+        """Start the product with some rows of a weight: float32 from column 0 of ``out``."""
+        (part,) = linear.parts
+        self._dense_product(part, x, first, tokens, (low, high), out, 0, add=False)
+
+    def _matvec(
+        self, part: DeviceMatrix, x: Any, tokens: int, out: Any, at: int, mode: int, apart: int,
+        code: int, scale: Any, cap: Any,
+    ) -> None:  # fmt: skip
+        has_least = part.leasts is not None
+        kernel = matvec_kernel(part.kind, 1 if tokens <= 8 else 2, has_least)
+        scales = self._weights.none16 if part.scales is None else part.scales
+        leasts = part.leasts if has_least else scales
+        rows = apart if mode == GATED else part.rows
+        half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
+        self._gpu.launch(
+            kernel, -(-rows // (8 if mode == GATED else 16)), THREADS, part.words, scales,
+            leasts, rows, x, tokens, mode, apart, code, np.float32(scale), np.float32(cap), at,
+            half, full,
+        )  # fmt: skip
+
+    def _dense_product(
+        self, part: DeviceMatrix, x: Any, first: int, tokens: int, rows: tuple[int, int], out: Any,
+        at: int, *, add: bool,
+    ) -> None:  # fmt: skip
+        weight = part.words
+        if part.kind != "plain":
+            weight, rows = self._unpack(part, rows), (0, rows[1] - rows[0])
+        self._dense.product(
+            x, weight, tokens, part.columns, out, rows=rows, at=(0, at), first=first, add=add
+        )
+
+    def _unpack(self, part: DeviceMatrix, rows: tuple[int, int]) -> Any:
+        """Return some rows as bfloat16, in memory that the next call overwrites."""
+        count = rows[1] - rows[0]
+        padded = part.scales.shape[1] * 32
+        if self._unpacked is None or self._unpacked.size < count * padded:
+            self._unpacked = None
+            self._unpacked = self._gpu.empty(count * padded, np.uint16)
+        out = self._unpacked[: count * padded].reshape(count, padded)
+        threads = 1 if is_simulated() else 128
+        grid = (count, -(-padded // (8 * threads)))
+        if part.kind == "bytes":
+            self._gpu.launch(
+                unpacking.unpack_bytes, grid, threads, part.words, part.scales, rows[0], out
+            )
+        else:
+            leasts = part.scales if part.leasts is None else part.leasts
+            args = (part.words, part.scales, leasts, part.leasts is not None, rows[0], out)
+            self._gpu.launch(unpacking.unpack_nibbles, grid, threads, *args)
+        return out

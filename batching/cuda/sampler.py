@@ -1,0 +1,149 @@
+"""Draws tokens on the GPU, and notes them in their sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numbatch.batching.sampler import request_seed
+from numbatch.batching.sequence import Sequence
+from numbatch.errors import InputError
+from numbatch.kernels.cuda import Gpu, is_simulated
+from numbatch.kernels.scoring.cuda.sampling import PARAMETERS, RECORD, WHOLE, sample_kernel
+
+__all__ = ["CudaSampler", "SamplingRows"]
+
+THREADS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRows:
+    """What rows are sampled with, as host arrays; see ``sample_kernel``."""
+
+    parameters: np.ndarray
+    whole: np.ndarray
+    stops: np.ndarray
+    wanted: int
+    has_history: bool
+
+    @classmethod
+    def of(
+        cls, sequences: Rows[Sequence], engine_seed: int, eos_ids: frozenset[int]
+    ) -> SamplingRows:
+        """Read the sampling parameters of sequences."""
+        n = len(sequences)
+        parameters, whole = np.zeros((n, len(PARAMETERS))), np.zeros((n, len(WHOLE)), np.int64)
+        stops: list[list[int]] = []
+        has_history = False
+        for i, sequence in enumerate(sequences):
+            params = sequence.params
+            if params is None:
+                raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
+            parameters[i] = (
+                params.temperature, params.top_p, params.min_p, params.repetition_penalty,
+                params.presence_penalty, params.frequency_penalty,
+            )  # fmt: skip
+            seed = np.uint64(request_seed(sequence.request, engine_seed)).astype(np.int64)
+            top_k = min(max(params.top_k, 0), 2**31)
+            whole[i] = (top_k, sequence.prompt_length, seed, sequence.capacity)
+            ends = [] if params.ignore_eos else sorted(eos_ids)
+            stops.append([*params.stop_token_ids, *ends])
+            has_history |= params.has_penalties
+        longest = max(map(len, stops), default=0)
+        padded = np.full((n, max(longest, 1)), -1, np.int32)
+        for i, ids in enumerate(stops):
+            padded[i, : len(ids)] = ids
+        wanted = max((sequence.top_ids.shape[1] for sequence in sequences), default=0)
+        return cls(parameters, whole, padded, wanted, has_history)
+
+
+class CudaSampler:
+    """Samples rows of logits on a GPU.
+
+    Parameters
+    ----------
+    gpu : Gpu
+    vocabulary : int
+    seed : int
+        For requests that name no seed.
+    eos_ids : frozenset of int
+        The model's end tokens.
+    process : function, optional
+        A user's ``@cuda.jit(device=True)`` function, compiled into the kernel; see
+        ``sample_kernel``.
+
+    Raises
+    ------
+    InputError
+        If the vocabulary is too large.
+    """
+
+    def __init__(
+        self, gpu: Gpu, vocabulary: int, seed: int, eos_ids: frozenset[int],
+        process: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
+        if vocabulary >= 2**24:
+            raise InputError(f"the vocabulary has {vocabulary} entries, at most {2**24 - 1}")
+        self._gpu, self.vocabulary, self.seed, self.eos_ids = gpu, vocabulary, seed, eos_ids
+        self.kernel = sample_kernel(process)
+        self.threads = 4 if is_simulated() else THREADS
+        self._counts: Any = gpu.zeros((1, 1), np.int32)
+        self._no_history: Any = gpu.zeros((1, 1), np.int32)
+
+    def counts(self, rows: int) -> Any:
+        """Return zeros to count tokens in, for so many rows."""
+        if self._counts.shape[0] < rows or self._counts.shape[1] < self.vocabulary:
+            self._counts = self._gpu.zeros((rows, self.vocabulary), np.int32)
+        return self._counts
+
+    def sample(self, logits: Any, sequences: Rows[Sequence]) -> np.ndarray:
+        """Append a token to each sequence; return the tokens, -1 where the logits were NaN.
+
+        Parameters
+        ----------
+        logits : float32 array on the device, shape (len(sequences), vocabulary)
+        sequences : sequence of Sequence
+            Each must have room for a token.
+        """
+        gpu, n = self._gpu, len(sequences)
+        rows = SamplingRows.of(sequences, self.seed, self.eos_ids)
+        history, counts = self._no_history, self._counts
+        if rows.has_history:
+            history = gpu.upload(histories(sequences, max(s.length for s in sequences)))
+            counts = self.counts(n)
+        positions = gpu.upload(np.array([s.length - 1 for s in sequences], np.int32))
+        record = gpu.zeros((n, RECORD + 2 * rows.wanted), np.int32)
+        gpu.launch(
+            self.kernel, n, self.threads, logits, self.vocabulary, gpu.upload(rows.parameters),
+            gpu.upload(rows.whole), gpu.upload(rows.stops), counts, history, rows.has_history,
+            gpu.empty(n, np.int32), positions, rows.wanted, record,
+        )  # fmt: skip
+        return self.take(gpu.download(record), rows.wanted, sequences)
+
+    @staticmethod
+    def take(record: np.ndarray, wanted: int, sequences: Rows[Sequence]) -> np.ndarray:
+        """Append the tokens of a step's record to their sequences; return the tokens."""
+        values = record.view(np.float32)
+        for i, sequence in enumerate(sequences):
+            token = int(record[i, 0])
+            if token < 0:
+                continue
+            own = sequence.top_ids.shape[1]
+            if own:
+                ids, first = record[i, RECORD : RECORD + own], RECORD + wanted
+                sequence.top_ids[sequence.length] = ids
+                sequence.top_logprobs[sequence.length] = values[i, first : first + own]
+            sequence.append(token, float(values[i, 1]))
+        return record[:, 0].astype(np.int64)
+
+
+def histories(sequences: Rows[Sequence], longest: int) -> np.ndarray:
+    """Return the tokens of sequences so far: int32, shape (n, longest), zero behind their end."""
+    out = np.zeros((len(sequences), longest), np.int32)
+    for i, sequence in enumerate(sequences):
+        out[i, : sequence.length] = sequence.tokens[: sequence.length]
+    return out

@@ -1,0 +1,168 @@
+"""Attention of one new token a sequence, split over the positions that it looks at.
+
+A warp takes 128 positions of a sequence for all heads that share a key, and leaves a partial
+result; a second kernel puts the parts together in order. Parts begin at multiples of 128, so a
+sequence's bits depend on itself alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from numbatch.kernels.cuda import cuda, cuda_kernel
+from numbatch.kernels.scoring.cuda.decode_tiles import (
+    add_values,
+    head_rows,
+    key_scores,
+    store_partial,
+)
+from numbatch.kernels.scoring.cuda.tiles import scale_tile, zero_tile
+from numbatch.kernels.scoring.cuda.words import exp2, pack_pair, to_bfloat16
+
+__all__ = ["MOST_SHARING", "SPLIT", "WARPS", "attend_parts_kernel", "merge_parts"]
+
+SPLIT = 128
+"""Positions in a part."""
+
+WARPS = 4
+"""Parts in a block of threads."""
+
+MOST_SHARING = 8
+"""The most heads that may share a key."""
+
+LOG2_E = np.float32(1 / math.log(2))
+
+
+@functools.cache
+def attend_parts_kernel(width: int) -> Any:
+    """Return the kernel for a padded head size of 64 or 128.
+
+    It is launched with ``(tokens, kv_heads, parts / WARPS)`` blocks of ``32 * WARPS`` threads.
+    """
+    numbers = width // 4
+
+    @cuda_kernel(fast=True)
+    def attend_parts(
+        q, cache, tables, tokens, rows, positions, plane, window, scale, cap, partial, extremes
+    ):
+        """Attend for one token, one key head and WARPS parts. No error check.
+
+        Parameters
+        ----------
+        q, cache, tables, plane, window, scale, cap
+            As for the tiles of many queries.
+        tokens, rows : int32 arrays, shape (at least tokens,)
+            Which rows of ``q`` are meant, and the sequence of each row of ``q``.
+        positions : int32 array
+            Of each row of ``q``; negative where nothing is to be done.
+        partial : float32 array, shape (tokens, heads, parts, width)
+            Modified in place: sums of weighted values.
+        extremes : float32 array, shape (tokens, heads, parts, 2)
+            Modified in place: the largest score, in units of log 2, and the sum of weights.
+        """
+        thread = np.int32(cuda.threadIdx.x)
+        lane = thread & 31
+        group, four = np.intp(lane >> 2), np.intp(lane & 3)
+        item, kv_head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
+        part = np.intp(cuda.blockIdx.z) * WARPS + np.intp(thread >> 5)
+        token = np.intp(tokens[item])
+        last = np.int32(positions[token])
+        start = np.int32(part * SPLIT)
+        if last < start:
+            return
+        heads, kv_heads = q.shape[1], cache.shape[2]
+        sharing = heads // kv_heads
+        head = kv_head * sharing + group
+        is_there = group < sharing
+        query = head_rows(
+            q, (token * heads + (head if is_there else 0)) * width + four * 8, is_there, width
+        )
+        row = np.intp(rows[token])
+        first = np.int32(0)
+        if window > 0:
+            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
+        stop = np.int32(min(np.int32(start + SPLIT), np.int32(last + 1)))
+        key_blocks = np.intp(plane) * cache.shape[1]
+        value_blocks = key_blocks + cache.shape[1]
+        largest, total = np.float32(-np.inf), np.float32(0)
+        result = zero_tile(numbers)
+        factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else np.float32(cap * LOG2_E)
+        start = np.int32(max(start, np.int32(first & ~15)))
+        while start < stop:
+            block = np.intp(tables[row, np.intp(start >> 4)])
+            keys = ((key_blocks + block) * kv_heads + kv_head) * (16 * width)
+            values = ((value_blocks + block) * kv_heads + kv_head) * (16 * width)
+            s = key_scores(query, cache, keys + group * width + four * 8)
+            s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
+            if cap != np.float32(0):
+                s0, s1 = math.tanh(s0 * scale / cap), math.tanh(s1 * scale / cap)
+                s2, s3 = math.tanh(s2 * scale / cap), math.tanh(s3 * scale / cap)
+            key = np.int32(start + np.int32(2 * four))
+            if start + 16 > stop or start < first:
+                low = np.float32(-np.inf)
+                s0 = s0 if first <= key <= last else low
+                s1 = s1 if first <= key + 1 <= last else low
+                s2 = s2 if first <= key + 8 <= last else low
+                s3 = s3 if first <= key + 9 <= last else low
+            top = max(max(s0, s1), max(s2, s3)) * factor
+            top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 1))
+            top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 2))
+            top = max(top, largest)
+            shrink = exp2(largest - top)
+            w0, w1 = exp2(s0 * factor - top), exp2(s1 * factor - top)
+            w2, w3 = exp2(s2 * factor - top), exp2(s3 * factor - top)
+            total = total * shrink + ((w0 + w1) + (w2 + w3))
+            largest = top
+            result = scale_tile(result, shrink, shrink)
+            result = add_values(
+                result, pack_pair(w0, w1), pack_pair(w2, w3), cache,
+                values + 2 * four * width + group * 8, np.int32(last + 1 - key),
+            )  # fmt: skip
+            start = np.int32(start + 16)
+        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
+        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)
+        if is_there:
+            place = (item * heads + head) * partial.shape[2] + part
+            store_partial(result, partial, place * width + four * 16)
+            if four == 0:
+                extremes[item, head, part, 0] = largest
+                extremes[item, head, part, 1] = total
+
+    return attend_parts
+
+
+@cuda_kernel(fast=True)
+def merge_parts(partial, extremes, tokens, positions, head_size, out):
+    """Put the parts of a token (block x) and a head (block y) together. No error check.
+
+    Parameters
+    ----------
+    partial, extremes, tokens, positions
+        As :func:`attend_parts_kernel`'s kernel left them.
+    head_size : int
+    out : uint16 array, shape (tokens, at least heads * head_size)
+        Modified in place.
+    """
+    item, head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
+    token = np.intp(tokens[item])
+    last = np.intp(positions[token])
+    if last < 0:
+        return
+    parts = last // SPLIT + 1
+    largest = np.float32(-np.inf)
+    for part in range(parts):
+        largest = max(largest, extremes[item, head, part, 0])
+    i = np.intp(cuda.threadIdx.x)
+    total, value = np.float32(0), np.float32(0)
+    for part in range(parts):
+        top = extremes[item, head, part, 0]
+        if top > np.float32(-np.inf):
+            weight = exp2(top - largest)
+            total += weight * extremes[item, head, part, 1]
+            value += weight * partial[item, head, part, i]
+    if i < head_size:
+        out[token, head * head_size + i] = to_bfloat16(value / total)

@@ -1,0 +1,154 @@
+"""Products of one query a head with cached keys and values, straight from memory to tensor cores.
+
+The heads that share a key are the rows of a 16 x 16 fragment, eight at most; the other rows are
+zero. The order of the numbers within a sum is free as long as both sides have it, so each lane
+loads 16 bytes at a time as they lie in memory, and no number passes through shared memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbatch.kernels.scoring.cuda.tiles import _mma
+from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+
+__all__ = ["add_values", "head_rows", "key_scores", "store_partial"]
+
+_I32, _F32, _I64 = ir.IntType(32), ir.FloatType(), ir.IntType(64)
+_VECTOR = ir.VectorType(_I32, 4)
+_LOW, _HIGH = 0x5410, 0x7632
+"""Selectors of PTX's prmt: the low or the high halves of two words."""
+
+
+def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any, offset: int) -> list[Any]:
+    """Load 16 bytes from flat element ``at + offset`` as four words."""
+    element = builder.add(at, ir.Constant(_I64, offset)) if offset else at
+    pointer = _element_pointer(context, builder, kind, array, element)
+    loaded = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
+    return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(4)]
+
+
+@intrinsic(prefer_literal=True)
+def head_rows(typingctx, q, at, is_there, width):
+    """Load this lane's part of a query from flat element ``at``; zeros if it is not there.
+
+    Lane ``4 * g + t`` gives the element ``8 * t`` of head ``g``.
+    """
+    columns = int(width.literal_value)
+
+    def emit(context, builder, signature, args):
+        q, at, is_there, _ = args
+        words: list[Any] = []
+        for offset in range(0, columns, 32):
+            words += _load(context, builder, signature.args[0], q, at, offset)
+        zero = ir.Constant(_I32, 0)
+        return _tuple(builder, [builder.select(is_there, word, zero) for word in words])
+
+    whole = types.UniTuple(types.uint32, columns // 8)
+    return whole(q, types.int64, types.boolean, width), emit
+
+
+@intrinsic
+def key_scores(typingctx, queries, cache, at):
+    """Scores of 16 keys of one block: (2t, 2t + 1) of the first eight, then of the others.
+
+    ``at`` is the flat element ``8 * t`` of key ``g``.
+    """
+    width = queries.count * 8
+
+    def emit(context, builder, signature, args):
+        words, cache, at = args
+        queries_ = _elements(builder, words, queries.count)
+        zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
+        kind = signature.args[1]
+        keys = [
+            [_load(context, builder, kind, cache, at, 8 * half * width + offset)
+             for offset in range(0, width, 32)]
+            for half in range(2)
+        ]  # fmt: skip
+        scores: list[Any] = []
+        for half in range(2):
+            tile = [zero] * 4
+            for step, key in enumerate(keys[half]):
+                query = queries_[4 * step : 4 * step + 4]
+                for i in (0, 2):
+                    a = [query[i], none, query[i + 1], none]
+                    tile = _mma(builder, tile, a, [key[i], key[i + 1]])
+            scores += tile[:2]
+        return _tuple(builder, scores)
+
+    return types.UniTuple(types.float32, 4)(queries, cache, types.int64), emit
+
+
+@intrinsic
+def add_values(typingctx, total, first, second, cache, at, left):
+    """Add the product of weights of 16 keys with their values, of which ``left`` are there.
+
+    What lies where no value is may be no number, so it is not enough that its weight is 0.
+    ``left`` counts from this lane's first value, ``2 * t``.
+
+    ``first`` and ``second`` are the packed weights of keys (2t, 2t + 1) and (2t + 8, 2t + 9);
+    ``at`` is the flat element ``8 * g`` of value ``2 * t``. Numbers ``2 * i`` and ``2 * i + 1`` of
+    the total belong to elements ``64 * (i // 8) + i % 8`` of pieces ``2t`` and ``2t + 1``.
+    """
+    width = total.count * 4
+
+    def emit(context, builder, signature, args):
+        total_, first, second, cache, at, left = args
+        numbers = _elements(builder, total_, total.count)
+        kind = signature.args[3]
+        rows = [
+            [_load(context, builder, kind, cache, at, width * row + offset)
+             for offset in range(0, width, 64)]
+            for row in (0, 1, 8, 9)
+        ]  # fmt: skip
+        zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
+        for i, row in enumerate((0, 1, 8, 9)):
+            there = builder.icmp_signed(">", left, ir.Constant(_I32, row))
+            rows[i] = [[builder.select(there, word, none) for word in part] for part in rows[i]]
+        a = [first, none, second, none]
+        for part in range(width // 64):
+            for element in range(8):
+                selector = ir.Constant(_I32, _HIGH if element % 2 else _LOW)
+                b = [
+                    _assembly(
+                        builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r",
+                        [rows[i][part][element // 2], rows[i + 1][part][element // 2], selector],
+                    )
+                    for i in (0, 2)
+                ]  # fmt: skip
+                at_number = 2 * (8 * part + element)
+                tile = [*numbers[at_number : at_number + 2], zero, zero]
+                numbers[at_number : at_number + 2] = _mma(builder, tile, a, b)[:2]
+        return _tuple(builder, numbers)
+
+    whole = types.uint32
+    return total(total, whole, whole, cache, types.int64, types.int32), emit
+
+
+@intrinsic
+def store_partial(typingctx, total, out, at):
+    """Write a head's numbers to a float32 array; ``at`` is the flat element ``16 * t`` of it."""
+
+    def emit(context, builder, signature, args):
+        numbers = _elements(builder, args[0], total.count)
+        vector = ir.VectorType(_F32, 4)
+        for part in range(total.count // 16):
+            own = numbers[16 * part : 16 * part + 16]
+            ordered = own[0::2] + own[1::2]
+            for i in range(0, 16, 4):
+                value = ir.Constant(vector, ir.Undefined)
+                for lane in range(4):
+                    value = builder.insert_element(
+                        value, ordered[i + lane], ir.Constant(_I32, lane)
+                    )
+                element = builder.add(args[2], ir.Constant(_I64, 64 * part + i))
+                pointer = _element_pointer(context, builder, signature.args[1], args[1], element)
+                builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=16)
+        return context.get_dummy_value()
+
+    return types.none(total, out, types.int64), emit

@@ -1,0 +1,97 @@
+"""Log-probabilities from logits that come a piece of the vocabulary at a time.
+
+A dense product writes the logits of some tokens and a piece of the vocabulary, in float32, small
+enough to stay in the GPU's cache; a kernel reduces them at once. So the logits of all tokens and
+the whole vocabulary never exist. Pieces do not depend on the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.kernels.cuda import LANES, cuda, cuda_kernel
+from numbatch.kernels.scoring.cuda.words import block_max, block_sum
+
+__all__ = ["PIECE", "TOKENS", "finish_logprobs", "reduce_piece"]
+
+PIECE = 4096
+"""Vocabulary entries in a piece."""
+
+TOKENS = 2048
+"""Tokens whose pieces are held at a time: 32 MB with float32, less than the cache of an H100."""
+
+
+@cuda_kernel(fast=True)
+def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, sums, best, wanted):
+    """Take in the logits of vocabulary entries ``low`` to ``low + count - 1``. No error check.
+
+    Block x is the token; threads share its row.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (at least tokens, at least count)
+    low, count : int
+    bias : float32 array, shape (vocabulary,), or empty
+    scale, cap : float32
+        Factor on logits, and soft cap (0: none).
+    targets : int32 array
+        Of all tokens; those of this call begin at ``first``.
+    first : int
+    largest, sums : float32 and float64 arrays
+        Modified in place: the largest logit so far, and the sum of exponentials of differences
+        from it. A NaN among the logits makes the sum NaN. Overwritten where ``low`` is 0.
+    best : int32 array
+        Modified in place: the first place of the largest.
+    wanted : float32 array
+        Modified in place: the logit of the target, once it has come.
+    """
+    slots = cuda.shared.array(32, np.float32)
+    places = cuda.shared.array(32, np.float32)
+    totals = cuda.shared.array(32, np.float64)
+    row = np.intp(cuda.blockIdx.x)
+    token = first + row
+    thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
+    top, place = np.float32(-np.inf), np.intp(count)
+    target = np.intp(targets[token]) - low
+    for i in range(thread, count, threads):
+        value = logits[row, i]
+        if bias.size:
+            value += bias[low + i]
+        value *= scale
+        if cap != np.float32(0):
+            value = cap * np.float32(math.tanh(value / cap))
+        logits[row, i] = value
+        if value > top:
+            top, place = value, i
+        if i == target:
+            wanted[token] = value
+    peak = block_max(top, slots, thread, threads, LANES)
+    # Places are below 2**24, exact in float32; the least of those that hold the peak is the first.
+    own = np.float32(-place) if top == peak else np.float32(-count)
+    least = block_max(own, places, thread, threads, LANES)
+    total = np.float64(0)
+    for i in range(thread, count, threads):
+        total += np.float64(math.exp(logits[row, i] - peak))
+    total = block_sum(total, totals, thread, threads, LANES)
+    if thread == 0:
+        if low == 0:
+            largest[token], sums[token], best[token] = peak, total, np.int32(-least)
+        elif peak > largest[token]:
+            shrink = math.exp(np.float64(largest[token]) - np.float64(peak))
+            sums[token] = sums[token] * shrink + total
+            largest[token], best[token] = peak, np.int32(low - np.intp(least))
+        else:
+            shrink = math.exp(np.float64(peak) - np.float64(largest[token]))
+            sums[token] += total * shrink
+
+
+@cuda_kernel
+def finish_logprobs(count, largest, sums, best, wanted, targets, logprob, greedy):
+    """Write log-probabilities (float32) and whether targets are the likeliest (uint8)."""
+    token = np.intp(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    if token < count:
+        norm = np.float64(largest[token]) + math.log(sums[token])
+        logprob[token] = np.float32(np.float64(wanted[token]) - norm)
+        greedy[token] = 1 if best[token] == targets[token] else 0

@@ -1,0 +1,217 @@
+"""bfloat16 numbers as their 16 bits, and loads of 16 bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+
+__all__ = [
+    "bfloat16_array",
+    "block_max",
+    "block_sum",
+    "exp2",
+    "float32_array",
+    "load_words",
+    "pack_pair",
+    "store_words",
+    "to_bfloat16",
+    "to_float",
+    "warp_max",
+    "warp_sum",
+]
+
+SUM_SLOTS = 32
+"""Shared float64 numbers that :func:`block_sum` needs: one a warp."""
+
+
+def bfloat16_array(values: np.ndarray) -> np.ndarray:
+    """Round float32 numbers to bfloat16, to even where two are as near; uint16, NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def float32_array(bits: np.ndarray) -> np.ndarray:
+    """Return bfloat16 numbers as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@cuda_device
+def to_float(bits):
+    """Return the float32 of a bfloat16."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+def _assembly(
+    builder: Any, template: str, result: Any, constraints: str, args: Any, *, effects: bool = False
+) -> Any:
+    """Emit one PTX instruction."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(ir.InlineAsm(kind, template, constraints, side_effect=effects), args)
+
+
+_I32, _F32 = ir.IntType(32), ir.FloatType()
+
+
+def _elements(builder: Any, aggregate: Any, count: int) -> list[Any]:
+    """Return the first elements of a tuple or struct."""
+    return [builder.extract_value(aggregate, i) for i in range(count)]
+
+
+def _tuple(builder: Any, values: list[Any]) -> Any:
+    """Return values of one type as a Numba tuple."""
+    out = ir.Constant(ir.ArrayType(values[0].type, len(values)), ir.Undefined)
+    for i, value in enumerate(values):
+        out = builder.insert_value(out, value, i)
+    return out
+
+
+def _element_pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    """Return the address of the element with flat index ``at`` of a C-contiguous array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [at])
+
+
+if is_simulated():
+
+    def pack_pair(low, high):
+        """Two float32 numbers as bfloat16, ``low`` in the low half of a uint32."""
+        pair = bfloat16_array(np.array([low, high], np.float32)).astype(np.uint32)
+        return np.uint32(pair[0] | (pair[1] << np.uint32(16)))
+
+    def load_words(array, at):
+        """Sixteen bytes from flat element ``at`` of a uint16 or uint32 array, as four uint32."""
+        flat = array.reshape(-1)
+        count = 16 // flat.dtype.itemsize
+        values = np.array([flat[at + i] for i in range(count)])
+        return tuple(values.view(np.uint32))
+
+    def store_words(array, at, words):
+        """Write four uint32 to 16 bytes from flat element ``at``."""
+        flat = array.reshape(-1)
+        values = np.array(words, np.uint32).view(flat.dtype)
+        for i in range(len(values)):
+            flat[at + i] = values[i]
+
+    def exp2(x):
+        """Two to the power of a float32."""
+        return np.float32(2.0) ** np.float32(x)
+
+    def warp_sum(x):
+        """Sum over the lanes of a warp, the same bits in each; in one order."""
+        return x
+
+    def warp_max(x):
+        """Largest over the lanes of a warp."""
+        return x
+
+else:
+
+    @intrinsic
+    def pack_pair(typingctx, low, high):
+        """Two float32 numbers as bfloat16, ``low`` in the low half of a uint32."""
+
+        def emit(context, builder, signature, args):
+            low, high = args
+            template = "cvt.rn.bf16x2.f32 $0, $1, $2;"
+            return _assembly(builder, template, _I32, "=r,f,f", [high, low])
+
+        return types.uint32(types.float32, types.float32), emit
+
+    @intrinsic
+    def load_words(typingctx, array, at):
+        """Sixteen bytes from flat element ``at`` of a uint16 or uint32 array, as four uint32."""
+
+        def emit(context, builder, signature, args):
+            pointer = _element_pointer(context, builder, signature.args[0], *args)
+            vector = ir.VectorType(_I32, 4)
+            loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
+            return _tuple(
+                builder, [builder.extract_element(loaded, _I32(lane)) for lane in range(4)]
+            )
+
+        return types.UniTuple(types.uint32, 4)(array, types.intp), emit
+
+    @intrinsic
+    def store_words(typingctx, array, at, words):
+        """Write four uint32 to 16 bytes from flat element ``at``."""
+
+        def emit(context, builder, signature, args):
+            pointer = _element_pointer(context, builder, signature.args[0], *args[:2])
+            vector = ir.VectorType(_I32, 4)
+            value = ir.Constant(vector, ir.Undefined)
+            for lane, word in enumerate(_elements(builder, args[2], 4)):
+                value = builder.insert_element(value, word, _I32(lane))
+            builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=16)
+            return context.get_dummy_value()
+
+        return types.none(array, types.intp, words), emit
+
+    @intrinsic
+    def exp2(typingctx, x):
+        """Two to the power of a float32."""
+
+        def emit(context, builder, signature, args):
+            return _assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", args)
+
+        return types.float32(types.float32), emit
+
+    @cuda_device
+    def warp_sum(x):
+        """Sum over the lanes of a warp, the same bits in each; in one order."""
+        for apart in (16, 8, 4, 2, 1):
+            x += cuda.shfl_xor_sync(0xFFFFFFFF, x, apart)
+        return x
+
+    @cuda_device
+    def warp_max(x):
+        """Largest over the lanes of a warp."""
+        for apart in (16, 8, 4, 2, 1):
+            x = max(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, apart))
+        return x
+
+
+@cuda_device
+def to_bfloat16(x):
+    """Round a float32 to the 16 bits of a bfloat16."""
+    return np.uint16(pack_pair(x, np.float32(0)) & np.uint32(0xFFFF))
+
+
+@cuda_device
+def block_sum(x, slots, thread, threads, lanes):
+    """Sum a number of each thread of a block; every thread gets the same bits.
+
+    Parameters
+    ----------
+    slots : shared array
+        One number for each warp; free again after the next barrier.
+    thread, threads, lanes : int
+        This thread, how many there are, and how many in a warp.
+    """
+    x = warp_sum(x)
+    if thread % lanes == 0:
+        slots[thread // lanes] = x
+    cuda.syncthreads()
+    total = slots[0]
+    for warp in range(1, threads // lanes):
+        total += slots[warp]
+    return total
+
+
+@cuda_device
+def block_max(x, slots, thread, threads, lanes):
+    """Largest of a number of each thread of a block; arguments as in :func:`block_sum`."""
+    x = warp_max(x)
+    if thread % lanes == 0:
+        slots[thread // lanes] = x
+    cuda.syncthreads()
+    top = slots[0]
+    for warp in range(1, threads // lanes):
+        top = max(top, slots[warp])
+    return top
