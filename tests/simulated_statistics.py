@@ -71,6 +71,17 @@ def test_log_sum_exp(gpu):
     assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
 
 
+def test_entropy(gpu):
+    weights = np.abs(numbers(700, "float32"))
+    weights[3] = 0
+    there = statistics.entropy(gpu.upload(weights))
+    assert there == pytest.approx(statistics.entropy(weights), rel=1e-14)
+    for bad in (-1, np.inf):
+        weights[5] = bad
+        with pytest.raises(InputError, match="a probability is"):
+            statistics.entropy(gpu.upload(weights))
+
+
 def test_nan_policy(gpu):
     values = numbers(BLOCK, "float32")
     values[5] = np.nan

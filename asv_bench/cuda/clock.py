@@ -19,22 +19,6 @@ def gpu_in_use() -> Gpu:
     return gpu_of(cupy.empty(1), "array")
 
 
-def device_seconds(gpu: Gpu, run: Callable[[], Any], repeats: int = 9) -> float:
-    """Return the median time between events around one call, the first left out."""
-    import cupy
-
-    run()
-    times = []
-    for _ in range(repeats):
-        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-        begin.record(gpu.stream)
-        run()
-        end.record(gpu.stream)
-        end.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
-    return float(np.median(times))
-
-
 def wall_seconds(gpu: Gpu, run: Callable[[], Any], repeats: int = 9) -> float:
     """Return the median time of one call and of what it started; the first is not counted."""
     run()
@@ -46,17 +30,6 @@ def wall_seconds(gpu: Gpu, run: Callable[[], Any], repeats: int = 9) -> float:
         gpu.synchronize()
         times.append(time.perf_counter() - begin)
     return float(np.median(times))
-
-
-def copy_bandwidth(gpu: Gpu, size: int = 1 << 30) -> float:
-    """Return the bytes a second, read and written, of a copy on the device."""
-    import cupy
-
-    rng = cupy.random.default_rng(0)
-    source = rng.integers(0, 255, size, cupy.uint8)
-    target = cupy.empty_like(source)
-    gpu.use()
-    return 2 * size / device_seconds(gpu, lambda: cupy.copyto(target, source))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Statistics of 1 GB on the GPU: ``python -m asv_bench.cuda.statistics``.
+"""Statistics of 1 GB on the GPU: ``python -m asv_bench.cuda statistics:kernels``.
 
 Each is compared with the CPU's before it is timed. The limit is the copy bandwidth of the same run,
 bytes read and written.
@@ -6,7 +6,6 @@ bytes read and written.
 
 import argparse
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,12 @@ import numpy as np
 
 from asv_bench.cuda.clock import (
     close,
-    copy_bandwidth,
     gpu_in_use,
     kernel_seconds,
     print_table,
     wall_seconds,
 )
+from asv_bench.cuda.common import copy_bandwidth
 from numbatch import statistics
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.ragged import Ragged
@@ -101,41 +100,38 @@ def time_one(gpu: Gpu, name: str, compute: Callable[[], Any], size: int, limit: 
     return row, [[f"{name}: {kernel}", f"{s * 1e6:.0f}"] for kernel, s in seconds.items()]
 
 
-def main() -> int:
-    """Check, time, and print a table; 1 where something differs."""
+def main(*options: str) -> None:
+    """Check, time, and print a table; options are those of the command line."""
     import cupy
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--kernels", action="store_true", help="the time of each kernel too")
-    options = parser.parse_args()
+    given = parser.parse_args([f"--{option}" for option in options])
     gpu = gpu_in_use()
-    limit = copy_bandwidth(gpu)
+    limit = copy_bandwidth()
     rows, parts, wrong = [], [], []
     for dtype in ("float32", "float64"):
         here = differing(gpu, dtype)
         wrong += here
-        count = options.bytes // np.dtype(dtype).itemsize
+        count = given.bytes // np.dtype(dtype).itemsize
         values = cupy.random.default_rng(2).standard_normal(count, dtype=dtype)
         gpu.synchronize()
         inputs = [(WHOLE, values), (ROWS, rows_of(values, gpu.upload))]
-        for functions, given in inputs:
+        for functions, data in inputs:
             for name, (compute, _) in functions.items():
                 if name not in here:
-                    call = functools.partial(compute, given)
-                    row, kernels = time_one(gpu, f"{dtype} {name}", call, options.bytes, limit)
+                    call = functools.partial(compute, data)
+                    row, kernels = time_one(gpu, f"{dtype} {name}", call, given.bytes, limit)
                     rows.append(row)
                     parts += kernels
     print_table(
-        f"statistics of {options.bytes / 1e9:.2f} GB on the GPU, the CPU's results; "
+        f"statistics of {given.bytes / 1e9:.2f} GB on the GPU, the CPU's results; "
         f"copy {limit / 1e9:.0f} GB/s",
         ["", "kernels, us", "GB/s", "of copy", "call, us", "of copy"],
         rows,
     )
-    if options.kernels:
+    if given.kernels:
         print_table("time of each kernel", ["", "us"], parts)
-    return int(bool(wrong))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if wrong:
+        raise AssertionError(f"not timed, because they differ: {', '.join(wrong)}")

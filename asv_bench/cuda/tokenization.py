@@ -1,4 +1,4 @@
-"""Tokenization on the GPU beside the CPU's threads: ``python -m asv_bench.cuda.tokenization``.
+"""Tokenization on the GPU beside the CPU: ``python -m asv_bench.cuda tokenization:kernels``.
 
 Needs ``NUMBATCH_TEST_DATA``. The ids are compared with the CPU's, all of them, and with tiktoken's,
 some of them, before anything is timed.
@@ -9,7 +9,6 @@ import itertools
 import json
 import lzma
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -65,16 +64,15 @@ def check(tokenizer: Tokenizer, encoding: str, texts: list[str], gpu: Gpu, threa
 
 
 def measure(tokenizer: Tokenizer, rows: Ragged, gpu: Gpu, threads: int, cpu: Ragged) -> list[float]:
-    """Return MB/s of the GPU, and of the CPU warm on ``cpu``."""
+    """Return MB/s of the GPU, and of the CPU on ``cpu``: warm, as rows of bytes or as strings."""
     placed = rows.to_device(gpu)
     device = wall_seconds(gpu, lambda: tokenizer.encode_batch(placed))
-    tokenizer.encode_batch(cpu, threads=threads)
-    host = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        tokenizer.encode_batch(cpu, threads=threads)
-        host.append(time.perf_counter() - begin)
-    return [len(rows.values) / device / 1e6, len(cpu.values) / sorted(host)[3] / 1e6]
+    strings = [row.tobytes().decode() for row in cpu]
+    host = min(
+        wall_seconds(gpu, lambda: tokenizer.encode_batch(cpu, threads=threads), 5),
+        wall_seconds(gpu, lambda: tokenizer.encode_batch(strings, threads=threads), 5),
+    )
+    return [len(rows.values) / device / 1e6, len(cpu.values) / host / 1e6]
 
 
 def adversarial() -> dict[str, list[str]]:
@@ -90,48 +88,44 @@ def adversarial() -> dict[str, list[str]]:
     }
 
 
-def main() -> None:
-    """Check, time, and print a table."""
+def main(*options: str) -> None:
+    """Check, time, and print a table; options are those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=20, help="of each corpus")
     parser.add_argument("--times", type=int, default=10, help="repeat the texts for the GPU")
     parser.add_argument("--threads", type=int, default=16, help="of the CPU")
     parser.add_argument("--encodings", nargs="*", default=["cl100k_base"])
     parser.add_argument("--kernels", action="store_true", help="the time of each kernel too")
-    options = parser.parse_args()
+    given = parser.parse_args([f"--{option}" for option in options])
     gpu = gpu_in_use()
     rows, parts = [], []
-    for encoding, corpus in itertools.product(options.encodings, CORPORA):
+    for encoding, corpus in itertools.product(given.encodings, CORPORA):
         tokenizer = Tokenizer.from_tiktoken(encoding)
-        texts = read_texts(corpus, int(options.megabytes * 1e6))
-        check(tokenizer, encoding, texts, gpu, options.threads)
+        texts = read_texts(corpus, int(given.megabytes * 1e6))
+        check(tokenizer, encoding, texts, gpu, given.threads)
         small = flat(texts)
-        once = measure(tokenizer, small, gpu, options.threads, small)
-        large = repeated(small, options.times)
-        often = measure(tokenizer, large, gpu, options.threads, small)
+        once = measure(tokenizer, small, gpu, given.threads, small)
+        large = repeated(small, given.times)
+        often = measure(tokenizer, large, gpu, given.threads, small)
         for data, (device, host) in ((small, once), (large, often)):
             rows.append(
                 [f"{encoding} {corpus}", f"{len(data.values) / 1e6:.0f}", f"{device:.0f}",
                  f"{host:.0f}", f"{device / host:.1f}"]
             )  # fmt: skip
-        if options.kernels:
+        if given.kernels:
             placed = large.to_device(gpu)
             with kernel_seconds(gpu) as seconds:
                 tokenizer.encode_batch(placed)
             parts += [[f"{corpus} {name}", f"{s * 1e6:.0f}"] for name, s in seconds.items()]
-    header = ["texts of 2-4 KB", "MB", "GPU, MB/s", f"CPU, {options.threads} threads", "ratio"]
+    header = ["texts of 2-4 KB", "MB", "GPU, MB/s", f"CPU, {given.threads} threads", "ratio"]
     print_table("tokenization on the GPU, ids checked", header, rows)
     if parts:
         print_table("time of each kernel", ["", "us"], parts)
     hard = []
-    tokenizer = Tokenizer.from_tiktoken(options.encodings[0])
+    tokenizer = Tokenizer.from_tiktoken(given.encodings[0])
     for name, texts in adversarial().items():
-        check(tokenizer, options.encodings[0], texts, gpu, options.threads)
+        check(tokenizer, given.encodings[0], texts, gpu, given.threads)
         data = flat(texts)
-        device, host = measure(tokenizer, data, gpu, options.threads, data)
+        device, host = measure(tokenizer, data, gpu, given.threads, data)
         hard.append([name, f"{device:.0f}", f"{host:.0f}"])
     print_table("hard texts", ["", "GPU, MB/s", "CPU, MB/s"], hard)
-
-
-if __name__ == "__main__":
-    main()

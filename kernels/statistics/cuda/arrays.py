@@ -18,6 +18,7 @@ from numbatch.kernels.statistics.cuda.counts import (
     add_partial_extremes,
     count_in_bins,
     count_in_buckets,
+    write_entropy_terms,
 )
 from numbatch.kernels.statistics.cuda.reduce import FLOATS, as_device_values
 from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
@@ -27,6 +28,7 @@ from numbatch.kernels.statistics.segments import GREATEST, LEAST
 __all__ = [
     "bin_counts",
     "bucket_counts",
+    "device_entropy_terms",
     "device_extremes",
     "reduce_rows",
 ]
@@ -105,6 +107,15 @@ def _window_end(gpu: Gpu, values: Any, scale: float, buckets: int) -> int:
         return buckets
     exponent = float(np.log2(sample.max())) + 1022
     return int(min(max(exponent * scale + 4 * scale, HALF), buckets))
+
+
+def device_entropy_terms(array: Any) -> Any:
+    """Return ``-p log p`` of each value as a float64 array on the device."""
+    gpu, values = as_device_values(array)
+    terms = gpu.empty(values.size, np.float64)
+    gpu.launch(write_entropy_terms, _grid(gpu, values.size), COUNT_THREADS, values, terms)
+    gpu.synchronize()
+    return terms
 
 
 def reduce_rows(ragged: Ragged, kind: int, nan_policy: str, out: Any) -> Any:

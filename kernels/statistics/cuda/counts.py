@@ -14,6 +14,7 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_produc
 from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.histogram import _leading_bits
+from numbatch.kernels.statistics.likelihood import entropy_term
 from numbatch.kernels.statistics.sketch import (
     MINUS_INFINITY,
     NAN,
@@ -32,6 +33,7 @@ __all__ = [
     "add_partial_extremes",
     "count_in_bins",
     "count_in_buckets",
+    "write_entropy_terms",
 ]
 
 COUNT_THREADS = threads_of(256, 8)
@@ -71,6 +73,7 @@ leading_bits = _leading_bits
 linear_place = shared_body(_linear_place)
 free_place = shared_body(_free_place)
 parts_of = shared_body(exponent_and_rest)
+entropy_of = shared_body(entropy_term)
 
 
 @cuda_device
@@ -215,6 +218,15 @@ def count_in_buckets(values, scale, high, counts, special):
     if cuda.threadIdx.x < SPECIAL_COUNTS:
         count = np.int64(counters[SHARED_COUNTERS + cuda.threadIdx.x])
         cuda.atomic.add(special, cuda.threadIdx.x, count)
+
+
+@cuda_kernel
+def write_entropy_terms(values, out):
+    """Write ``-p log p`` of each value, float64; no error check."""
+    i = cuda.grid(1)
+    while i < values.size:
+        out[i] = entropy_of(float(values[i]))
+        i += cuda.gridsize(1)
 
 
 @cuda_device
