@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from numbatch.kernels.cuda import cuda, cuda_kernel
-from numbatch.kernels.device_arrays import threads_of
+from numbatch.kernels.cuda import cuda, cuda_device
 
-__all__ = ["OFFSET_THREADS", "count_wrong_offsets"]
-
-OFFSET_THREADS = threads_of(128, 8)
+__all__ = ["count_wrong"]
 
 
-@cuda_kernel
-def count_wrong_offsets(offsets, size, counters, place):
-    """Count the offsets that are less than the one before, or do not run from 0 to ``size``.
+@cuda_device
+def count_wrong(offsets, i, size, counters, place):
+    """Raise ``counters[place]`` if an offset is less than the one before, or out of place.
 
-    ``counters[place]`` (int64) is raised by their number.
+    The first should be 0 and the last ``size``.
     """
-    i = cuda.grid(1)
-    if i < offsets.size:
-        before = offsets[i - 1] if i > 0 else 0
-        here = offsets[i]
-        wrong = here < before or (i == 0 and here != 0)
-        if wrong or (i == offsets.size - 1 and here != size):
-            cuda.atomic.add(counters, place, 1)
+    before = offsets[i - 1] if i > 0 else 0
+    here = offsets[i]
+    wrong = here < before or (i == 0 and here != 0)
+    if wrong or (i == offsets.size - 1 and here != size):
+        cuda.atomic.add(counters, place, 1)

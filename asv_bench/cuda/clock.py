@@ -34,8 +34,16 @@ def wall_seconds(gpu: Gpu, run: Callable[[], Any], repeats: int = 9) -> float:
 
 @contextmanager
 def kernel_seconds(gpu: Gpu) -> Iterator[dict[str, float]]:
-    """Sum up the time of each kernel that is launched meanwhile; launches wait for one another."""
+    """Sum up the time of each kernel that is launched meanwhile; launches wait for one another.
+
+    A copy before each keeps the GPU busy until the launch has reached it, so that the time between
+    the events is the kernel's alone.
+    """
     import cupy
+
+    gpu.use()
+    source = cupy.zeros(1 << 30, cupy.uint8)
+    target = cupy.empty_like(source)
 
     seconds: dict[str, float] = defaultdict(float)
     launch = gpu.launch
@@ -43,6 +51,7 @@ def kernel_seconds(gpu: Gpu) -> Iterator[dict[str, float]]:
     def timed(kernel: CudaKernel, grid: Any, block: Any, *args: Any) -> None:
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()
         gpu.synchronize()
+        cupy.copyto(target, source)
         begin.record(gpu.stream)
         launch(kernel, grid, block, *args)
         end.record(gpu.stream)

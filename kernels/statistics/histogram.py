@@ -204,7 +204,7 @@ class Histogram:
         from numbatch.kernels.statistics.cuda.arrays import bin_counts
 
         edges = self._closed[: len(self.edges)]
-        counts = bin_counts(values, edges, None if self._linear else self._table)
+        counts = bin_counts(values, edges, self._linear)
         if self.nan_policy == "raise":
             check_no_nan(int(counts[-1]), "raise")
         self._counts[0] += counts

@@ -9,19 +9,19 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
-from numbatch.kernels.device_offsets import OFFSET_THREADS, count_wrong_offsets
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics.cuda.counts import (
     COUNT_THREADS,
     HALF,
     SHARED_COUNTERS,
-    add_partial_extremes,
-    count_in_bins,
+    bins_kernel,
     count_in_buckets,
+    extremes_kernel,
     write_entropy_terms,
 )
 from numbatch.kernels.statistics.cuda.reduce import FLOATS, as_device_values
 from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
+from numbatch.kernels.statistics.cuda.select import order, order_wide
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 from numbatch.kernels.statistics.segments import GREATEST, LEAST
 
@@ -34,6 +34,12 @@ __all__ = [
 ]
 
 MOST_COPIES = 32
+EXTREMES = {np.dtype(kind): extremes_kernel(kind) for kind in (np.float32, np.float64)}
+BINS = {
+    np.dtype(np.float32): (bins_kernel(np.float32, order, 16), np.uint32),
+    np.dtype(np.float64): (bins_kernel(np.float64, order_wide, 48), np.uint64),
+}
+"""The kernels and the dtypes of bits."""
 
 
 def _grid(gpu: Gpu, size: int) -> int:
@@ -48,12 +54,13 @@ def device_extremes(array: Any) -> tuple[int, int, float, float]:
         return 0, 0, np.inf, -np.inf
     blocks = _grid(gpu, values.size)
     partial = gpu.empty((blocks, 3), np.float64)
-    gpu.launch(add_partial_extremes, blocks, COUNT_THREADS, values, partial)
+    kernel = EXTREMES[np.dtype(values.dtype)]
+    gpu.launch(kernel, blocks, COUNT_THREADS, values, partial)
     nans, least, greatest = gpu.download(partial).T
     return int(values.size), int(nans.sum()), float(least.min()), float(greatest.max())
 
 
-def bin_counts(array: Any, edges: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
     """Count values between edges: int64, shape (bins + 3,), as the CPU's kernels do.
 
     Parameters
@@ -61,28 +68,41 @@ def bin_counts(array: Any, edges: np.ndarray, table: np.ndarray | None) -> np.nd
     array : device array
     edges : float64 array, shape (bins + 1,)
         The last one moved up by the least step.
-    table : int64 array, optional
-        How many edges have lesser leading bits; None for equal steps.
+    linear : bool
+        Whether the steps are equal.
     """
     gpu, values = as_device_values(array)
     bins = edges.size - 1
+    dtype = np.dtype(values.dtype)
+    kernel, unsigned = BINS[dtype]
+    scale = bins / float(edges[-1] - edges[0]) if linear else 0.0
+    edges, table = _edges_for(edges, dtype, linear)
     counts = gpu.upload(np.zeros(bins + 3, np.int64))
     copies = MOST_COPIES
     while copies * (bins + 3) > SHARED_COUNTERS:
         copies //= 2
-    scale = 0.0 if table is not None else bins / float(edges[-1] - edges[0])
-    lookup = np.zeros(1, np.int32) if table is None else table.astype(np.int32)
     if values.size:
         gpu.launch(
-            count_in_bins, _grid(gpu, values.size), COUNT_THREADS,
-            values, _uploaded(gpu, edges), _uploaded(gpu, lookup), table is None, scale, copies,
-            counts,
+            kernel, _grid(gpu, values.size), COUNT_THREADS,
+            values, values.view(unsigned), gpu.upload(edges), gpu.upload(table), linear,
+            dtype.type(scale), copies, counts,
         )  # fmt: skip
     return gpu.download(counts)
 
 
-def _uploaded(gpu: Gpu, array: np.ndarray) -> Any:
-    return gpu.upload(np.ascontiguousarray(array))
+def _edges_for(edges: np.ndarray, dtype: np.dtype, linear: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return edges of a dtype, and how many of them have leading bits less than each number.
+
+    The least float32 that is not below an edge divides the float32 numbers as the edge does.
+    """
+    typed = edges.astype(dtype)
+    typed = np.where(typed < edges, np.nextafter(typed, dtype.type(np.inf)), typed)
+    if linear:
+        return typed, np.zeros(1, np.int32)
+    signed = (typed + dtype.type(0)).view(np.int32 if dtype.itemsize == 4 else np.int64)
+    leading = signed >> (8 * dtype.itemsize - 16)  # -0.0 has become 0.0
+    keys = np.where(leading < 0, ~leading & 0x7FFF, leading | 1 << 15)
+    return typed, np.searchsorted(keys, np.arange((1 << 16) + 1)).astype(np.int32)
 
 
 def bucket_counts(array: Any, scale: float, buckets: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,23 +156,18 @@ def reduce_rows(ragged: Ragged, kind: int, nan_policy: str, out: Any) -> Any:
         results = device_vector(out, "out", gpu, ("float64",))
         if results.size != rows:
             raise InputError(f"out has {results.size} elements, should have {rows}")
-    counters = gpu.upload(np.zeros(2, np.int64))
-    blocks = blocks_for(offsets.size, OFFSET_THREADS)
-    gpu.launch(count_wrong_offsets, blocks, OFFSET_THREADS, offsets, values.size, counters, 0)
-    wrong, _ = gpu.download(counters)
+    counters = gpu.zeros(2, np.int64)
+    kernel = row_extremes if kind in (LEAST, GREATEST) else row_sums
+    gpu.launch(
+        kernel, blocks_for(rows + 1, WARPS), THREADS,
+        values, offsets, kind, nan_policy == "omit", results, counters,
+    )  # fmt: skip
+    wrong, nans = gpu.download(counters)
     if wrong:
         raise InputError(
             f"offsets on the GPU should run from 0 to {values.size} and never decrease; "
             f"{wrong} do not"
         )
-    kernel = row_extremes if kind in (LEAST, GREATEST) else row_sums
-    gpu.launch(
-        kernel, blocks_for(rows, WARPS), THREADS,
-        values, offsets, kind, nan_policy == "omit", results, counters,
-    )  # fmt: skip
-    if nan_policy == "raise":
-        _, nans = gpu.download(counters)
-        if nans:
-            raise InputError(f"{nans} rows hold a NaN, and nan_policy is 'raise'")
-    gpu.synchronize()
+    if nans and nan_policy == "raise":
+        raise InputError(f"{nans} rows hold a NaN, and nan_policy is 'raise'")
     return results if out is None else out

@@ -7,13 +7,13 @@ side by side would otherwise wait for one another; then it adds its counts to th
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_product
 from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.statistics.histogram import _leading_bits
 from numbatch.kernels.statistics.likelihood import entropy_term
 from numbatch.kernels.statistics.sketch import (
     MINUS_INFINITY,
@@ -30,9 +30,9 @@ from numbatch.kernels.statistics.sketch import (
 __all__ = [
     "COUNT_THREADS",
     "SHARED_COUNTERS",
-    "add_partial_extremes",
-    "count_in_bins",
+    "bins_kernel",
     "count_in_buckets",
+    "extremes_kernel",
     "write_entropy_terms",
 ]
 
@@ -44,21 +44,32 @@ SKETCH_COUNTERS = SHARED_COUNTERS + SPECIAL_COUNTS
 
 
 @cpu_device
-def _linear_place(x, first, scale, bins, edges):
-    """Return the counter of a value between edges of equal steps: below, the bins, above."""
-    place = (x - first) * scale
-    place = place if place > 0.0 else 0.0
-    place = place if place < bins - 1.0 else bins - 1.0
-    bin = np.int64(place)
-    if x >= edges[bin + 1]:
-        return bin + 2
-    return bin + 1 if not x < edges[bin] else bin
+def _settled(x, bin, edges):
+    """Return the counter of a value near a bin: below, the bins, above; exact by the edges."""
+    bins = edges.size - 1
+    while bin > 0 and x < edges[bin]:
+        bin -= 1
+    while bin < bins and x >= edges[bin + 1]:
+        bin += 1
+    return bin + 1 if x >= edges[bin] else np.int32(0)
 
 
 @cpu_device
-def _free_place(x, edges, table):
+def _linear_place(x, first, scale, edges):
+    """Return the counter of a value between edges of equal steps."""
+    place = (x - first) * scale
+    bins = np.int32(edges.size - 1)
+    bin = np.int32(0)
+    if place >= bins:
+        bin = bins - np.int32(1)
+    elif place > 0:
+        bin = np.int32(place)
+    return _settled(x, bin, edges)
+
+
+@cpu_device
+def _free_place(x, leading, edges, table):
     """Return the counter of a value between increasing edges: how many of them it reaches."""
-    leading = np.int64(leading_bits(x))
     low, high = table[leading], table[leading + 1]
     while low < high:
         middle = (low + high) >> 1
@@ -66,10 +77,9 @@ def _free_place(x, edges, table):
             low = middle + 1
         else:
             high = middle
-    return np.int64(low)
+    return low
 
 
-leading_bits = _leading_bits
 linear_place = shared_body(_linear_place)
 free_place = shared_body(_free_place)
 parts_of = shared_body(exponent_and_rest)
@@ -96,70 +106,74 @@ def _clear(counters):
     cuda.syncthreads()
 
 
-@cuda_device
-def _count_one(x, edges, table, linear, scale, copies, counters, counts):
-    bins = edges.size - 1
-    if x != x:
-        place = np.int64(bins + 2)
-    elif linear:
-        place = linear_place(x, edges[0], scale, float(bins), edges)
-    else:
-        place = free_place(x, edges, table)
-    if copies > 0:
-        copy = cuda.threadIdx.x & (copies - 1)
-        cuda.atomic.add(counters, place * copies + copy, 1)
-    else:
-        cuda.atomic.add(counts, place, 1)
+def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
+    """Make the kernel for values of a dtype; ``key_of(bits) >> shift`` are their leading bits."""
+    unsigned = np.uint32 if kind == np.float32 else np.uint64
 
+    @cuda_device
+    def count_one(bits, x, edges, table, linear, scale, copies, counters, counts):
+        if x != x:
+            place = np.int32(edges.size + 1)
+        elif linear:
+            place = np.int32(linear_place(x, edges[0], scale, edges))
+        else:
+            key = key_of(bits if x != 0 else unsigned(0))  # -0.0 is 0.0
+            place = np.int32(free_place(x, np.int32(key >> unsigned(shift)), edges, table))
+        if copies > 0:
+            copy = np.int32(cuda.threadIdx.x) & np.int32(copies - 1)
+            cuda.atomic.add(counters, place * np.int32(copies) + copy, np.int32(1))
+        else:
+            cuda.atomic.add(counts, place, 1)
 
-@cuda_kernel
-def count_in_bins(values, edges, table, linear, scale, copies, counts):
-    """Add the values between edges to their counters; no error check.
+    @cuda_kernel
+    def count_in_bins(values, bits, edges, table, linear, scale, copies, counts):
+        """Add the values between edges to their counters; no error check.
 
-    Parameters
-    ----------
-    values : float32 or float64 array
-    edges : float64 array, shape (bins + 1,)
-        The last one is moved up by the least step.
-    table : int32 array, shape (2**16 + 1,) or (1,)
-        How many edges have lesser leading bits, where the steps are not equal.
-    linear : bool
-        Whether the steps are equal.
-    scale : float64
-        Bins for a unit, where they are.
-    copies : int
-        Sets of counters in shared memory, a power of two; 0 where not one fits.
-    counts : int64 array, shape (bins + 3,)
-        Modified in place: below, the bins, above, NaN.
-    """
-    counters = cuda.shared.array(SHARED_COUNTERS, np.int32)
-    if copies > 0:
-        _clear(counters)
-    bins = edges.size - 1
-    i = cuda.grid(1)
-    step = cuda.gridsize(1)
-    while i + 3 * step < values.size:  # four are read before the first is counted
-        a, b = float(values[i]), float(values[i + step])
-        c, d = float(values[i + 2 * step]), float(values[i + 3 * step])
-        _count_one(a, edges, table, linear, scale, copies, counters, counts)
-        _count_one(b, edges, table, linear, scale, copies, counters, counts)
-        _count_one(c, edges, table, linear, scale, copies, counters, counts)
-        _count_one(d, edges, table, linear, scale, copies, counters, counts)
-        i += 4 * step
-    while i < values.size:
-        x = float(values[i])
-        _count_one(x, edges, table, linear, scale, copies, counters, counts)
-        i += step
-    if copies > 0:
-        cuda.syncthreads()
-        place = cuda.threadIdx.x
-        while place < bins + 3:
-            total = np.int64(0)
-            for k in range(copies):
-                total += counters[place * copies + k]
-            if total > 0:
-                cuda.atomic.add(counts, place, total)
-            place += COUNT_THREADS
+        Parameters
+        ----------
+        values : float32 or float64 array
+        bits : uint32 or uint64 array
+            The same.
+        edges : array of the same dtype, shape (bins + 1,)
+            The last one is moved up by the least step.
+        table : int32 array, shape (2**16 + 1,) or (1,)
+            How many edges have lesser leading bits, where the steps are not equal.
+        linear : bool
+            Whether the steps are equal.
+        scale : float of the same dtype
+            Bins for a unit, where they are.
+        copies : int
+            Sets of counters in shared memory, a power of two; 0 where not one fits.
+        counts : int64 array, shape (bins + 3,)
+            Modified in place: below, the bins, above, NaN.
+        """
+        counters = cuda.shared.array(SHARED_COUNTERS, np.int32)
+        if copies > 0:
+            _clear(counters)
+        i = cuda.grid(1)
+        step = cuda.gridsize(1)
+        while i + 3 * step < values.size:  # four are read before the first is counted
+            a, b, c, d = values[i], values[i + step], values[i + 2 * step], values[i + 3 * step]
+            count_one(bits[i], a, edges, table, linear, scale, copies, counters, counts)
+            count_one(bits[i + step], b, edges, table, linear, scale, copies, counters, counts)
+            count_one(bits[i + 2 * step], c, edges, table, linear, scale, copies, counters, counts)
+            count_one(bits[i + 3 * step], d, edges, table, linear, scale, copies, counters, counts)
+            i += 4 * step
+        while i < values.size:
+            count_one(bits[i], values[i], edges, table, linear, scale, copies, counters, counts)
+            i += step
+        if copies > 0:
+            cuda.syncthreads()
+            place = cuda.threadIdx.x
+            while place < edges.size + 2:
+                total = np.int64(0)
+                for k in range(copies):
+                    total += counters[place * copies + k]
+                if total > 0:
+                    cuda.atomic.add(counts, place, total)
+                place += COUNT_THREADS
+
+    return count_in_bins
 
 
 @cuda_device
@@ -241,38 +255,51 @@ def max_number(x, y):
     return (x if x > y else y) if x == x else (y if y == y else -math.inf)
 
 
-@cuda_kernel
-def add_partial_extremes(values, partial):
-    """Write how many values of each block are NaN, the least and the greatest; no error check.
+def extremes_kernel(kind: Any) -> Any:
+    """Make the kernel for values of a dtype, which it compares as they are."""
 
-    ``partial`` is float64, shape (blocks, 3); inf and -inf where there is none.
-    """
-    part = cuda.shared.array((3, COUNT_THREADS), np.float64)
-    thread = cuda.threadIdx.x
-    nans, least, greatest = 0, math.inf, -math.inf
-    i = cuda.grid(1)
-    step = cuda.gridsize(1)
-    while i + 3 * step < values.size:
-        a, b = float(values[i]), float(values[i + step])
-        c, d = float(values[i + 2 * step]), float(values[i + 3 * step])
-        nans += (a != a) + (b != b) + (c != c) + (d != d)
-        least = min_number(min_number(a, b), min_number(min_number(c, d), least))
-        greatest = max_number(max_number(a, b), max_number(max_number(c, d), greatest))
-        i += 4 * step
-    while i < values.size:
-        x = float(values[i])
-        nans += x != x
-        least, greatest = min_number(x, least), max_number(x, greatest)
-        i += step
-    part[0, thread], part[1, thread], part[2, thread] = nans, least, greatest
-    cuda.syncthreads()
-    half = COUNT_THREADS // 2
-    while half > 0:
-        if thread < half:
-            part[0, thread] += part[0, thread + half]
-            part[1, thread] = min(part[1, thread], part[1, thread + half])
-            part[2, thread] = max(part[2, thread], part[2, thread + half])
+    @cuda_kernel
+    def find_extremes(values, partial):
+        """Write how many values of each block are NaN, the least and the greatest number.
+
+        No error check. ``partial`` is float64, shape (blocks, 3); inf and -inf where there is none.
+        """
+        part = cuda.shared.array((3, COUNT_THREADS), np.float64)
+        thread = cuda.threadIdx.x
+        nans, least, greatest = np.int32(0), kind(math.inf), kind(-math.inf)
+        i = cuda.grid(1)
+        step = cuda.gridsize(1)
+        while i < values.size:
+            x = values[i]
+            y, z, w = x, x, x
+            again = np.int32(0)
+            if i + 3 * step < values.size:  # four are read before the first is compared
+                y, z, w = values[i + step], values[i + 2 * step], values[i + 3 * step]
+                again = np.int32(y != y) + np.int32(z != z) + np.int32(w != w)
+                i += 4 * step
+            else:
+                i += step
+            nans += np.int32(x != x) + again
+            # A comparison with NaN is false, and the number stays.
+            least = x if x < least else least
+            least = y if y < least else least
+            least = z if z < least else least
+            least = w if w < least else least
+            greatest = x if x > greatest else greatest
+            greatest = y if y > greatest else greatest
+            greatest = z if z > greatest else greatest
+            greatest = w if w > greatest else greatest
+        part[0, thread], part[1, thread], part[2, thread] = nans, least, greatest
         cuda.syncthreads()
-        half //= 2
-    if thread < 3:
-        partial[cuda.blockIdx.x, thread] = part[thread, 0]
+        half = COUNT_THREADS // 2
+        while half > 0:
+            if thread < half:
+                part[0, thread] += part[0, thread + half]
+                part[1, thread] = min(part[1, thread], part[1, thread + half])
+                part[2, thread] = max(part[2, thread], part[2, thread + half])
+            cuda.syncthreads()
+            half //= 2
+        if thread < 3:
+            partial[cuda.blockIdx.x, thread] = part[thread, 0]
+
+    return find_extremes

@@ -55,6 +55,28 @@ def _keep_and_sum(values, first, kept, place):
 
 
 @cuda_device
+def _plain_powers(kept, place, mean, part, thread):
+    """As :func:`_powers` of values without NaN, two at a time."""
+    s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0
+    t1, t2, t3, t4 = 0.0, 0.0, 0.0, 0.0
+    least, greatest = kept[place], kept[place]
+    i = place
+    for _ in range(BLOCK // WARP // 2):
+        x, y = kept[i], kept[i + WARP]
+        least, greatest = min(least, min(x, y)), max(greatest, max(x, y))
+        d, e = float(x) - mean, float(y) - mean
+        p, q = d * d, e * e
+        s1, t1 = s1 + d, t1 + e
+        s2, t2 = s2 + p, t2 + q
+        s3, t3 = s3 + p * d, t3 + q * e
+        s4, t4 = s4 + p * p, t4 + q * q
+        i += 2 * WARP
+    part[0, thread], part[1, thread] = s1 + t1, s2 + t2
+    part[2, thread], part[3, thread] = s3 + t3, s4 + t4
+    part[4, thread], part[5, thread] = least, greatest
+
+
+@cuda_device
 def _powers(kept, place, mean, part, thread):
     """Leave the sums of powers of differences and the extremes of 64 values in ``part``."""
     s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0
@@ -128,7 +150,10 @@ def moments_kernel(dtype: Any) -> tuple[Any, int]:
         if inside:
             n, total = totals[warp, 0], totals[warp, 1]
             mean = total / n if n > 0 else 0.0
-            _powers(kept, warp * BLOCK + lane, mean, part, thread)
+            if n == BLOCK:
+                _plain_powers(kept, warp * BLOCK + lane, mean, part, thread)
+            else:
+                _powers(kept, warp * BLOCK + lane, mean, part, thread)
         _fold_moments(part, thread)
         if inside and lane == 0:
             node = nodes[block]

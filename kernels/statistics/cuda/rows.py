@@ -7,11 +7,29 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_offsets import count_wrong
 from numbatch.kernels.statistics.cuda.counts import max_number, min_number
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
 from numbatch.kernels.statistics.segments import GREATEST, LEAST, MEAN, PERPLEXITY, SUM
 
 __all__ = ["row_extremes", "row_sums"]
+
+
+@cuda_device
+def _bounds(offsets, row, size, first, counters):
+    """Return where a row begins and ends; of one that does not lie in the values, 0 and 0.
+
+    The first thread of a row raises ``counters[0]`` where offsets do not describe rows.
+    """
+    rows = offsets.size - 1
+    low, high = np.int64(0), np.int64(0)
+    if row <= rows and first:
+        count_wrong(offsets, row, size, counters, 0)
+    if row < rows:
+        low, high = offsets[row], offsets[row + 1]
+        if low < 0 or high > size or low > high:
+            low, high = np.int64(0), np.int64(0)
+    return low, high
 
 
 @cuda_device
@@ -104,15 +122,14 @@ def row_sums(values, offsets, kind, omit, out, counters):
     out : float64 array, shape (rows,)
         Modified in place.
     counters : int64 array
-        ``counters[1]`` is raised for each row that holds a NaN.
+        ``counters[0]`` is raised for each offset that is wrong, ``counters[1]`` for each row that
+        holds a NaN. The launch has a row more than there are.
     """
     lanes = cuda.shared.array((WARPS, WARP), np.float64)
     held, lane = cuda.threadIdx.x // WARP, cuda.threadIdx.x % WARP
     row = cuda.blockIdx.x * WARPS + held
     inside = row < offsets.size - 1
-    low, high = 0, 0
-    if inside:
-        low, high = offsets[row], offsets[row + 1]
+    low, high = _bounds(offsets, row, values.size, lane == 0, counters)
     size = high - low
     lanes[held, lane] = _lane_sum(values, low, high, lane) if size >= 8 else 0.0
     cuda.syncthreads()
@@ -150,9 +167,7 @@ def row_extremes(values, offsets, kind, omit, out, counters):
     thread, lane = cuda.threadIdx.x, cuda.threadIdx.x % WARP
     row = cuda.blockIdx.x * WARPS + thread // WARP
     inside = row < offsets.size - 1
-    low, high = 0, 0
-    if inside:
-        low, high = offsets[row], offsets[row + 1]
+    low, high = _bounds(offsets, row, values.size, lane == 0, counters)
     end = math.inf if kind == LEAST else -math.inf
     count = 0
     i = low + lane

@@ -10,7 +10,6 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, threads_of
-from numbatch.kernels.device_offsets import count_wrong_offsets
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.cuda.find_pieces import (
     COUNTERS,
@@ -22,9 +21,8 @@ from numbatch.kernels.tokenization.cuda.find_pieces import (
     SHORT_COUNT,
     TOTAL,
     WINDOW,
-    clear,
-    copy_text,
     find_pieces,
+    prepare,
 )
 from numbatch.kernels.tokenization.cuda.gather import (
     SCAN_THREADS,
@@ -170,19 +168,13 @@ class DeviceEncoder:
         """Find the pieces and whether the texts can be used."""
         launch, tables = self._gpu.launch, self._tables
         windows = size // WINDOW + 1
+        whole = WINDOW * (windows + 1)
+        room.counters = self._gpu.zeros(COUNTERS, np.int64)
         launch(
-            clear, blocks_for(max(windows, COUNTERS), THREADS), THREADS, room.masks, room.counters
-        )
-        launch(
-            copy_text, blocks_for(WINDOW * (windows + 1) // 8, THREADS), THREADS,
-            text, room.text, size, WINDOW * (windows + 1),
+            prepare, blocks_for(whole // 8, THREADS), THREADS,
+            text, room.text, size, whole, offsets, room.masks, room.counters,
         )  # fmt: skip
-        rows = offsets.size
-        launch(
-            count_wrong_offsets, blocks_for(rows, THREADS), THREADS,
-            offsets, size, room.counters, DECREASING,
-        )  # fmt: skip
-        if rows > 1:
+        if offsets.size > 1:
             launch(
                 find_pieces, blocks_for(windows, THREADS), THREADS,
                 room.text, room.words, size, offsets, tables.rules, tables.classes,

@@ -11,6 +11,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
+from numbatch.kernels.device_offsets import count_wrong
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.cuda.boundaries import (
     first_boundary,
@@ -19,7 +20,7 @@ from numbatch.kernels.tokenization.cuda.boundaries import (
 )
 from numbatch.kernels.tokenization.split_scalar import piece_end
 
-__all__ = ["COUNTERS", "WINDOW", "clear", "copy_text", "find_pieces"]
+__all__ = ["COUNTERS", "WINDOW", "find_pieces", "prepare"]
 
 WINDOW = 64
 """Bytes of a thread, and bits of a mask."""
@@ -64,22 +65,22 @@ end_of_piece = shared_body(piece_end)
 
 
 @cuda_kernel
-def clear(masks, counters):
-    """Fill with zeros."""
+def prepare(source, copy, size, whole, offsets, masks, counters):
+    """Copy the texts, clear the masks, and count the offsets that do not describe rows.
+
+    Copies ``size`` bytes to ``copy``, and zeros up to ``whole``, a multiple of 64; there is a mask
+    for each 64 of these but the last.
+    """
     i = cuda.grid(1)
-    if i < masks.size:
-        masks[i] = 0
-    if i < counters.size:
-        counters[i] = 0
-
-
-@cuda_kernel
-def copy_text(source, copy, size, whole):
-    """Copy ``size`` bytes to ``copy``, and zeros up to ``whole``, a multiple of 8."""
-    i = 8 * cuda.grid(1)
-    if i < whole:
+    at = 8 * i
+    if at < whole:
         for j in range(8):
-            copy[i + j] = source[i + j] if i + j < size else 0
+            copy[at + j] = source[at + j] if at + j < size else 0
+    if i < masks.size and i < whole // WINDOW - 1:
+        masks[i] = 0
+    while i < offsets.size:
+        count_wrong(offsets, i, size, counters, DECREASING)
+        i += cuda.gridsize(1)
 
 
 @cuda_device

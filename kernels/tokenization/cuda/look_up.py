@@ -33,7 +33,7 @@ TILE_WINDOWS = threads_of(64, 8)
 """Windows of a block."""
 TILE_BYTES = TILE_WINDOWS * WINDOW
 LOOK_UP_THREADS = threads_of(128, 8)
-SHORT, MIDDLE, LONGEST = 24, 96, 2048
+SHORT, MIDDLE, LONGEST = 24, 64, 2048
 """Bytes of a piece that a thread merges quickly, slowly, and that a block merges."""
 LENGTH_BITS = 12
 """An entry of a list is ``start << LENGTH_BITS | length``, of the last list only a start."""

@@ -14,6 +14,7 @@ from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import NOTHING, find_merge
 from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
+from numbatch.kernels.words import leading_zeros, trailing_zeros
 
 __all__ = [
     "BLOCK_THREADS",
@@ -26,6 +27,10 @@ __all__ = [
 BLOCK_THREADS = threads_of(64, 4)
 """Threads that merge one long piece."""
 LENGTH = (1 << LENGTH_BITS) - 1
+PLACE_BITS = 6
+PLACE = (1 << PLACE_BITS) - 1
+NO_MERGE = NOTHING << PLACE_BITS
+_0, _1, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @cpu_device
@@ -51,44 +56,69 @@ def _byte_symbols(text, at, stop, numbered_ids, unknown, fuse_unknown, symbols):
 
 @cpu_device
 def _first_ranks(symbols, count, byte_pairs, pairs, shift, ranks):
-    """Write what each byte and the next merge to, ``NOTHING`` if they do not."""
+    """Write ``rank << PLACE_BITS | place`` of each byte and the next."""
     for i in range(count - 1):
         if byte_pairs.size > 1:
             known = np.int64(byte_pairs[np.int64(symbols[i]) << 8 | np.int64(symbols[i + 1])])
-            ranks[i] = min(known, NOTHING)
+            rank = min(known, NOTHING)
         else:
-            ranks[i] = find_merge(symbols[i], symbols[i + 1], pairs, shift)
+            rank = np.int64(find_merge(symbols[i], symbols[i + 1], pairs, shift))
+        ranks[i] = rank << PLACE_BITS | i
+    ranks[count - 1] = NO_MERGE
+
+
+@cpu_device
+def _least(ranks, count):
+    """Return the least rank; four are read before the first is compared."""
+    least = np.int64(NO_MERGE)
+    i = 0
+    while i + 3 < count:
+        a, b = np.int64(ranks[i]), np.int64(ranks[i + 1])
+        c, d = np.int64(ranks[i + 2]), np.int64(ranks[i + 3])
+        least = min(least, min(min(a, b), min(c, d)))
+        i += 4
+    while i < count:
+        least = min(least, np.int64(ranks[i]))
+        i += 1
+    return least
 
 
 @cpu_device
 def _merge_in(
     text, at, stop, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift, symbols, ranks
 ):
-    """Merge a piece within arrays of its length; return the number of tokens.
+    """Merge a piece of up to 64 bytes within arrays of its length; return the mask of what is left.
 
-    What a pair merges to is its rank as well. Quadratic in the length, which is small.
+    What a pair merges to is its rank as well. Nothing is moved: the arrays are in memory that
+    costs more than the arithmetic.
     """
     count = _byte_symbols(text, at, stop, numbered_ids, unknown, fuse_unknown, symbols)
+    if count == 0:
+        return _0
     _first_ranks(symbols, count, byte_pairs, pairs, shift, ranks)
-    while count > 1:
-        lowest: Any = np.int64(NOTHING)
-        at = 0
-        for i in range(count - 1):
-            if ranks[i] < lowest:
-                lowest = np.int64(ranks[i])
-                at = i
-        if lowest >= NOTHING:
-            break
-        symbols[at] = lowest
-        count -= 1
-        for i in range(at + 1, count):
-            symbols[i] = symbols[i + 1]
-            ranks[i - 1] = ranks[i]
-        if at > 0:
-            ranks[at - 1] = find_merge(symbols[at - 1], symbols[at], pairs, shift)
-        if at + 1 < count:
-            ranks[at] = find_merge(symbols[at], symbols[at + 1], pairs, shift)
-    return count
+    alive = _ALL >> np.uint64(64 - count)
+    least = _least(ranks, count)
+    while least < NO_MERGE:
+        place = np.uint64(least & PLACE)
+        here = np.intp(place)
+        above = alive & ~((_1 << place << _1) - _1)
+        right = trailing_zeros(above)
+        alive ^= _1 << np.uint64(right)
+        ranks[right] = NO_MERGE
+        merged = least >> PLACE_BITS
+        symbols[here] = merged
+        above &= above - _1
+        ranks[here] = NO_MERGE
+        if above:
+            rank = np.int64(find_merge(merged, symbols[trailing_zeros(above)], pairs, shift))
+            ranks[here] = rank << PLACE_BITS | here
+        below = alive & ((_1 << place) - _1)
+        if below:
+            before = 63 - leading_zeros(below)
+            rank = np.int64(find_merge(symbols[before], merged, pairs, shift))
+            ranks[before] = rank << PLACE_BITS | before
+        least = _least(ranks, count)
+    return alive
 
 
 @cpu_device
@@ -99,10 +129,16 @@ def _run_of_bits(at, count):
     return mask << (np.uint64(at) & np.uint64(63)), np.intp(inside)
 
 
+@cpu_device
+def _lowest_bit(mask):
+    return trailing_zeros(mask)
+
+
 byte_symbols = shared_body(_byte_symbols)
 merge_in = shared_body(_merge_in)
 run_of_bits = shared_body(_run_of_bits)
 rank_of = shared_body(find_merge)
+lowest_bit = shared_body(_lowest_bit)
 
 
 @cuda_device
@@ -118,10 +154,27 @@ def _set_bits(masks, at, count):
         count -= inside
 
 
-def _merge_by_thread(size: int) -> Any:
-    """Make the kernel for pieces of up to ``size`` bytes."""
+@cuda_device
+def _merge_entry(
+    text, entry, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift, ids, masks,
+    symbols, ranks,
+):  # fmt: skip
+    at = entry >> LENGTH_BITS
+    left = merge_in(
+        text, at, at + (entry & LENGTH), numbered_ids, unknown, fuse_unknown, byte_pairs,
+        pairs, shift, symbols, ranks,
+    )  # fmt: skip
+    tokens = 0
+    while left:
+        ids[at + tokens] = numbered_ids[symbols[lowest_bit(left)]]
+        left &= left - _1
+        tokens += 1
+    _set_bits(masks, at, tokens)
 
-    @cuda_kernel
+
+def _merge_by_thread(size: int) -> Any:
+    """Make the kernel for pieces of up to ``size`` bytes, of which local memory holds that many."""
+
     def merge_listed(
         text, kept, counters, number, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
         ids, masks,
@@ -132,18 +185,14 @@ def _merge_by_thread(size: int) -> Any:
         count = min(counters[number], kept.size)
         i = cuda.grid(1)
         while i < count:
-            at = kept[i] >> LENGTH_BITS
-            stop = at + (kept[i] & LENGTH)
-            tokens = merge_in(
-                text, at, stop, numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
-                symbols, ranks,
+            _merge_entry(
+                text, kept[i], numbered_ids, unknown, fuse_unknown, byte_pairs, pairs, shift,
+                ids, masks, symbols, ranks,
             )  # fmt: skip
-            for j in range(tokens):
-                ids[at + j] = numbered_ids[symbols[j]]
-            _set_bits(masks, at, tokens)
             i += cuda.gridsize(1)
 
-    return merge_listed
+    merge_listed.__name__ = f"merge_up_to_{size}"
+    return cuda_kernel(merge_listed)
 
 
 merge_short_pieces = _merge_by_thread(SHORT)
