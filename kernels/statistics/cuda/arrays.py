@@ -43,8 +43,12 @@ BINS = {
 
 
 def _grid(gpu: Gpu, size: int) -> int:
-    """Return how many blocks go over an array: as many as run at once, fewer for few values."""
-    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 8 * gpu.multiprocessors))
+    """Return how many blocks go over an array: as many as run at once, fewer for few values.
+
+    Six on a multiprocessor, by their registers and shared memory; a few more would run alone, when
+    the others are done.
+    """
+    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 6 * gpu.multiprocessors))
 
 
 def device_extremes(array: Any) -> tuple[int, int, float, float]:
@@ -85,9 +89,18 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
         gpu.launch(
             kernel, _grid(gpu, values.size), COUNT_THREADS,
             values, values.view(unsigned), gpu.upload(edges), gpu.upload(table), linear,
-            dtype.type(scale), copies, counts,
+            dtype.type(scale), _margin(edges, scale, dtype), copies, counts,
         )  # fmt: skip
     return gpu.download(counts)
+
+
+def _margin(edges: np.ndarray, scale: float, dtype: np.dtype) -> Any:
+    """Return how far from an edge, in bins, a place found by multiplication may be wrong.
+
+    Of ``(x - first) * scale``, with the rounding of ``first``, of ``scale`` and of both results.
+    """
+    reach = max(abs(float(edges[0])), abs(float(edges[-1])))
+    return dtype.type(8 * np.finfo(dtype).eps * (edges.size + reach * scale))
 
 
 def _edges_for(edges: np.ndarray, dtype: np.dtype, linear: bool) -> tuple[np.ndarray, np.ndarray]:

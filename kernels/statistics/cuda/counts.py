@@ -55,16 +55,25 @@ def _settled(x, bin, edges):
 
 
 @cpu_device
-def _linear_place(x, first, scale, edges):
-    """Return the counter of a value between edges of equal steps."""
+def _linear_place(x, first, scale, margin, edges):
+    """Return the counter of a value between edges of equal steps.
+
+    The edges are asked only within ``margin`` of one: they are in memory, which takes longer.
+    """
     place = (x - first) * scale
     bins = np.int32(edges.size - 1)
+    if place < -margin:
+        return np.int32(0)
+    if place > bins + margin:
+        return bins + np.int32(1)
     bin = np.int32(0)
     if place >= bins:
         bin = bins - np.int32(1)
     elif place > 0:
         bin = np.int32(place)
-    return _settled(x, bin, edges)
+    if margin < place - bin < 1 - margin:
+        return bin + np.int32(1)
+    return np.int32(_settled(x, bin, edges))
 
 
 @cpu_device
@@ -111,11 +120,11 @@ def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
     unsigned = np.uint32 if kind == np.float32 else np.uint64
 
     @cuda_device
-    def count_one(bits, x, edges, table, linear, scale, copies, counters, counts):
+    def count_one(bits, x, edges, table, linear, scale, margin, copies, counters, counts):
         if x != x:
             place = np.int32(edges.size + 1)
         elif linear:
-            place = np.int32(linear_place(x, edges[0], scale, edges))
+            place = np.int32(linear_place(x, edges[0], scale, margin, edges))
         else:
             key = key_of(bits if x != 0 else unsigned(0))  # -0.0 is 0.0
             place = np.int32(free_place(x, np.int32(key >> unsigned(shift)), edges, table))
@@ -126,7 +135,7 @@ def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
             cuda.atomic.add(counts, place, 1)
 
     @cuda_kernel
-    def count_in_bins(values, bits, edges, table, linear, scale, copies, counts):
+    def count_in_bins(values, bits, edges, table, linear, scale, margin, copies, counts):
         """Add the values between edges to their counters; no error check.
 
         Parameters
@@ -142,6 +151,8 @@ def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
             Whether the steps are equal.
         scale : float of the same dtype
             Bins for a unit, where they are.
+        margin : float of the same dtype
+            How far from an edge, in bins, a place found by ``scale`` may be wrong.
         copies : int
             Sets of counters in shared memory, a power of two; 0 where not one fits.
         counts : int64 array, shape (bins + 3,)
@@ -154,13 +165,21 @@ def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
         step = cuda.gridsize(1)
         while i + 3 * step < values.size:  # four are read before the first is counted
             a, b, c, d = values[i], values[i + step], values[i + 2 * step], values[i + 3 * step]
-            count_one(bits[i], a, edges, table, linear, scale, copies, counters, counts)
-            count_one(bits[i + step], b, edges, table, linear, scale, copies, counters, counts)
-            count_one(bits[i + 2 * step], c, edges, table, linear, scale, copies, counters, counts)
-            count_one(bits[i + 3 * step], d, edges, table, linear, scale, copies, counters, counts)
+            count_one(bits[i], a, edges, table, linear, scale, margin, copies, counters, counts)
+            count_one(
+                bits[i + step], b, edges, table, linear, scale, margin, copies, counters, counts
+            )
+            count_one(
+                bits[i + 2 * step], c, edges, table, linear, scale, margin, copies, counters, counts
+            )
+            count_one(
+                bits[i + 3 * step], d, edges, table, linear, scale, margin, copies, counters, counts
+            )
             i += 4 * step
         while i < values.size:
-            count_one(bits[i], values[i], edges, table, linear, scale, copies, counters, counts)
+            count_one(
+                bits[i], values[i], edges, table, linear, scale, margin, copies, counters, counts
+            )
             i += step
         if copies > 0:
             cuda.syncthreads()

@@ -226,7 +226,7 @@ class DeviceSelection:
     ) -> np.ndarray:
         counts = self._gpu.zeros(DIGITS, np.int64)
         for bits in parts:
-            blocks = min(blocks_for(bits.size, TILE), 8 * self._gpu.multiprocessors)
+            blocks = min(blocks_for(bits.size, TILE), 6 * self._gpu.multiprocessors)
             self._gpu.launch(kernel, blocks, THREADS, bits, shift, width, prefix, counts)
         return self._gpu.download(counts)
 
