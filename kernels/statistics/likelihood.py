@@ -103,6 +103,7 @@ def logsumexp(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1
 @cpu_device
 def entropy_term(p):
     """Return ``-p log p``, and NaN where p is negative or NaN."""
+    p = np.float64(p)  # float32 has a logarithm of its own
     if p > 0.0:
         return -p * math.log(p)
     return 0.0 if p == 0.0 else math.nan
