@@ -60,7 +60,7 @@ def _first_ranks(symbols, count, byte_pairs, pairs, shift, ranks):
     for i in range(count - 1):
         if byte_pairs.size > 1:
             known = np.int64(byte_pairs[np.int64(symbols[i]) << 8 | np.int64(symbols[i + 1])])
-            rank = min(known, NOTHING)
+            rank = min(known, np.int64(NOTHING))
         else:
             rank = np.int64(find_merge(symbols[i], symbols[i + 1], pairs, shift))
         ranks[i] = rank << PLACE_BITS | i
