@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -128,8 +129,22 @@ def rate(action, tokens: int) -> str:
     return f"{tokens / np.median(times):10.0f} tokens/s"
 
 
+def save_licence() -> None:
+    """Write the reference's log-probabilities of the licence, for ``benchmarks/end_to_end.py``."""
+    folder = Path(__file__).parent
+    text = (folder.parent / "LICENSE").read_text()[:4000]
+    tokens = torch.tensor(LLM("smollm2").encode(text))
+    with torch.no_grad():
+        logprobs = torch.log_softmax(reference_model()(tokens[None]).logits[0].double(), -1)
+    chosen = logprobs[torch.arange(len(tokens) - 1), tokens[1:]]
+    np.save(folder / "benchmarks" / "licence_logprobs.npy", chosen.numpy().astype(np.float32))
+
+
 def main() -> None:
-    """Print the whole table."""
+    """Print the whole table, or with ``--save`` write what the benchmarks compare with."""
+    if sys.argv[1:] == ["--save"]:
+        save_licence()
+        return
     llm = LLM("smollm2")
     accuracy(llm)
     processes()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from numbatch.batching.forward import ForwardPass
-from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.kv_pool import DEFAULT_DTYPE, KVPool
 from numbatch.batching.sampler import Sampler
 from numbatch.batching.sizes import affordable_tokens
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.activations import COMPUTE, default_compute
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.load import LoadedModel
 
@@ -17,6 +18,9 @@ __all__ = ["Backend", "CpuBackend", "make_engine"]
 
 class Backend(Protocol):
     """Makes the parts of an engine on one device."""
+
+    compute: str
+    """The arithmetic of products with weights."""
 
     def affordable_tokens(self) -> int:
         """How many tokens of keys and values fit into memory."""
@@ -32,25 +36,48 @@ class Backend(Protocol):
 
 
 class CpuBackend:
-    """The CPU's, for a model and a number of threads (None: all cores)."""
+    """The CPU's.
 
-    def __init__(self, model: LoadedModel, threads: int | None = None) -> None:
+    Parameters
+    ----------
+    model : LoadedModel
+    threads : int, optional
+        None: all cores.
+    kv_dtype, compute : str, optional
+        As for ``Engine``.
+
+    Raises
+    ------
+    InputError
+        If ``compute`` is not known.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        threads: int | None = None,
+        kv_dtype: str | None = None,
+        compute: str | None = None,
+    ) -> None:
         self.model, self.team = model, ThreadTeam(threads)
+        self.kv_dtype, self.compute = kv_dtype or DEFAULT_DTYPE, compute or default_compute()
+        if self.compute not in COMPUTE:
+            raise InputError(f"compute is {self.compute!r}, should be one of {', '.join(COMPUTE)}")
 
     def affordable_tokens(self) -> int:
         """How many tokens of keys and values fit into their share of the machine's memory."""
-        return affordable_tokens(self.model.decoder)
+        return affordable_tokens(self.model.decoder, self.kv_dtype)
 
     def pool(self, tokens: int) -> KVPool:
         """Allocate a KV pool; the system gives the memory as it is used."""
         decoder = self.model.decoder
-        return KVPool(decoder.config, len(decoder.layers), tokens)
+        return KVPool(decoder.config, len(decoder.layers), tokens, self.kv_dtype)
 
     def forward(
         self, pool: KVPool, max_tokens: int, max_sequences: int, context: int
     ) -> ForwardPass:
         """Return the forward pass."""
-        return ForwardPass(self.model.decoder, pool, self.team, max_tokens, context)
+        return ForwardPass(self.model.decoder, pool, self.team, max_tokens, self.compute)
 
     def sampler(self, seed: int) -> Sampler:
         """Return the sampler."""
@@ -62,6 +89,8 @@ def make_engine(
     device: str = "cpu",
     *,
     threads: int | None = None,
+    kv_dtype: str | None = None,
+    compute: str | None = None,
     invariant: bool = False,
     logits_processor: Any = None,
     **options: Any,
@@ -74,8 +103,8 @@ def make_engine(
     device : str
         ``cpu``, ``cuda`` (the first GPU), ``cuda:1`` and so on, or ``cuda:*`` (all GPUs, with a
         process for each).
-    threads : int, optional
-        For the CPU.
+    threads, kv_dtype, compute : optional
+        For the CPU; see ``Engine``.
     invariant, logits_processor
         For a GPU; see ``CudaBackend``.
     options
@@ -92,10 +121,16 @@ def make_engine(
 
     if device == "cpu":
         if invariant is False and logits_processor is None:
-            return Engine(model, backend=CpuBackend(model, threads), **options)
+            backend = CpuBackend(model, threads, kv_dtype, compute)
+            return Engine(model, backend=backend, **options)
         raise InputError(
             'invariant and logits_processor are for device="cuda": on the CPU results are '
             "invariant in any case"
+        )
+    if kv_dtype is not None or compute is not None:
+        raise InputError(
+            'kv_dtype and compute are for device="cpu": a GPU has keys and values in bfloat16, and '
+            "multiplies in it"
         )
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number in ("", "*") or number.isdecimal()):
@@ -107,5 +142,5 @@ def make_engine(
     from numbatch.batching.cuda.device import CudaBackend
     from numbatch.batching.cuda.engine import CudaEngine
 
-    backend = CudaBackend(model, int(number or 0), invariant=invariant, process=logits_processor)
-    return CudaEngine(model, backend=backend, **options)
+    gpu = CudaBackend(model, int(number or 0), invariant=invariant, process=logits_processor)
+    return CudaEngine(model, backend=gpu, **options)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from numbatch.batching.ids import IdMap
+from numbatch.batching.parquet_file import ParquetFile
+from numbatch.batching.result_json import dump_line, result_json
 from numbatch.batching.results import FailedResult, GenerationResult, Result
-from numbatch.errors import InputError
+from numbatch.errors import InputError, OutputError
 
 __all__ = ["BatchResponse", "BatchResult", "BatchStats", "TokenEvent", "result_tokens"]
 
@@ -139,6 +142,39 @@ class BatchResult:
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of ids, intp; -1 where one is not there."""
         return self.ids.index_of(ids)
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Write a line of JSON for each response, in their order.
+
+        Lines are as ``numbatch run`` writes them: ``custom_id``, then the result or ``error``.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        try:
+            with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+                for response in self.responses:
+                    file.write(dump_line(result_json(response.result)) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write a row for each response, in their order; needs pyarrow.
+
+        Columns are named as the keys of :meth:`to_jsonl`; what a result lacks is null.
+
+        Raises
+        ------
+        InputError
+            If pyarrow is not installed, or the file cannot be made.
+        OutputError
+            If it cannot be written.
+        """
+        with ParquetFile(path) as file:
+            for response in self.responses:
+                file.add(result_json(response.result))
 
     def raise_failed(self) -> BatchResult:
         """Return this batch, or raise InputError if a request failed."""

@@ -9,12 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from numbatch.batching.backend import Backend, CpuBackend
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
 from numbatch.batching.policy import Policy
 from numbatch.batching.request import Request
+from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
@@ -46,6 +45,11 @@ class Engine:
         How many tokens of keys and values are held over all sequences. None: enough for
         ``max_num_seqs`` sequences of ``max_model_len``, within a quarter of the machine's memory;
         the system gives the memory only as it is used.
+    kv_dtype : {"float32", "bfloat16", "int8"}, optional
+        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
+    compute : {"float32", "bfloat16", "int8"}, optional
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
+        else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     backend : Backend, optional
@@ -69,7 +73,7 @@ class Engine:
     Raises
     ------
     InputError
-        If a size is out of range.
+        If a size is out of range, or ``kv_dtype`` is not known.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Engine:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str | None = None,
+        compute: str | None = None,
         threads: int | None = None,
         backend: Backend | None = None,
         seed: int = 0,
@@ -100,7 +106,8 @@ class Engine:
                 raise InputError(f"{name} is {value}, should be at least 1")
         self.model = model
         decoder = model.decoder
-        self.backend: Any = backend or CpuBackend(model, threads)
+        self.backend: Any = backend or CpuBackend(model, threads, kv_dtype, compute)
+        self.compute = self.backend.compute
         affordable = kv_tokens or self.backend.affordable_tokens()
         self.context = self._context(decoder, max_model_len, affordable)
         pool = self.backend.pool(kv_tokens or min(max_num_seqs * self.context, affordable))
@@ -132,29 +139,8 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raise InputError if a request can never be served."""
-        tokens, vocabulary = request.tokens, self.model.decoder.config.vocabulary
-        if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise InputError(
-                f"request {request.id!r} has tokens {tokens!r}, should have an array of token ids"
-            )
-        if len(tokens) == 0:
-            raise InputError(f"request {request.id!r} is empty, should have at least one token")
-        if len(tokens) > self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens, more than the context of "
-                f"{self.context} tokens"
-            )
-        if request.params is not None and len(tokens) == self.context:
-            raise InputError(
-                f"request {request.id!r} has {len(tokens)} tokens and fills the context: there is "
-                f"no room to generate"
-            )
-        bad = np.flatnonzero((tokens < 0) | (tokens >= vocabulary))
-        if len(bad):
-            raise InputError(
-                f"request {request.id!r} has token id {tokens[bad[0]]} at place {bad[0]}, ids "
-                f"should be from 0 to {vocabulary - 1}"
-            )
+        check_tokens(request, self.context, self.model.decoder.config.vocabulary)
+        self._outputs.prepare(request)
 
     def submit(self, request: Request, sink: Sink | None = None) -> Sequence | None:
         """Queue a request, or answer it at once where nothing can or has to be computed.
@@ -290,7 +276,7 @@ class Engine:
         """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
         try:
             hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
-            self._outputs.score(chunks, hidden)
+            failed = self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
             parts = halves(chunks)
@@ -301,7 +287,9 @@ class Engine:
                 return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
             return [each for part in parts for each in self._run(part)]
         self.scheduler.advance(chunks)
-        finished += self._outputs.finish_scored(chunks)
+        bad = {sequence for sequence, _ in failed}
+        finished += failed
+        finished += [each for each in self._outputs.finish_scored(chunks) if each[0] not in bad]
         for sequence, _ in finished:
             self.scheduler.finish(sequence)
         return finished

@@ -7,22 +7,25 @@ text or the one token that a generating sequence is behind.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from numbatch.batching.decoder_tables import DecoderTables
 from numbatch.batching.kv_pool import KVPool
-from numbatch.kernels.scoring import activation, attention, formats, logprob, norm, rotary
-from numbatch.kernels.scoring.matmul import matmul_call, padded, tile_scratch
+from numbatch.kernels.aligned import aligned
+from numbatch.kernels.scoring import attention, logprob
+from numbatch.kernels.scoring.activations import COMPUTE, Activations
+from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
+from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.decoder_step import prepare_rows, run_head, run_layers
+from numbatch.kernels.scoring.matmul import padded
+from numbatch.kernels.scoring.product import product_memory
 from numbatch.kernels.threads import Call, ThreadTeam
-from numbatch.models.decoder import Decoder, Layer, Linear, Norm
+from numbatch.models.decoder import Decoder
 
 __all__ = ["Batch", "ForwardPass"]
 
-ROWS_GRAIN = 16
-"""Rows below which an elementwise kernel is not worth a second thread's wake-up (about 50 us)."""
-
-_NO_BIAS = np.empty(0, np.float32)
+_NO_POSITIONS = np.empty((0, 0), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +60,46 @@ class ForwardPass:
     pool : KVPool
     team : ThreadTeam
     max_tokens : int
-    context : int
-        The longest sequence, in tokens.
+    compute : {"float32", "bfloat16", "int8"}
+        The arithmetic of products with weights.
+
+    Attributes
+    ----------
+    cycles : int64 array, shape (threads, 0)
+        Replace it by one with a column for each of ``decoder_step.PHASES``, and the clock ticks of
+        each are added to it.
     """
 
     def __init__(
-        self, decoder: Decoder, pool: KVPool, team: ThreadTeam, max_tokens: int, context: int
+        self, decoder: Decoder, pool: KVPool, team: ThreadTeam, max_tokens: int, compute: str
     ) -> None:
         self.decoder, self.pool, self.team = decoder, pool, team
+        self._compute = COMPUTE[compute]
+        self.tables = DecoderTables(decoder, self._compute, team)
         config = decoder.config
-        inner = max(layer.up.weight.rows for layer in decoder.layers)
+        inner = decoder.layers[0].up.weight.rows
         heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
 
         def buffer(width: int) -> np.ndarray:
-            return np.zeros((max_tokens, width), np.float32)
+            return aligned((max_tokens, padded(width)), np.float32)
 
-        # Inputs of products are padded to whole vectors and stay zero there.
-        self._hidden, self._normed = buffer(padded(config.width)), buffer(padded(config.width))
-        self._added = buffer(config.width)
-        self._q, self._k, self._v = buffer(heads), buffer(kv), buffer(kv)
-        self._attended = buffer(padded(heads))
-        self._gate, self._up = buffer(padded(inner)), buffer(padded(inner))
-        pairs = max(
-            (len(f) for layer in decoder.layers if (f := layer.inverse_frequencies) is not None),
-            default=0,
-        )
+        # Rows are padded to whole vectors and zero there.
+        self._hidden, self._normed = buffer(config.width), buffer(config.width)
+        self._q, self._k, self._v, self._attended = (buffer(w) for w in (heads, kv, kv, heads))
+        self._gate, self._up = buffer(inner), buffer(inner)
+        pairs = max(1, int(self.tables.layers["pairs"].max()))
         self._cosine, self._sine = buffer(pairs), buffer(pairs)
         widest = max(config.width, heads, inner)
-        self._tile = tile_scratch(team.threads, widest)
-        self._scores = np.empty((team.threads, 2 * padded(config.head_size) + context), np.float32)
-        self._logprob_scratch = logprob.logprob_scratch(team.threads, config.width)
+        self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
+        size = -(-product_memory(self._compute, widest, max_tokens) // 64) * 64
+        self._memory = aligned((team.threads, size), np.uint8)
+        self._group = config.heads // config.kv_heads
+        self._scores = attention.attention_scratch(team.threads, self._group, config.head_size)
+        self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
+        self._logprob_scratch = logprob.logprob_scratch(team.threads)
+        self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
+        self._counter = np.zeros(8, np.int64)
+        self.cycles = np.zeros((team.threads, 0), np.int64)
 
     def run(self, batch: Batch) -> np.ndarray:
         """Run the layers over a batch; return its hidden states, before the final norm.
@@ -96,153 +109,59 @@ class ForwardPass:
         float32 array, shape (n, padded(width))
             A view of working memory, valid until the next call.
         """
-        n = len(batch.tokens)
-        hidden = self._hidden[:n]
-        self._embed(batch, hidden)
-        frequencies = None
-        for index, layer in enumerate(self.decoder.layers):
-            if layer.inverse_frequencies is not frequencies:
-                frequencies = layer.inverse_frequencies
-                self._fill_rotary_table(batch.positions, frequencies)
-            self._attention(index, layer, batch, hidden)
-            self._mlp(layer, hidden)
-        return hidden
+        tables, kv_heads = self.tables, self.decoder.config.kv_heads
+        for window, plan in zip(tables.windows, self._plans, strict=True):
+            attention.plan_attention(
+                batch.rows, batch.positions, kv_heads, self._group, window, plan
+            )
+        positions = self.decoder.positions
+        self._counter[0] = 0
+        self.team.run_together(
+            run_layers,
+            *(self._counter, self._memory, self._scores, tables.config, tables.matrices),
+            *(tables.norms, tables.layers, SHAPES, HALF_BYTES, self.decoder.embedding.data),
+            _NO_POSITIONS if positions is None else positions.data,
+            *(batch.tokens, batch.positions, batch.rows, batch.slots, batch.tables),
+            *(self._plans, self.pool.cache, self._hidden, self._normed),
+            *(self._q, self._k, self._v, self._attended, self._gate, self._up),
+            *(self._cosine, self._sine, self._activations, self.cycles),
+        )
+        return self._hidden[: len(batch.tokens)]
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
-        """Logits for hidden states from :meth:`run`: float32, shape (n, vocabulary)."""
-        config, head = self.decoder.config, self.decoder.head
-        normed = self._final_norm(hidden)
-        out = np.empty((len(hidden), head.weight.rows), np.float32)
-        self.team.run(self._product(head, normed, out))
-        if config.logit_scale != 1 or config.logit_softcap:
-            scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
-            self.team.run(Call(logprob.scale_logits, len(out), (out, scale, cap)))
-        return out
+        """Logits for hidden states from :meth:`run`: float32, shape (n, vocabulary).
+
+        Working memory, valid until the next call.
+        """
+        rows = self.decoder.head.weight.rows
+        # Kept for the next step: new memory would cost a page fault for every 1,024 logits.
+        if len(self._logits) < len(hidden):
+            self._logits = aligned((len(hidden), padded(rows)), np.float32)
+        out = self._logits[: len(hidden)]
+        tables, most = self.tables, len(self._normed)
+        for low in range(0, len(hidden), most):
+            self._counter[0] = 0
+            self.team.run_together(
+                run_head,
+                *(self._counter, self._memory, tables.config, tables.final_norm, tables.head),
+                *(SHAPES, HALF_BYTES, hidden[low : low + most], self._normed),
+                *(self._activations, out[low : low + most]),
+            )
+        return out if out.shape[1] == rows else np.ascontiguousarray(out[:, :rows])
 
     def logprobs(self, hidden: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability of a target after each hidden state, and whether it is the likeliest."""
-        config, head = self.decoder.config, self.decoder.head
-        return logprob.logprobs(
-            self.team,
-            self._final_norm(hidden),
-            head.weight.data,
-            head.weight.format,
-            head.weight.columns,
-            _bias(head),
-            config.logit_scale,
-            config.logit_softcap,
-            targets,
-            self._logprob_scratch,
-        )
-
-    def _embed(self, batch: Batch, hidden: np.ndarray) -> None:
-        config = self.decoder.config
-        out = self._added[: len(hidden)]
-        table = self.decoder.embedding
-        formats.unpack_rows(table.data, table.format, batch.tokens, out)
-        hidden[:, : config.width] = out
-        if config.embedding_scale != 1:
-            hidden *= np.float32(config.embedding_scale)
-        if self.decoder.positions is not None:
-            table = self.decoder.positions
-            formats.unpack_rows(table.data, table.format, batch.positions, out)
-            hidden[:, : config.width] += out
-
-    def _fill_rotary_table(self, positions: np.ndarray, frequencies: np.ndarray | None) -> None:
-        if frequencies is None:
-            return
-        n = len(positions)
-        magnitude = float(self.decoder.config.rotary_magnitude)
-        args = (positions, frequencies, magnitude, self._cosine[:n], self._sine[:n])
-        self.team.run(Call(rotary.rotary_table, n, args, grain=ROWS_GRAIN))
-
-    def _attention(self, index: int, layer: Layer, batch: Batch, hidden: np.ndarray) -> None:
-        config, n = self.decoder.config, len(hidden)
-        normed = self._norm(layer.attention_norm, hidden, self._normed[:n])
-        q, k, v = self._q[:n], self._k[:n], self._v[:n]
-        self.team.run(
-            self._product(layer.query, normed, q),
-            self._product(layer.key, normed, k),
-            self._product(layer.value, normed, v),
-        )
-        for x, heads, head_norm in (
-            (q, config.heads, layer.query_norm),
-            (k, config.kv_heads, layer.key_norm),
-        ):
-            if head_norm is not None:
-                rows = x.reshape(n * heads, config.head_size)
-                self._norm(head_norm, rows, rows)
-            self._rotate(layer, x, heads)
-        cache = self.pool.cache
-        args = (k, v, config.head_size, batch.slots, index, cache)
-        self.team.run(Call(attention.store_kv, n, args, grain=ROWS_GRAIN))
-        attended = self._attended[:n]
-        scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
-        self.team.run(
-            Call(
-                attention.attend,
-                n * config.heads,
-                (
-                    *(q, config.head_size, index, cache, batch.tables, batch.rows),
-                    *(batch.positions, layer.window, scale, cap, attended),
-                ),
-                self._scores,
+        config, tables = self.decoder.config, self.tables
+        found, greedy = np.empty(len(targets), np.float32), np.empty(len(targets), np.bool_)
+        most = min(logprob.TOKENS, len(self._normed))
+        for low in range(0, len(targets), most):
+            part = slice(low, min(low + most, len(targets)))
+            args = (tables.config, tables.final_norm, hidden[part], self._normed)
+            call = Call(prepare_rows, part.stop - low, (*args, self._activations), grain=4)
+            self.team.run(call)
+            found[part], greedy[part] = logprob.logprobs(
+                *(self.team, self._compute, tables.head, self._activations),
+                *(config.logit_scale, config.logit_softcap, targets[part]),
+                *(self._memory, self._logprob_scratch),
             )
-        )
-        self._add(layer.output, attended, layer.post_attention_norm, hidden)
-
-    def _rotate(self, layer: Layer, x: np.ndarray, heads: int) -> None:
-        if layer.inverse_frequencies is None:
-            return
-        config, n = self.decoder.config, len(x)
-        pairs = len(layer.inverse_frequencies)
-        layout = (heads, config.head_size, pairs, config.rotary_interleaved)
-        args = (x, *layout, self._cosine[:n], self._sine[:n])
-        self.team.run(Call(rotary.rotate, n, args, grain=ROWS_GRAIN))
-
-    def _mlp(self, layer: Layer, hidden: np.ndarray) -> None:
-        config, n = self.decoder.config, len(hidden)
-        normed = self._norm(layer.mlp_norm, hidden, self._normed[:n])
-        gate, up = self._gate[:n], self._up[:n]
-        products = [self._product(layer.up, normed, up)]
-        if layer.gate is not None:
-            products.append(self._product(layer.gate, normed, gate))
-        self.team.run(*products)
-        code = activation.ACTIVATIONS[config.activation]
-        args = (code, layer.gate is not None, gate, up, layer.up.weight.rows)
-        self.team.run(Call(activation.activate, n, args, grain=ROWS_GRAIN))
-        self._add(layer.down, up, layer.post_mlp_norm, hidden)
-
-    def _add(
-        self, linear: Linear, x: np.ndarray, post_norm: Norm | None, hidden: np.ndarray
-    ) -> None:
-        """Add a product, normed where the family does that, to the residual stream."""
-        added = self._added[: len(x)]
-        self.team.run(self._product(linear, x, added))
-        if post_norm is not None:
-            self._norm(post_norm, added, added)
-        hidden[:, : added.shape[1]] += added
-
-    def _product(self, linear: Linear, x: np.ndarray, out: np.ndarray) -> Call:
-        weight = linear.weight
-        return matmul_call(
-            x, weight.data, weight.format, weight.columns, _bias(linear), out, self._tile
-        )
-
-    def _norm(self, weights: Norm, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-        config = self.decoder.config
-        # The norms over heads are RMS norms in every family, and have no bias.
-        args: tuple[Any, ...] = (x, weights.weight, config.norm_epsilon, out)
-        kernel = norm.rms_norm
-        if weights.bias is not None:
-            kernel = norm.layer_norm
-            args = (x, weights.weight, weights.bias, config.norm_epsilon, out)
-        self.team.run(Call(kernel, len(x), args, grain=ROWS_GRAIN))
-        return out
-
-    def _final_norm(self, hidden: np.ndarray) -> np.ndarray:
-        return self._norm(self.decoder.final_norm, hidden, np.zeros_like(hidden))
-
-
-def _bias(linear: Linear) -> np.ndarray:
-    return _NO_BIAS if linear.bias is None else linear.bias
+        return found, greedy

@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.ids import TAIL, character_offsets, find_id, find_ids, insert_ids
+from numbatch.kernels.ids import TAIL, append_ids, find_id, find_ids, insert_ids, mark_ids
 
 __all__ = ["IdMap", "check_id"]
 
 FULL = 2 / 3
-"""Share of the slots beyond which the table grows, by a fifth."""
+"""Share of the slots beyond which the table grows."""
+GROWTH = 16
+"""What is full grows by one part in so many: the memory to spare counts more than the time."""
+CHUNK = 2048
+"""Ids that are looked up at once: their texts stay in the processor's cache."""
 
 _PAD = bytes(TAIL)
-_NO_BYTES = np.zeros(TAIL, np.uint8)
+_WORD = bytes(8)
+_END = "\0" * TAIL
 
 
 def check_id(name: Any, place: Any = None) -> str | int:
@@ -64,6 +69,7 @@ class IdMap:
         self._data = np.zeros(TAIL, np.uint8)
         self._marks = np.zeros(1, np.int64)
         self._slots = np.zeros(1, np.uint64)
+        self._table = _addresses(self._data, self._marks, self._slots)
         self.extend(ids)
 
     def __len__(self) -> int:
@@ -89,17 +95,22 @@ class IdMap:
                 key = name.encode()
             except UnicodeEncodeError:
                 key = name.encode(errors="surrogatepass")
-            return _find(key + _PAD, len(key), 0, self._data, self._marks, self._slots)
+            return _find(key + _WORD, len(key), 0, self._table)
         if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
             return -1
         key, kind = _key(name)
-        return _find(key + _PAD, len(key), kind, self._data, self._marks, self._slots)
+        return _find(key + _WORD, len(key), kind, self._table)
 
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of many ids, intp, shape (len(ids),); -1 where one is not there."""
-        data, marks = _flatten(ids)
+        if not isinstance(ids, list) or len(ids) <= CHUNK:
+            return self._places(*_flatten(ids))
+        chunks = range(0, len(ids), CHUNK)
+        return np.concatenate([self._places(*_flatten(ids[i : i + CHUNK], i)) for i in chunks])
+
+    def _places(self, data: np.ndarray, marks: np.ndarray, gap: int) -> np.ndarray:
         out = np.empty(len(marks) - 1, np.intp)
-        find_ids(data, marks, self._data, self._marks, self._slots, out)
+        find_ids(data, marks, gap, self._data, self._marks, self._slots, out)
         return out
 
     def id_at(self, place: int) -> str | int:
@@ -142,12 +153,10 @@ class IdMap:
 
     def extend(self, ids: Iterable[str | int] | np.ndarray) -> None:
         """Add many ids; where one cannot be added, none is."""
-        data, marks = _flatten(ids)
-        count, used = len(marks) - 1, int(self._marks[self._count]) >> 1
-        size = int(marks[-1]) >> 1
-        self._reserve(count, size)
-        self._data[used : used + size] = data[:size]
-        self._marks[self._count : self._count + count + 1] = marks + 2 * used
+        data, marks, gap = _flatten(ids)
+        count = len(marks) - 1
+        self._reserve(count, (int(marks[-1]) >> 1) - count * gap)
+        append_ids(data, marks, gap, self._count, self._data, self._marks)
         self._insert(self._count + count)
 
     def _insert(self, last: int) -> None:
@@ -164,18 +173,22 @@ class IdMap:
         self._count = first
         self._marks[first] &= ~1
         self._rebuild(len(self._slots))
+        self._table = _addresses(self._data, self._marks, self._slots)
         return name
 
     def _reserve(self, count: int, size: int) -> None:
-        total = self._count + count
+        total, before = self._count + count, (self._data, self._marks, self._slots)
         if total + 1 > len(self._marks):
             self._marks = _grown(self._marks, total + 1)
         used = int(self._marks[self._count]) >> 1
         if used + size + TAIL > len(self._data):
             self._data = _grown(self._data, used + size + TAIL)
         if total >= FULL * len(self._slots):
-            at_once = int(total / FULL) + 2
-            self._rebuild(max(at_once, len(self._slots) * 6 // 5 if self._count else 0))
+            grown = len(self._slots) * (GROWTH + 1) // GROWTH + 16 if self._count else 0
+            self._rebuild(max(int(total / FULL) + 2, grown))
+        after = (self._data, self._marks, self._slots)
+        if any(new is not old for new, old in zip(after, before, strict=True)):
+            self._table = _addresses(*after)
 
     def _rebuild(self, slots: int) -> None:
         if slots >= 2**32:
@@ -184,9 +197,15 @@ class IdMap:
         insert_ids(0, self._count, self._data, self._marks, self._slots)
 
 
+def _addresses(*arrays: np.ndarray) -> np.ndarray:
+    """Return where arrays lie, and the length of the last, as ``find_id`` wants them."""
+    return np.array([*(each.ctypes.data for each in arrays), len(arrays[-1])], np.int64)
+
+
 def _compiled_find() -> Callable[..., int]:
     """Return the look-up's machine code itself: to choose it by its arguments takes 300 ns."""
-    find_id(_PAD, 0, 0, np.zeros(TAIL, np.uint8), np.zeros(1, np.int64), np.zeros(1, np.uint64))
+    data, marks, slots = np.zeros(TAIL, np.uint8), np.zeros(1, np.int64), np.zeros(1, np.uint64)
+    find_id(_WORD, 0, 0, _addresses(data, marks, slots))
     (compiled,) = find_id.overloads.values()
     entry: Callable[..., int] = compiled.entry_point
     return entry
@@ -196,9 +215,10 @@ _find = _compiled_find()
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
-    """Return a copy with room for more: exactly enough at first, then by an eighth at least."""
+    """Return a copy with room for more: exactly enough at first, then with some to spare."""
     first = len(array) <= TAIL
-    grown = np.zeros(size if first else max(size, len(array) * 9 // 8 + 16), array.dtype)
+    spare = 0 if first else len(array) * (GROWTH + 1) // GROWTH + 16
+    grown = np.zeros(max(size, spare), array.dtype)
     grown[: len(array)] = array
     return grown
 
@@ -212,43 +232,48 @@ def _key(name: Any) -> tuple[bytes, int]:
     return number.to_bytes(size, "little", signed=True), 1
 
 
-def _flatten(ids: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Lay ids out as the kernels want them: bytes with a tail, and marks."""
+def _flatten(ids: Iterable[Any], first: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+    """Lay ids out as the kernels want them: bytes with a tail, marks, and the gap after each.
+
+    ``first`` is the place of the first of them, for messages.
+    """
     if isinstance(ids, np.ndarray):
         if ids.ndim == 1 and ids.dtype.kind in "iu" and (ids.dtype != np.uint64 or ids.size == 0):
             return _numbers(ids.astype(np.int64))
         ids = ids.tolist()
     elif isinstance(ids, str):
         raise InputError(f"ids are {ids!r}, should be a list of ids")
-    names = ids if isinstance(ids, list | tuple) else list(ids)
+    names = ids if isinstance(ids, list) else list(ids)
+    if names and isinstance(names[0], str):
+        texts = _texts(names)
+        if texts is not None:
+            return texts
     kinds = set(map(type, names))
-    if kinds == {str}:
-        return _texts(names)
     if kinds == {int} and min(names) >= -(2**63) and max(names) < 2**63:
         return _numbers(np.array(names, np.int64))
-    keys = [_key(check_id(name, i)) for i, name in enumerate(names)]
+    keys = [_key(check_id(name, first + i)) for i, name in enumerate(names)]
     ends = np.fromiter(itertools.accumulate((len(key) for key, _ in keys), initial=0), np.int64)
     marks = 2 * ends
     marks[:-1] += np.fromiter((kind for _, kind in keys), np.int64, len(keys))
-    return np.frombuffer(b"".join(key for key, _ in keys) + _PAD, np.uint8), marks
+    return np.frombuffer(b"".join(key for key, _ in keys) + _PAD, np.uint8), marks, 0
 
 
-def _texts(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
-    if not lengths.all():
-        check_id("", int(np.argmin(lengths)))
-    joined = "".join(names)
-    data = np.frombuffer(joined.encode(errors="surrogatepass") + _PAD, np.uint8)
-    marks = np.zeros(len(names) + 1, np.int64)
-    if joined.isascii():
-        np.cumsum(2 * lengths, out=marks[1:])
-    else:
-        character_offsets(data[:-TAIL], lengths, marks)
-    return data, marks
+def _texts(names: list[str]) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Lay out texts by joining them at zero bytes, which is fastest; None if they hold any.
+
+    Also None where one is empty, or is no text.
+    """
+    try:
+        joined = "\0".join([*names, _END])
+    except TypeError:
+        return None
+    data = np.frombuffer(joined.encode(errors="surrogatepass"), np.uint8)
+    marks = np.empty(len(names) + 1, np.int64)
+    return (data, marks, 1) if mark_ids(data, marks) else None
 
 
-def _numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    data = np.concatenate([values.astype("<i8").view(np.uint8), _NO_BYTES])
+def _numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    data = np.concatenate([values.astype("<i8").view(np.uint8), np.zeros(TAIL, np.uint8)])
     marks = 16 * np.arange(len(values) + 1, dtype=np.int64)
     marks[:-1] += 1
-    return data, marks
+    return data, marks, 0

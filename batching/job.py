@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
 
-from numbatch.batching.batch_result import BatchResponse, BatchResult, BatchStats, result_tokens
-from numbatch.batching.ids import IdMap
+from numbatch.batching.batch_result import BatchResponse, BatchResult, BatchStats
+from numbatch.batching.job_book import JobBook
 from numbatch.batching.job_readers import CompletedReader, EventReader
 from numbatch.batching.request import Request
 from numbatch.batching.results import FailedResult, Result
@@ -40,7 +39,8 @@ class Job:
         not read by the caller).
     keep_results : bool
         Whether results stay until the job itself goes. If not, each result goes to the one
-        reader that comes first, and where nobody reads, no more requests are read.
+        reader that comes first, and where nobody reads, no more requests are read; of an iterator
+        ids are unique among what is not finished, and are then forgotten.
     on_result : function, optional
         Called with each :class:`BatchResponse` on the engine's thread. If it raises, it is not
         called again; the job goes on, and the exception comes out where the job ends.
@@ -60,22 +60,13 @@ class Job:
         self.wakers: list[Callable[[], None]] = []
         self.is_done = False
         self._service, self._prepare = service, prepare
-        self._keeps, self._on_result = keep_results, on_result
-        self._ids = IdMap()
-        self._lookahead: int | None = lookahead
-        self._given = isinstance(requests, Collection)
-        if isinstance(requests, Collection):
-            for request in requests:
-                _check(request)
-            self._ids.extend([request.id for request in requests])
-            self._lookahead = None if keep_results else lookahead
-        self._responses: list[BatchResponse | None] = []
-        self._order: deque[BatchResponse] | list[BatchResponse] = [] if keep_results else deque()
-        self._live: dict[int, float] = {}  # places that are not finished, and when they began
+        self._on_result = on_result
+        self._book = JobBook(requests, keep_results)
+        whole = self._book.given and keep_results
+        self._lookahead = None if whole else lookahead
         self._sequences: dict[int, Sequence] = {}
         self._places: dict[Sequence, int] = {}
         self._cancelled: set[int] = set()
-        self._read = self._count = self._failed = self._tokens = 0
         self._is_read = self._is_cancelled = False
         self._error: BaseException | None = None
         self._begin, self._end = time.perf_counter(), 0.0
@@ -86,11 +77,11 @@ class Job:
 
     def __len__(self) -> int:
         """How many requests have been read so far."""
-        return self._read
+        return self._book.read
 
     def __contains__(self, name: object) -> bool:
         with self.changed:
-            return name in self._ids
+            return self._book.has(name)
 
     def __getitem__(self, name: str | int) -> BatchResponse:
         """Return the response to an id, when it is there: waits for it.
@@ -102,7 +93,7 @@ class Job:
         """
         with self.changed:
             place = self._place(name)
-            while (response := self._at(place)) is None and not self.is_done:
+            while (response := self._book.at(place)) is None and not self.is_done:
                 self.changed.wait()
         if response is None:
             self.raise_error()
@@ -117,12 +108,12 @@ class Job:
         InputError
             If there is no such id, or results are not kept.
         """
-        return self._at(self._place(name))
+        return self._book.at(self._place(name))
 
     def index_of(self, ids: Collection[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of many ids, intp, shape (len(ids),); -1 where one is not there."""
         with self.changed:
-            return self._ids.index_of(ids if isinstance(ids, np.ndarray) else list(ids))
+            return self._book.index_of(ids)
 
     def as_completed(self) -> CompletedReader:
         """Iterate over the responses as they finish, with ``for`` or ``async for``.
@@ -150,12 +141,10 @@ class Job:
         Exception
             What the iterator of requests or ``on_result`` raised.
         """
-        if not self._keeps:
-            raise InputError("results are not kept (keep_results=False): read as_completed()")
+        self._check_kept()
         self.wait()
         self.raise_error()
-        responses = [response for response in self._responses if response is not None]
-        return BatchResult(responses, self._ids, self.stats())
+        return BatchResult(self._book.responses(), self._book.ids, self.stats())
 
     def cancel(self, name: str | int | None = None) -> bool:
         """Give one request up, or all that are not finished; return whether there were any.
@@ -168,10 +157,10 @@ class Job:
                 return False
             if name is None:
                 self._is_cancelled = True
-                places = list(self._live)
+                places = list(self._book.live)
             else:
-                place = self._ids[name]
-                if place < self._read and place not in self._live:
+                place = self._book.place(name)
+                if place < self._book.read and place not in self._book.live:
                     return False
                 places = [place]
             self._cancelled.update(places)
@@ -183,7 +172,7 @@ class Job:
         """Return what the job came to; so far, if it is not done."""
         with self.changed:
             end = self._end if self.is_done else time.perf_counter()
-            return BatchStats.of(self._count, self._failed, end - self._begin, self._tokens)
+            return self._book.stats(end - self._begin)
 
     def raise_error(self) -> None:
         """Raise what ended the reading of requests, or what ``on_result`` raised."""
@@ -200,12 +189,10 @@ class Job:
 
     def finished_at(self, place: int) -> BatchResponse | None:
         """Return the response that finished as number ``place``; the next, if none are kept."""
-        if isinstance(self._order, list):
-            return self._order[place] if place < len(self._order) else None
-        if not self._order:
-            return None
-        self.changed.notify_all()
-        return self._order.popleft()
+        response = self._book.finished_at(place)
+        if response is not None and not self._book.keeps:
+            self.changed.notify_all()  # there is room for another request
+        return response
 
     def running(self) -> list[tuple[int, Sequence]]:
         """Return the sequences that run, with their places."""
@@ -228,13 +215,13 @@ class Job:
             self._finish_job()
 
     def _place(self, name: str | int) -> int:
-        if not self._keeps:
-            raise InputError("results are not kept (keep_results=False): read as_completed()")
+        self._check_kept()
         with self.changed:
-            return self._ids[name]
+            return self._book.place(name)
 
-    def _at(self, place: int) -> BatchResponse | None:
-        return self._responses[place] if place < len(self._responses) else None
+    def _check_kept(self) -> None:
+        if not self._book.keeps:
+            raise InputError("results are not kept (keep_results=False): read as_completed()")
 
     def _wake(self) -> None:
         self.changed.notify_all()
@@ -256,29 +243,21 @@ class Job:
             self._error = self._error or error
         with self.changed:
             self._is_read = True
-            if not self._live:
+            if not self._book.live:
                 self._finish_job()
 
     def _has_room(self) -> bool:
         """Wait until one more request may be read; False if none is wanted."""
         with self.changed:
             while not self._is_cancelled and self._lookahead is not None:
-                unread = 0 if self._keeps else len(self._order)
-                if len(self._live) + unread < self._lookahead:
+                if len(self._book.live) + self._book.untaken < self._lookahead:
                     break
                 self.changed.wait()
-            return not self._is_cancelled or self._given
+            return not self._is_cancelled or self._book.given
 
     def _accept(self, request: Request) -> int:
         with self.changed:
-            place = self._read
-            if not self._given:
-                _check(request)
-                self._ids.add(request.id)
-            self._read += 1
-            self._live[place] = time.perf_counter()
-            if self._keeps:
-                self._responses.append(None)
+            place = self._book.accept(request)
             if self._is_cancelled:
                 self._cancelled.add(place)
             return place
@@ -315,8 +294,7 @@ class Job:
 
     def _finish(self, place: int, name: str | int, result: Result) -> None:
         """Take in a result."""
-        begin = self._live[place]
-        response = BatchResponse(name, place, result, 1000 * (time.perf_counter() - begin))
+        response = self._book.response(place, name, result)
         if self._on_result is not None:
             try:
                 self._on_result(response)
@@ -324,18 +302,12 @@ class Job:
                 self._error = self._error or error
                 self._on_result = None
         with self.changed:
-            del self._live[place]
             sequence = self._sequences.pop(place, None)
             if sequence is not None:
                 del self._places[sequence]
             self._cancelled.discard(place)
-            self._count += 1
-            self._failed += response.error is not None
-            self._tokens += result_tokens(result)
-            self._order.append(response)
-            if self._keeps:
-                self._responses[place] = response
-            if self._is_read and not self._live:
+            self._book.finish(response)
+            if self._is_read and not self._book.live:
                 self._finish_job()
             self._wake()
 
@@ -345,8 +317,3 @@ class Job:
             self._end = time.perf_counter()
             self._service.leave(self)
         self._wake()
-
-
-def _check(request: object) -> None:
-    if not isinstance(request, Request):
-        raise InputError(f"a request is {request!r}, should be a Request")

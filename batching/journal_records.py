@@ -26,8 +26,19 @@ def request_digest(request: Request) -> str:
     """Return a hash of what a request's result depends on."""
     tokens = request.tokens
     content = tokens if isinstance(tokens, str) else np.asarray(tokens).tolist()
-    words = repr((request.id, content, request.params, request.score_from))
+    asked = (request.params, request.score_from, request.prompt_logprobs)
+    functions = (getattr(request.params, "logits_processor", None), request.scorer)
+    words = repr((request.id, content, asked, [_function_identity(each) for each in functions]))
     return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _function_identity(function: Any) -> tuple[Any, ...] | None:
+    """Tell a user's function by its name and code; what it closes over is not looked at."""
+    if function is None:
+        return None
+    code = function.py_func.__code__
+    constants = [each for each in code.co_consts if isinstance(each, int | float | str | bytes)]
+    return (function.__module__, function.__qualname__, code.co_code, constants, code.co_names)
 
 
 def pack_result(result: Result, digest: str) -> bytes:

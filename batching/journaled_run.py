@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,12 @@ class JournaledRun:
         return BatchResult(responses, self._ids, job.stats())
 
     def _recover(self) -> None:
+        if self._journal.dropped:
+            logging.getLogger(__name__).warning(
+                "the journal %s: a torn record of %d bytes was dropped",
+                self._journal.path,
+                self._journal.dropped,
+            )
         for content in self._journal.records():
             result, digest = unpack_result(content)
             place = self._ids.get(result.id)

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.matmul import padded
+from numbatch.kernels.scoring.attention import BLOCK, kv_dtype, new_cache, part_size
+from numbatch.kernels.scoring.bfloat16_panels import HAS_TILES
 from numbatch.models.decoder import DecoderConfig
 
-__all__ = ["KVPool"]
+__all__ = ["DEFAULT_DTYPE", "KVPool"]
+
+DEFAULT_DTYPE = "bfloat16" if HAS_TILES else "float32"
+"""How keys and values are held if nobody says otherwise: what attention is fastest with."""
 
 KEPT_SHARE = 16
 """Of so many blocks, one at most keeps its content when nobody holds it."""
@@ -30,26 +34,29 @@ class KVPool:
     layers : int
     tokens : int
         How many tokens the pool holds at least, over all sequences.
-    block_size : int
-        Tokens in a block.
+    dtype : {"float32", "bfloat16", "int8"}
+        How keys and values are held.
 
     Attributes
     ----------
-    cache : float32 array, shape (blocks, layers, 2, kv_heads, block_size, padded head size)
-        Keys and values. Blocks come first because the system gives memory when it is first written,
-        in pages of up to 2 MB: with the layers first, one block would take a page in each layer.
+    cache : array, shape (blocks, layers, kv_heads, 2, part)
+        Keys and values, as :mod:`numbatch.kernels.scoring.attention.layout` lays them out.
+    block_size : int
+        Tokens in a block.
+    dtype : str
 
     Raises
     ------
     InputError
-        If there is no memory for so many tokens.
+        If there is no memory for so many tokens, or ``dtype`` is not known.
     """
 
     def __init__(
-        self, config: DecoderConfig, layers: int, tokens: int, block_size: int = 16
+        self, config: DecoderConfig, layers: int, tokens: int, dtype: str = DEFAULT_DTYPE
     ) -> None:
-        self.block_size = block_size
+        self.block_size = BLOCK
         self.blocks = self.blocks_for(tokens)
+        self.dtype = dtype
         self.cache = self._allocate(config, layers, tokens)
         # The block freed last is lent first: its memory is already there.
         self._free = list(range(self.blocks - 1, -1, -1))
@@ -59,12 +66,11 @@ class KVPool:
         self._blocks: dict[bytes, int] = {}
 
     def _allocate(self, config: DecoderConfig, layers: int, tokens: int) -> Any:
-        width = padded(config.head_size)
-        shape = (self.blocks, layers, 2, config.kv_heads, self.block_size, width)
+        kind, heads, size = kv_dtype(self.dtype), config.kv_heads, config.head_size
         try:
-            return np.empty(shape, np.float32)
+            return new_cache(self.blocks, layers, heads, size, kind)
         except MemoryError as error:
-            size = 4 * int(np.prod(shape, dtype=np.int64))
+            size = self.blocks * layers * heads * 2 * part_size(size, kind) * kind.itemsize
             raise InputError(
                 f"no memory for a KV pool of {tokens} tokens ({size / 2**20:.0f} MB); "
                 f"ask for less with kv_tokens"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,24 @@ from tqdm import tqdm
 from numbatch.batching.backend import make_engine
 from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
+from numbatch.batching.calibrate import calibrate
 from numbatch.batching.job import Job
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
 from numbatch.batching.policy import Policy
+from numbatch.batching.prompts import (
+    Message,
+    Prompt,
+    conversations,
+    encode_pair,
+    encode_prompt,
+    one_each,
+    pair_tokens,
+    several,
+    shown,
+    unique,
+)
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import (
     Choice,
@@ -38,18 +51,6 @@ from numbatch.models.load import load_model
 from numbatch.models.tokenizer import Tokenizer
 
 __all__ = ["LLM"]
-
-Prompt = str | bytes | Sequence[int] | np.ndarray
-"""A text, or the token ids of one."""
-
-CALIBRATION = (
-    *((1, 2), (4, 2), (8, 2), (1, 33), (1, 65), (16, 2)),
-    *((2, 17), (1, 49), (8, 9), (1, 12), (4, 33), (12, 2)),
-)
-"""Texts and their lengths that tell how long steps take, where nothing was run yet."""
-
-Message = Mapping[str, Any]
-"""A turn of a conversation: ``role`` and ``content``."""
 
 
 class LLM:
@@ -79,6 +80,11 @@ class LLM:
         The most tokens in a step.
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
+    kv_dtype : {"float32", "bfloat16", "int8"}, optional
+        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
+    compute : {"float32", "bfloat16", "int8"}, optional
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
+        else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
@@ -125,6 +131,8 @@ class LLM:
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         kv_tokens: int | None = None,
+        kv_dtype: str | None = None,
+        compute: str | None = None,
         threads: int | None = None,
         seed: int = 0,
         policy: Policy | None = None,
@@ -143,6 +151,8 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             kv_tokens=kv_tokens,
+            kv_dtype=kv_dtype,
+            compute=compute,
             threads=threads,
             seed=seed,
             policy=policy,
@@ -166,13 +176,7 @@ class LLM:
         InputError
             If the text is not valid Unicode, or ids are no whole numbers.
         """
-        if isinstance(text, str | bytes):
-            ids = self.tokenizer.encode(text, add_bos=self.tokenizer.adds_bos, errors="strict")
-            return ids.astype(np.int64)
-        ids = np.asarray(text)
-        if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-            raise InputError(f"a prompt is {text!r}, should be a text or a list of token ids")
-        return ids.astype(np.int64)
+        return encode_prompt(self.tokenizer, text)
 
     def submit(
         self,
@@ -197,7 +201,8 @@ class LLM:
         keep_results : bool
             Whether the job keeps results, for ``job[id]`` and ``job.result()``. If not, each goes
             to the one reader of ``job.as_completed()`` that takes it, and at most ``lookahead`` are
-            held: where nobody reads, no more requests are read.
+            held: where nobody reads, no more requests are read, and of an iterator an id is
+            forgotten when its request is finished, so that memory stays bounded.
         on_result : function, optional
             Called with each response on the engine's thread. If it raises, it is not called again;
             the job goes on, and the exception is raised where the job ends.
@@ -244,7 +249,8 @@ class LLM:
             Read to its end first.
         journal : str or Path, optional
             A file that keeps what is finished. The same call after a crash goes on where it
-            stopped: what the file holds is not run again.
+            stopped: what the file holds is not run again. A record that the crash tore is dropped,
+            with a warning in the log.
         on_result : function, optional
             Called with each response that is computed now; see :meth:`submit`.
 
@@ -296,17 +302,15 @@ class LLM:
         """
         engine = self.engine
         if engine.sizer.time.observations < WARM_UP:
-            rng = np.random.default_rng(0)
-            for count, length in CALIBRATION:
-                shape = (count, min(length, engine.context))
-                texts = rng.integers(0, engine.model.decoder.config.vocabulary, shape)
-                list(engine.run([Request(i, text) for i, text in enumerate(texts)]))
+            calibrate(engine)
         return largest_batch(
             self.model,
             available_memory_mb,
             target_latency_ms,
             engine.sizer.time,
             tokens_per_sequence=tokens_per_sequence or engine.context,
+            kv_dtype=engine.scheduler.pool.dtype,
+            compute=engine.compute,
             threads=engine.forward.team.threads,
         )
 
@@ -317,13 +321,15 @@ class LLM:
             "model": model_fingerprint(self.model.path),
             "seed": str(self.engine.sampler.seed),
             "max_model_len": str(self.engine.context),
+            "kv_dtype": self.engine.scheduler.pool.dtype,
+            "compute": self.engine.compute,
         }
 
     def _prepared(self, request: Request) -> Request:
         """Return a request with its text turned into tokens."""
         if isinstance(request.tokens, np.ndarray) and request.tokens.dtype == np.int64:
             return request
-        text = request.text or _shown(request.tokens)
+        text = request.text or shown(request.tokens)
         return dataclasses.replace(request, tokens=self.encode(request.tokens), text=text)
 
     def generate(
@@ -356,10 +362,9 @@ class LLM:
         InputError
             If a prompt is empty or too long, or ids repeat.
         """
-        several = _several(prompts)
-        return self._generate(
-            [self.encode(p) for p in several], several, sampling_params, ids, use_tqdm
-        )
+        given = several(prompts)
+        tokens = [self.encode(prompt) for prompt in given]
+        return self._generate(tokens, given, sampling_params, ids, use_tqdm)
 
     def chat(
         self,
@@ -382,9 +387,9 @@ class LLM:
         InputError
             If the model has no chat template, or a conversation does not fit it.
         """
-        conversations = _conversations(messages)
-        texts = [self.tokenizer.apply_chat_template(each) for each in conversations]
-        tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in conversations]
+        given = conversations(messages)
+        texts = [self.tokenizer.apply_chat_template(each) for each in given]
+        tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in given]
         return self._generate(tokens, texts, sampling_params, ids, use_tqdm)
 
     def score(self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False) -> Ragged:
@@ -405,15 +410,41 @@ class LLM:
         return Ragged.from_rows([result.logprobs for result in results], np.float32)
 
     def score_results(
-        self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prompt_logprobs: int = 0,
+        scorer: Callable[..., Any] | None = None,
+        use_tqdm: bool = False,
     ) -> list[ScoreResult]:
-        """Like :meth:`score`, with the token ids, and whether each was the likeliest."""
-        several = _several(texts)
+        """Like :meth:`score`, with the token ids, and whether each was the likeliest.
+
+        Parameters
+        ----------
+        texts : str, array of token ids, or sequence of these
+        prompt_logprobs : int
+            Also the log-probabilities of so many likeliest tokens at each place.
+        scorer : function, optional
+            Decorated with ``numba.njit``, called as ``scorer(logits, target, position)`` for each
+            token; what it returns is in the results' ``scores``. See :class:`Request`.
+
+        Raises
+        ------
+        InputError
+            If a text is empty or too long, or the scorer cannot be compiled or raises.
+        """
         requests = []
-        for i, text in enumerate(several):
+        for i, text in enumerate(several(texts)):
             if len(text) == 0:
                 raise InputError(f"text {i} is empty, should have at least one character")
-            requests.append(Request(i, self.encode(text), text=_shown(text)))
+            request = Request(
+                i,
+                self.encode(text),
+                text=shown(text),
+                prompt_logprobs=prompt_logprobs,
+                scorer=scorer,
+            )
+            requests.append(request)
         return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
 
     def loglikelihood(
@@ -440,12 +471,8 @@ class LLM:
         """
         requests = []
         for i, pair in enumerate(pairs):
-            if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-                raise InputError(f"pair {i} is {pair!r}, should be (context, continuation)")
-            tokens, context = self.encode_pair(*pair)
-            if context >= len(tokens):
-                raise InputError(f"the continuation of pair {i} is empty: {pair!r}")
-            requests.append(Request(i, tokens, score_from=context, text="".join(pair)))
+            tokens, begin = pair_tokens(self.tokenizer, self._first, pair, i)
+            requests.append(Request(i, tokens, score_from=begin, text="".join(pair)))
         results = self._run(requests, use_tqdm)
         return [_loglikelihood(result) for result in results if isinstance(result, ScoreResult)]
 
@@ -507,25 +534,14 @@ class LLM:
 
         The pair is split as :meth:`loglikelihood` says.
         """
-        spaces = len(context) - len(context.rstrip())
-        if spaces:
-            continuation = context[-spaces:] + continuation
-            context = context[:-spaces]
-        if not context:
-            return self._encode_alone(continuation)
-        whole = self.encode(context + continuation)
-        return whole, len(self.encode(context))
+        return encode_pair(self.tokenizer, self._first, context, continuation)
 
-    def _encode_alone(self, continuation: str) -> tuple[np.ndarray, int]:
-        tokens = self.encode(continuation)
-        if self.tokenizer.adds_bos:
-            return tokens, 1
-        first = self.tokenizer.bos_id
-        if first is None:
-            first = min(self.model.eos_ids, default=None)
-        if first is None:
-            raise InputError("an empty context needs a model with a BOS or an end token")
-        return np.concatenate([[first], tokens]), 1
+    @property
+    def _first(self) -> int | None:
+        """The token that stands for an empty context where the tokenizer adds none."""
+        if self.tokenizer.bos_id is not None:
+            return self.tokenizer.bos_id
+        return min(self.model.eos_ids, default=None)
 
     def _generate(
         self,
@@ -535,10 +551,10 @@ class LLM:
         ids: Sequence[str | int] | None,
         use_tqdm: bool,
     ) -> list[GenerationResult]:
-        params = _one_each(sampling_params, len(tokens))
-        names = range(len(tokens)) if ids is None else _unique(ids, len(tokens))
+        params = one_each(sampling_params, len(tokens))
+        names = range(len(tokens)) if ids is None else unique(ids, len(tokens))
         requests = [
-            Request(name, each, own, text=_shown(text))
+            Request(name, each, own, text=shown(text))
             for name, each, own, text in zip(names, tokens, params, texts, strict=True)
         ]
         results = self._run(requests, use_tqdm)
@@ -559,57 +575,6 @@ class LLM:
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result
         return results
-
-
-def _conversations(messages: Any) -> list[Sequence[Message]]:
-    """Return a list of conversations, also where a single one was given."""
-    single = len(messages) > 0 and isinstance(messages[0], Mapping)
-    return [messages] if single else list(messages)
-
-
-def _several(prompts: Any) -> list[Prompt]:
-    """Return a list of prompts, also where a single text or a single list of ids was given."""
-    return [prompts] if _is_one_prompt(prompts) else list(prompts)
-
-
-def _is_one_prompt(prompts: Any) -> bool:
-    if isinstance(prompts, str | bytes):
-        return True
-    if isinstance(prompts, np.ndarray):
-        return prompts.ndim == 1 and prompts.dtype != object
-    return len(prompts) > 0 and isinstance(prompts[0], int | np.integer)
-
-
-def _shown(text: Any) -> str:
-    """Return the text that a result carries; none for a prompt of token ids."""
-    if isinstance(text, bytes):
-        return text.decode()
-    return text if isinstance(text, str) else ""
-
-
-def _one_each(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count or not all(isinstance(each, SamplingParams) for each in params):
-        raise InputError(
-            f"there are {len(params)} sampling parameters for {count} prompts; give one "
-            f"SamplingParams, or a list with one for each prompt"
-        )
-    return list(params)
-
-
-def _unique(ids: Sequence[str | int], count: int) -> list[str | int]:
-    if len(ids) != count:
-        raise InputError(f"there are {len(ids)} ids for {count} prompts, should be one for each")
-    places: dict[str | int, int] = {}
-    for i, name in enumerate(ids):
-        if not isinstance(name, str | int) or name == "":
-            raise InputError(f"id {i} is {name!r}, should be a non-empty text or a whole number")
-        if places.setdefault(name, i) != i:
-            raise InputError(f"id {name!r} stands at {places[name]} and at {i}, should be unique")
-    return list(ids)
 
 
 def _loglikelihood(result: ScoreResult) -> LogLikelihood:

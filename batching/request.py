@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from numbatch.batching.ids import check_id
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.processors import check_processor, check_scorer
 
 __all__ = ["Request", "SamplingParams"]
 
@@ -47,6 +49,16 @@ class SamplingParams:
         Go on past the model's own end tokens.
     logprobs : int, optional
         Also report the log-probabilities of so many likeliest tokens at each place.
+    logits_processor : function, optional
+        A function of yours, decorated with ``numba.njit``, that is compiled into the sampler. It is
+        called as ``logits_processor(logits, argument, position)`` before penalties and temperature
+        and changes ``logits`` (a row of float32, one for each token of the vocabulary) in place;
+        minus infinity bans a token. ``position`` is how many tokens were drawn before.
+    logits_processor_arg : int
+        What ``argument`` is: an index into an array that the function knows, for example.
+    prompt_logprobs : int, optional
+        Also report the log-probability of each token of the prompt after those before it, and of so
+        many likeliest tokens at its place. The prompt is then computed anew, whatever is cached.
 
     Raises
     ------
@@ -67,6 +79,9 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    logits_processor: Callable[..., Any] | None = field(default=None, repr=False)
+    logits_processor_arg: int = 0
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0, LARGEST, f"from 0 to {LARGEST:g}")
@@ -88,8 +103,16 @@ class SamplingParams:
         _integer("max_tokens", self.max_tokens, 1, 2**63 - 1)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, 0, 100)
+        if self.prompt_logprobs is not None:
+            _integer("prompt_logprobs", self.prompt_logprobs, 0, 100)
         if self.seed is not None:
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
+        _integer("logits_processor_arg", self.logits_processor_arg, -(2**63), 2**63 - 1)
+        if self.logits_processor is not None:
+            try:
+                check_processor(self.logits_processor)
+            except ValueError as error:
+                raise InputError(f"logits_processor {error}") from error
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         object.__setattr__(self, "stop", _strings("stop", stop))
         object.__setattr__(self, "stop_token_ids", _token_ids(self.stop_token_ids))
@@ -157,11 +180,20 @@ class Request:
         Whose it is: what runs is shared fairly among tags.
     deadline : float, optional
         Seconds after it is submitted; a request that is not finished by then fails.
+    prompt_logprobs : int
+        Of a scored text: also report the log-probabilities of so many likeliest tokens at the place
+        of each.
+    scorer : function, optional
+        Of a scored text: a function of yours, decorated with ``numba.njit``, that is compiled and
+        called as ``scorer(logits, target, position)`` for each token that is scored; the numbers
+        that it returns are the result's ``scores``. ``logits`` is a row of float32, one for each
+        token of the vocabulary; ``target`` the token that follows, at ``position`` in the text.
 
     Raises
     ------
     InputError
-        If the priority or the deadline is no finite number, or the tag no text.
+        If the id is no text or empty and no whole number, the priority or the deadline no finite
+        number, or the tag no text; if the scorer is not compiled by Numba or takes other arguments.
     """
 
     id: str | int
@@ -172,10 +204,27 @@ class Request:
     priority: float = 0
     tag: str = ""
     deadline: float | None = None
+    prompt_logprobs: int = 0
+    scorer: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", check_id(self.id))
         _number("priority", self.priority, -LARGEST, LARGEST, f"from {-LARGEST:g} to {LARGEST:g}")
         if not isinstance(self.tag, str):
             raise InputError(f"tag is {self.tag!r}, should be a text")
         if self.deadline is not None:
             _number("deadline", self.deadline, 0, 1e9, "of seconds from 0 to 1e9")
+        _integer("prompt_logprobs", self.prompt_logprobs, 0, 100)
+        if self.scorer is not None:
+            try:
+                check_scorer(self.scorer)
+            except ValueError as error:
+                raise InputError(f"scorer {error}") from error
+
+    @property
+    def wanted_prompt_logprobs(self) -> int | None:
+        """How many likeliest tokens are wanted at each place of the prompt or text; None: nothing.
+
+        0: the log-probability of the token that stands there.
+        """
+        return self.prompt_logprobs if self.params is None else self.params.prompt_logprobs

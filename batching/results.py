@@ -52,6 +52,12 @@ class GenerationResult:
         The stop string or stop token that ended it; None for the model's own end token.
     top_token_ids, top_logprobs : int64 and float32 arrays, shape (n, k)
         The ``k`` likeliest tokens at each place, where ``logprobs=k`` was asked for.
+    prompt_logprobs : float32 array, shape (m,)
+        Log-probability of each token of the prompt after those before it, NaN at the first, where
+        ``prompt_logprobs`` was asked for; else empty.
+    prompt_top_token_ids, prompt_top_logprobs : int64 and float32 arrays, shape (m, k)
+        The ``k`` likeliest tokens at each place of the prompt, where ``prompt_logprobs=k`` was
+        asked for; -1 and NaN at the first.
     """
 
     id: str | int
@@ -64,6 +70,9 @@ class GenerationResult:
     stop_reason: str | int | None = None
     top_token_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     top_logprobs: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    prompt_logprobs: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    prompt_top_token_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    prompt_top_logprobs: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
 
     @property
     def cumulative_logprob(self) -> float:
@@ -87,6 +96,12 @@ class ScoreResult:
         first token, and in a context.
     greedy : bool array, shape (n,)
         Whether the token is the likeliest at its place; False where it was not scored.
+    top_token_ids, top_logprobs : int64 and float32 arrays, shape (n, k)
+        The ``k`` likeliest tokens at each place, where ``prompt_logprobs=k`` was asked for; -1 and
+        NaN where it was not scored.
+    scores : float64 array, shape (n,)
+        What the request's scorer returned for each token, NaN where it was not scored; empty where
+        there is no scorer.
     """
 
     id: str | int
@@ -94,6 +109,9 @@ class ScoreResult:
     token_ids: np.ndarray = field(repr=False)
     logprobs: np.ndarray = field(repr=False)
     greedy: np.ndarray = field(repr=False)
+    top_token_ids: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    top_logprobs: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def tokens_scored(self) -> int:

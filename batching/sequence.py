@@ -44,12 +44,18 @@ class Sequence:
         Scoring: whether the token is the likeliest at its place.
     top_ids, top_logprobs : int64 and float32 arrays, shape (capacity, n)
         The likeliest tokens at each generated place, where asked for.
+    prompt_top_ids, prompt_top_logprobs : int64 and float32 arrays, shape (prompt, n)
+        The likeliest tokens at each place of the prompt or the scored text, where asked for.
+    scores : float64 array, shape (prompt,)
+        What the user's scorer returned; empty where there is none.
     blocks : list of int
         The blocks of the pool that it holds, in order; empty where it does not run.
     params : SamplingParams or None
         Sampling parameters; None where the text is scored.
     priority : float
         The request's; a policy may make it more urgent.
+    seed : int, optional
+        Of its sampling; the sampler's.
     arrival : int
         How many came before it; the scheduler's.
     expires : float
@@ -77,7 +83,11 @@ class Sequence:
         "params",
         "priority",
         "prompt_length",
+        "prompt_top_ids",
+        "prompt_top_logprobs",
         "request",
+        "scores",
+        "seed",
         "sink",
         "texts",
         "tokens",
@@ -107,6 +117,7 @@ class Sequence:
         self.arrival = 0
         self.expires = float("inf")
         self.is_waiting = self.is_done = False
+        self.seed: int | None = None
         self.texts: TextStream | None = None
         self.logprobs: np.ndarray | None = None
 
@@ -121,6 +132,11 @@ class Sequence:
         wanted = 0 if self.params is None else self.params.logprobs or 0
         self.top_ids = np.empty((self.capacity, wanted), np.int64)
         self.top_logprobs = np.empty((self.capacity, wanted), np.float32)
+        wanted = self.request.wanted_prompt_logprobs or 0
+        self.prompt_top_ids = np.full((self.prompt_length, wanted), -1, np.int64)
+        self.prompt_top_logprobs = np.full((self.prompt_length, wanted), np.nan, np.float32)
+        scored = 0 if self.request.scorer is None else self.prompt_length
+        self.scores = np.full(scored, np.nan, np.float64)
 
     @property
     def wanted(self) -> int:
@@ -141,7 +157,9 @@ class Sequence:
 
         The hidden state of the token before the first one that is scored or sampled is needed.
         """
-        return (self.length if self.params is not None else self.request.score_from) - 1
+        if self.request.wanted_prompt_logprobs is None:
+            return self.length - 1
+        return (1 if self.params is not None else self.request.score_from) - 1
 
     def block_keys(self, tokens: int, size: int) -> list[bytes]:
         """Return the keys of the full blocks of the first ``tokens`` tokens.

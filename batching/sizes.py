@@ -10,10 +10,21 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.batch_sizer import StepSize
+from numbatch.batching.decoder_tables import packed_bytes
+from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
+from numbatch.kernels.scoring.activations import COMPUTE, Activations, default_compute
+from numbatch.kernels.scoring.attention import (
+    BLOCK,
+    attention_scratch,
+    kv_dtype,
+    new_plan,
+    part_size,
+)
 from numbatch.kernels.scoring.logprob import logprob_scratch
-from numbatch.kernels.scoring.matmul import padded, tile_scratch
+from numbatch.kernels.scoring.matmul import padded
+from numbatch.kernels.scoring.product import product_memory
 from numbatch.kernels.scoring.sampling import sampling_scratch
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
@@ -36,15 +47,16 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def kv_token_bytes(decoder: Decoder) -> int:
+def kv_token_bytes(decoder: Decoder, dtype: str = DEFAULT_DTYPE) -> int:
     """Return the bytes that a token's keys and values take in the pool."""
-    config = decoder.config
-    return len(decoder.layers) * 2 * config.kv_heads * padded(config.head_size) * 4
+    config, kind = decoder.config, kv_dtype(dtype)
+    block = 2 * config.kv_heads * part_size(config.head_size, kind) * kind.itemsize
+    return len(decoder.layers) * block // BLOCK
 
 
-def affordable_tokens(decoder: Decoder) -> int:
+def affordable_tokens(decoder: Decoder, dtype: str = DEFAULT_DTYPE) -> int:
     """How many tokens of keys and values fit into the pool's share of the machine's memory."""
-    return max(1, machine_memory() // KV_SHARE // kv_token_bytes(decoder))
+    return max(1, machine_memory() // KV_SHARE // kv_token_bytes(decoder, dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,8 @@ class MemoryEstimate:
     ----------
     weights : int
         Mapped from the file.
+    packed : int
+        Weights that are repacked for the arithmetic.
     kv_pool : int
         Keys and values, when the pool is full.
     workspace : int
@@ -66,6 +80,7 @@ class MemoryEstimate:
     """
 
     weights: int
+    packed: int
     kv_pool: int
     workspace: int
     results: int
@@ -74,16 +89,17 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.kv_pool + self.workspace + self.results + self.ids
+        return sum(dataclasses.astuple(self))
 
 
 def estimate_memory(
     model: LoadedModel,
     *,
     kv_tokens: int,
+    kv_dtype: str = DEFAULT_DTYPE,
+    compute: str | None = None,
     max_num_seqs: int = 32,
     max_num_batched_tokens: int = 512,
-    max_model_len: int | None = None,
     threads: int = 1,
     requests: int = 0,
     tokens_per_request: int = 0,
@@ -94,7 +110,7 @@ def estimate_memory(
     Parameters
     ----------
     model : LoadedModel
-    kv_tokens, max_num_seqs, max_num_batched_tokens, max_model_len, threads
+    kv_tokens, kv_dtype, compute, max_num_seqs, max_num_batched_tokens, threads
         As for :class:`Engine`.
     requests, tokens_per_request, bytes_per_id : int
         Requests that a job holds, their tokens (prompt and output), and the length of their ids.
@@ -102,17 +118,20 @@ def estimate_memory(
     Raises
     ------
     InputError
-        If a size is below 0.
+        If a size is below 0, or ``kv_dtype`` or ``compute`` is not known.
     """
     sizes = (kv_tokens, max_num_seqs, max_num_batched_tokens, requests, tokens_per_request)
     if min(sizes) < 0:
         raise InputError(f"a size is {min(sizes)}, should be at least 0")
-    decoder = model.decoder
-    context = max_model_len or min(decoder.config.context, kv_tokens)
+    compute = compute or default_compute()
+    if compute not in COMPUTE:
+        raise InputError(f"compute is {compute!r}, should be one of {', '.join(COMPUTE)}")
+    decoder, arithmetic = model.decoder, COMPUTE[compute]
     return MemoryEstimate(
         weights=_array_bytes(decoder, set()),
-        kv_pool=kv_tokens * kv_token_bytes(decoder),
-        workspace=_workspace(decoder, max_num_batched_tokens, max_num_seqs, context, threads),
+        packed=packed_bytes(decoder, arithmetic),
+        kv_pool=kv_tokens * kv_token_bytes(decoder, kv_dtype),
+        workspace=_workspace(decoder, arithmetic, max_num_batched_tokens, max_num_seqs, threads),
         results=requests * (tokens_per_request * (8 + 4 + 1) + 1000),
         ids=requests * (bytes_per_id + 22),
     )
@@ -134,18 +153,22 @@ def _array_bytes(value: Any, seen: set[int]) -> int:
     return 0
 
 
-def _workspace(decoder: Decoder, tokens: int, sequences: int, context: int, threads: int) -> int:
-    config = decoder.config
-    inner = max(layer.up.weight.rows for layer in decoder.layers)
+def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, threads: int) -> int:
+    """Return the bytes that ForwardPass and Sampler allocate, and the logits of a step."""
+    config, layers = decoder.config, decoder.layers
+    inner = layers[0].up.weight.rows
     heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
-    # Hidden states and their norm twice (layers, final), as ForwardPass has them.
-    row = 3 * padded(config.width) + config.width + heads + 2 * kv + padded(heads)
-    row += 2 * padded(inner) + config.head_size
-    scratch = tile_scratch(1, max(config.width, heads, inner)).nbytes
-    scratch += logprob_scratch(1, config.width).nbytes
-    scratch += sampling_scratch(1, config.vocabulary).nbytes
-    scratch += 4 * (2 * padded(config.head_size) + context)
-    return 4 * tokens * row + 4 * sequences * config.vocabulary + threads * scratch
+    frequencies = (layer.inverse_frequencies for layer in layers)
+    pairs = max(1, *(0 if each is None else len(each) for each in frequencies))
+    row = 2 * sum(padded(width) for width in (config.width, heads, kv, inner, pairs))
+    widest = max(config.width, heads, inner)
+    room = Activations.empty(compute, tokens, widest).arrays  # taken only where it is written
+    scratch = -(-product_memory(compute, widest, tokens) // 64) * 64
+    scratch += logprob_scratch(1).nbytes + sampling_scratch(1, config.vocabulary).nbytes
+    scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
+    plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
+    logits = 4 * sequences * padded(config.vocabulary)
+    return 4 * tokens * row + sum(a.nbytes for a in room) + threads * scratch + plans + logits
 
 
 def largest_batch(
@@ -155,6 +178,8 @@ def largest_batch(
     time: StepTime,
     *,
     tokens_per_sequence: int,
+    kv_dtype: str = DEFAULT_DTYPE,
+    compute: str | None = None,
     threads: int = 1,
 ) -> StepSize:
     """Return how many sequences may decode together, and what bounds them.
@@ -170,7 +195,8 @@ def largest_batch(
         Fitted to the machine.
     tokens_per_sequence : int
         Prompt and output.
-    threads : int
+    kv_dtype, compute, threads
+        As for :class:`Engine`.
 
     Raises
     ------
@@ -184,11 +210,11 @@ def largest_batch(
         )
 
     def needed(sequences: int) -> float:
-        kv = sequences * -(-tokens_per_sequence // 16) * 16
+        kv = sequences * -(-tokens_per_sequence // BLOCK) * BLOCK
         tokens = max(sequences, 64)
         parts = estimate_memory(
-            model, kv_tokens=kv, max_num_seqs=sequences, max_num_batched_tokens=tokens,
-            max_model_len=tokens_per_sequence, threads=threads, requests=sequences,
+            model, kv_tokens=kv, kv_dtype=kv_dtype, compute=compute, max_num_seqs=sequences,
+            max_num_batched_tokens=tokens, threads=threads, requests=sequences,
             tokens_per_request=tokens_per_sequence,
         )  # fmt: skip
         return parts.total / 2**20

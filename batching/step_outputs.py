@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.batching.forward import ForwardPass
+from numbatch.batching.request import Request
 from numbatch.batching.results import FailedResult, GenerationResult, Result, ScoreResult
+from numbatch.batching.row_scorer import RowScorer, ScoredPart
 from numbatch.batching.sampler import Sampler
 from numbatch.batching.scheduler import Chunk
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.text_stream import TextStream
+from numbatch.errors import InputError
 from numbatch.models.load import LoadedModel
 
 __all__ = ["Finished", "StepOutputs", "scored"]
@@ -25,7 +28,38 @@ def scored(sequence: Sequence) -> ScoreResult:
         token_ids=sequence.tokens,
         logprobs=_opened(sequence),
         greedy=sequence.greedy,
+        top_token_ids=sequence.prompt_top_ids,
+        top_logprobs=sequence.prompt_top_logprobs,
+        scores=sequence.scores,
     )
+
+
+def _scored_parts(chunks: list[Chunk]) -> list[ScoredPart]:
+    """Return what of each chunk's sequence is scored by this step's hidden states."""
+    parts: list[ScoredPart] = []
+    begin = 0
+    for sequence, start, length in chunks:
+        if sequence.request.wanted_prompt_logprobs is not None:
+            first = 1 if sequence.params is not None else sequence.request.score_from
+            low = max(start + 1, first)
+            high = min(start + length + 1, sequence.prompt_length)
+            if low < high:  # a hidden state tells of the token after it
+                places = np.arange(begin + low - start - 1, begin + high - start - 1)
+                parts.append(ScoredPart(sequence, slice(low, high), places))
+        begin += length
+    return parts
+
+
+def _failure(part: ScoredPart) -> tuple[Sequence, Result] | None:
+    """Return the failure of a text where a log-probability is NaN or its scorer raised."""
+    error = part.error
+    bad = np.flatnonzero(np.isnan(_opened(part.sequence)[part.tokens]))
+    if len(bad):
+        place = part.tokens.start + bad[0]
+        error = f"the model's logits for token {place} are NaN or infinite"
+    if error is None:
+        return None
+    return part.sequence, FailedResult(part.sequence.request.id, error)
 
 
 def _opened(sequence: Sequence) -> np.ndarray:
@@ -46,29 +80,49 @@ class StepOutputs:
 
     def __init__(self, model: LoadedModel, forward: ForwardPass, sampler: Sampler) -> None:
         self._model, self._forward, self._sampler = model, forward, sampler
+        team = getattr(sampler, "team", None)  # a GPU's sampler has none
+        self._rows = team and RowScorer(forward, team, model.decoder.config.vocabulary)
 
-    def score(self, chunks: list[Chunk], hidden: np.ndarray) -> None:
-        """Fill in the log-probabilities that this step's hidden states tell."""
-        places: list[np.ndarray] = []
-        parts: list[tuple[Sequence, slice]] = []
+    def prepare(self, request: Request) -> None:
+        """Compile the functions that a request brings, unless they were compiled before.
+
+        Raises
+        ------
+        InputError
+            If one does not compile, or this device has no rows of logits to give it.
+        """
+        if self._rows is None and (request.scorer is not None or request.wanted_prompt_logprobs):
+            raise InputError(
+                f"request {request.id!r} has a scorer or prompt_logprobs, which are for the CPU"
+            )
+        if request.params is not None:
+            self._sampler.prepare(request.params)
+        if request.scorer is not None:
+            self._rows.prepare(request.scorer)
+
+    def score(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
+        """Fill in the log-probabilities that this step's hidden states tell.
+
+        Returns the texts that cannot be scored: where a logit is NaN or infinite.
+        """
+        failed: Finished = []
+        for rich in (False, True):
+            parts = [part for part in _scored_parts(chunks) if part.wants_rows == rich]
+            if parts:
+                self._rows.score(parts, hidden) if rich else self._score(parts, hidden)
+            failed += [each for part in parts if (each := _failure(part)) is not None]
+        return failed
+
+    def _score(self, parts: list[ScoredPart], hidden: np.ndarray) -> None:
+        """Fill in log-probabilities, without rows of logits."""
+        places = np.concatenate([part.places for part in parts])
+        targets = np.concatenate([part.sequence.tokens[part.tokens] for part in parts])
+        logprobs, greedy = self._forward.logprobs(hidden[places], targets)
         begin = 0
-        for sequence, start, length in chunks:
-            if sequence.params is None:
-                low = max(start + 1, sequence.request.score_from)
-                high = start + length + 1  # a hidden state tells of the token after it
-                if low < high:
-                    places.append(np.arange(begin + low - start - 1, begin + length))
-                    parts.append((sequence, slice(low, high)))
-            begin += length
-        if not parts:
-            return
-        targets = np.concatenate([sequence.tokens[part] for sequence, part in parts])
-        logprobs, greedy = self._forward.logprobs(hidden[np.concatenate(places)], targets)
-        begin = 0
-        for sequence, part in parts:
-            end = begin + part.stop - part.start
-            _opened(sequence)[part] = logprobs[begin:end]
-            sequence.greedy[part] = greedy[begin:end]
+        for part in parts:
+            end = begin + len(part.places)
+            _opened(part.sequence)[part.tokens] = logprobs[begin:end]
+            part.sequence.greedy[part.tokens] = greedy[begin:end]
             begin = end
 
     def sample(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
@@ -85,8 +139,12 @@ class StepOutputs:
         sequences = [sequence for sequence, _ in drawing]
         logits = self._forward.logits(hidden[[end for _, end in drawing]])
         finished: Finished = []
-        for sequence, token in zip(sequences, self._sampler.sample(logits, sequences), strict=True):
-            result = self.after_token(sequence, int(token))
+        tokens, failures = self._sampler.sample(logits, sequences)
+        for i, sequence in enumerate(sequences):
+            if i in failures:
+                result: Result | None = FailedResult(sequence.request.id, failures[i])
+            else:
+                result = self.after_token(sequence, int(tokens[i]))
             if result is not None:
                 finished.append((sequence, result))
         return finished
@@ -102,7 +160,9 @@ class StepOutputs:
     def after_token(self, sequence: Sequence, token: int) -> Result | None:
         """Return the result if this token ended the sequence."""
         params = sequence.params
-        if token < 0 or params is None:
+        if params is None:
+            raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
+        if token < 0:
             return FailedResult(sequence.request.id, "the model's logits are not numbers (NaN)")
         if sequence.texts is None:
             decoder = self._model.tokenizer.stream_decoder(skip_special=True, continues=True)
@@ -126,7 +186,9 @@ def _generated(
 ) -> GenerationResult:
     if not isinstance(stop_reason, str):
         texts.flush()
+    prompt = slice(sequence.prompt_length)
     output = slice(sequence.prompt_length, sequence.length)
+    asked = sequence.request.wanted_prompt_logprobs is not None
     return GenerationResult(
         id=sequence.request.id,
         prompt=sequence.request.text,
@@ -138,4 +200,7 @@ def _generated(
         stop_reason=stop_reason,
         top_token_ids=sequence.top_ids[output],
         top_logprobs=sequence.top_logprobs[output],
+        prompt_logprobs=_opened(sequence)[prompt if asked else slice(0)],
+        prompt_top_token_ids=sequence.prompt_top_ids,
+        prompt_top_logprobs=sequence.prompt_top_logprobs,
     )

@@ -42,6 +42,9 @@ class TextStream:
         return self._add(self._decoder.flush())
 
     def _add(self, piece: str) -> str | None:
+        if not self._stop:
+            self.text += piece
+            return None
         begin = max(0, len(self.text) - self._longest + 1)
         text = self.text + piece
         found = [(at, s) for s in self._stop if (at := text.find(s, begin)) >= 0]

@@ -37,6 +37,7 @@ __all__ = [
     "configure",
     "dot_bfloat16",
     "dot_int8",
+    "dot_signed_unsigned",
     "load_tile",
     "release",
     "store_tile",
@@ -165,6 +166,9 @@ def _product(name: str, instruction: str, doc: str) -> Any:
 
 
 dot_int8 = _product("dot_int8", "tdpbssd", "Add the int8 products of tiles a and b to tile c.")
+dot_signed_unsigned = _product(
+    "dot_signed_unsigned", "tdpbsud", "As ``dot_int8``, but the bytes of tile b are unsigned."
+)
 dot_bfloat16 = _product(
     "dot_bfloat16", "tdpbf16ps", "Add the bfloat16 products of tiles a and b to tile c."
 )

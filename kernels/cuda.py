@@ -28,6 +28,7 @@ __all__ = [
     "Gpu",
     "array_pointer",
     "check_on_device",
+    "count_gpus",
     "cuda",
     "cuda_device",
     "cuda_kernel",
@@ -312,6 +313,17 @@ def check_on_device(name: str, array: Any) -> None:
             f"{name} is a {type(array).__name__} in the host's memory, should be an array on the "
             f"GPU; Gpu.upload copies it there"
         )
+
+
+def count_gpus() -> int:
+    """Return how many GPUs this machine has.
+
+    Raises
+    ------
+    DeviceError
+        If what is needed to use them is missing, too old or too new.
+    """
+    return 1 if is_simulated() else _count_devices(_check_installation())
 
 
 def _check_installation() -> Any:

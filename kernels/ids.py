@@ -6,8 +6,9 @@ id's number plus one in the lower. The upper half of the hash, scaled to the num
 on to the next. So a table may have any length, and memory grows in small steps.
 
 ``marks[i]`` is ``2 * offset + kind``: where id ``i`` begins in ``data`` and of which kind it is, so
-that the text "1" and the number 1 differ. ``marks[n]`` ends the last. Eight bytes of ``data``
-beyond the last id must be readable.
+that the text "1" and the number 1 differ. ``marks[n]`` ends the last. ``TAIL`` bytes of ``data``
+beyond the last id must be readable. Ids that are looked up or added are laid out in the same way,
+but ``gap`` bytes may follow each of them that belong to none.
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import prefetch
+from numbatch.kernels.words import (
+    bytes_between,
+    int64_pointer,
+    load_word,
+    pointer_to,
+    prefetch,
+    store_word,
+    trailing_zeros,
+    uint8_at,
+    uint64_pointer,
+)
 
-__all__ = ["TAIL", "character_offsets", "find_id", "find_ids", "insert_ids"]
+__all__ = ["TAIL", "append_ids", "find_id", "find_ids", "insert_ids", "mark_ids"]
 
-TAIL = 8
+TAIL = 64
 """How many bytes after the last id must be readable."""
 
 GROUP = 64
@@ -27,19 +38,10 @@ GROUP = 64
 
 
 @cpu_device
-def _word(data, at):
-    """Return 8 bytes as a little-endian number; LLVM makes one load of it."""
-    at = np.uintp(at)
-    word = np.uint64(data[at])
-    for i in range(1, 8):
-        word |= np.uint64(data[at + np.uintp(i)]) << np.uint64(8 * i)
-    return word
-
-
-@cpu_device
 def _last_word(data, at, count):
-    """Return the last ``count`` bytes (1 to 8) as a number."""
-    return _word(data, at) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * count))
+    """Return ``count`` bytes (1 to 8) as a number."""
+    mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * count)
+    return load_word(data, at) & mask
 
 
 @cpu_device
@@ -48,8 +50,7 @@ def _hash(data, begin, end, kind):
     h = np.uint64(0x9E3779B97F4A7C15) * np.uint64(end - begin + 1) + np.uint64(kind)
     at = begin
     while at < end:
-        count = min(end - at, 8)
-        h = (h ^ _last_word(data, at, count)) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ _last_word(data, at, min(end - at, 8))) * np.uint64(0xBF58476D1CE4E5B9)
         h ^= h >> np.uint64(32)
         at += 8
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -69,44 +70,40 @@ def _same(data, begin, other, at, size):
 
 
 @cpu_device
-def _home(h, slots):
-    return np.intp(((h >> np.uint64(32)) * np.uint64(slots.size)) >> np.uint64(32))
+def _home(h, size):
+    return np.intp(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
 
 
 @cpu_device
-def _probe(h, slot, query, begin, size, kind, data, marks, slots):
+def _seek(h, slot, slots, size):
+    """Return the first slot from ``slot`` on that is empty or holds the same half hash."""
+    tag = h & np.uint64(0xFFFFFFFF)
+    while slots[slot] != 0 and slots[slot] >> np.uint64(32) != tag:
+        slot = slot + 1 if slot + 1 < size else 0
+    return slot
+
+
+@cpu_device
+def _number(entry):
+    return np.intp(entry & np.uint64(0xFFFFFFFF)) - 1
+
+
+@cpu_device
+def _probe(h, slot, query, begin, length, kind, data, marks, slots, size):
     """Return the number of the id that equals the query's bytes, or ``-1 - free slot``."""
-    tag = h & np.uint64(0xFFFFFFFF)
     while True:
-        entry = slots[slot]
-        if entry == 0:
+        slot = _seek(h, slot, slots, size)
+        number = _number(slots[slot])
+        if number < 0:
             return -1 - slot
-        if entry >> np.uint64(32) == tag:
-            number = np.intp(entry & np.uint64(0xFFFFFFFF)) - 1
-            mark = marks[number]
-            at = mark >> 1
-            if (
-                mark & 1 == kind
-                and (marks[number + 1] >> 1) - at == size
-                and _same(query, begin, data, at, size)
-            ):
-                return number
-        slot += 1
-        if slot == slots.size:
-            slot = 0
-
-
-@cpu_device
-def _candidate(h, slot, slots):
-    """Return the number of the first id whose hash fits, 0 where none does."""
-    tag = h & np.uint64(0xFFFFFFFF)
-    while slots[slot] != 0:
-        if slots[slot] >> np.uint64(32) == tag:
-            return np.intp(slots[slot] & np.uint64(0xFFFFFFFF)) - 1
-        slot += 1
-        if slot == slots.size:
-            slot = 0
-    return 0
+        at = marks[number] >> 1
+        if (
+            marks[number] & 1 == kind
+            and (marks[number + 1] >> 1) - at == length
+            and _same(query, begin, data, at, length)
+        ):
+            return number
+        slot = slot + 1 if slot + 1 < size else 0
 
 
 @cpu_kernel
@@ -127,11 +124,14 @@ def insert_ids(first, last, data, marks, slots):
     repeated, earlier : int
         The first id that repeats an earlier one, and that one; -1 and -1 where none does.
     """
+    ids, places, table = pointer_to(data), pointer_to(marks), pointer_to(slots)
     for i in range(first, last):
         begin, end = marks[i] >> 1, marks[i + 1] >> 1
         kind = marks[i] & 1
-        h = _hash(data, begin, end, kind)
-        found = _probe(h, _home(h, slots), data, begin, end - begin, kind, data, marks, slots)
+        h = _hash(ids, begin, end, kind)
+        slot = _home(h, slots.size)
+        length = end - begin
+        found = _probe(h, slot, ids, begin, length, kind, ids, places, table, slots.size)
         if found >= 0:
             return i, found
         slots[-1 - found] = (h << np.uint64(32)) | np.uint64(i + 1)
@@ -139,28 +139,34 @@ def insert_ids(first, last, data, marks, slots):
 
 
 @cpu_kernel
-def find_id(query, size, kind, data, marks, slots):
+def find_id(query, length, kind, table):
     """Return the number of one id, or -1.
 
-    No error check.
+    No error check. Takes addresses, because Numba needs 20 ns to unpack each array, and this is
+    called once for each id.
 
     Parameters
     ----------
     query : bytes
-        The id's bytes, and at least ``TAIL`` more.
-    size : int
+        The id's bytes, and at least 8 more.
+    length : int
         How many bytes the id has.
     kind : int
         0 for a text, 1 for a whole number.
-    data, marks, slots
-        As in :func:`insert_ids`.
+    table : int64 array, shape (4,)
+        Addresses of ``data``, ``marks`` and ``slots`` as in :func:`insert_ids`, and the number of
+        slots.
     """
-    h = _hash(query, 0, size, kind)
-    return max(np.intp(-1), _probe(h, _home(h, slots), query, 0, size, kind, data, marks, slots))
+    key, ids, size = pointer_to(query), uint8_at(table[0]), table[3]
+    places = int64_pointer(uint8_at(table[1]), 0)
+    slots = uint64_pointer(uint8_at(table[2]), 0)
+    h = _hash(key, 0, length, kind)
+    found = _probe(h, _home(h, size), key, 0, length, kind, ids, places, slots, size)
+    return max(np.intp(-1), found)
 
 
 @cpu_kernel
-def find_ids(queries, query_marks, data, marks, slots, out):
+def find_ids(queries, query_marks, gap, data, marks, slots, out):
     """Find many ids: their numbers, or -1.
 
     No error check. Works in groups: what a whole group will read is fetched ahead, so that the
@@ -168,54 +174,92 @@ def find_ids(queries, query_marks, data, marks, slots, out):
 
     Parameters
     ----------
-    queries, query_marks
-        Bytes and marks of the ids to find, laid out as ``data`` and ``marks``.
+    queries, query_marks, gap
+        Bytes and marks of the ids to find.
     data, marks, slots
         As in :func:`insert_ids`.
     out : intp array, shape (queries,)
         Modified in place.
     """
-    hashes = np.empty(GROUP, np.uint64)
-    homes = np.empty(GROUP, np.intp)
-    numbers = np.empty(GROUP, np.intp)
+    keys, ids = pointer_to(queries), pointer_to(data)
+    places, table, size = pointer_to(marks), pointer_to(slots), slots.size
+    hash_array, slot_array = np.empty(GROUP, np.uint64), np.empty(GROUP, np.intp)
+    hashes, found = pointer_to(hash_array), pointer_to(slot_array)
     for start in range(0, out.size, GROUP):
         count = min(GROUP, out.size - start)
         for j in range(count):
-            mark = query_marks[start + j]
-            hashes[j] = _hash(queries, mark >> 1, query_marks[start + j + 1] >> 1, mark & 1)
-            homes[j] = _home(hashes[j], slots)
-            prefetch(slots, homes[j])
+            mark, end = query_marks[start + j], (query_marks[start + j + 1] >> 1) - gap
+            hashes[j] = _hash(keys, mark >> 1, end, mark & 1)
+            found[j] = _home(hashes[j], size)
+            prefetch(table, 8 * found[j])
         for j in range(count):
-            numbers[j] = _candidate(hashes[j], homes[j], slots)
-            prefetch(marks, numbers[j])
+            found[j] = _seek(hashes[j], found[j], table, size)
+            prefetch(places, 8 * max(_number(table[found[j]]), 0))
         for j in range(count):
-            prefetch(data, marks[numbers[j]] >> 1)
+            prefetch(ids, places[max(_number(table[found[j]]), 0)] >> 1)
         for j in range(count):
-            mark = query_marks[start + j]
-            begin, size = mark >> 1, (query_marks[start + j + 1] >> 1) - (mark >> 1)
-            found = _probe(hashes[j], homes[j], queries, begin, size, mark & 1, data, marks, slots)
-            out[start + j] = max(found, -1)
+            mark, end = query_marks[start + j], (query_marks[start + j + 1] >> 1) - gap
+            begin, kind = mark >> 1, mark & 1
+            h, slot = hashes[j], found[j]
+            number = _probe(h, slot, keys, begin, end - begin, kind, ids, places, table, size)
+            out[start + j] = max(number, -1)
 
 
 @cpu_kernel
-def character_offsets(text, lengths, marks):
-    """Turn the lengths of texts in characters into where each begins in their joint UTF-8.
+def mark_ids(data, marks):
+    """Find the ids in texts that a zero byte ends each: their marks, with a gap of 1.
 
     No error check.
 
     Parameters
     ----------
-    text : uint8 array
-    lengths : int64 array, shape (n,)
-        In code points; they add up to those of ``text``.
+    data : uint8 array
+        The last ``TAIL`` bytes are zero and belong to no text.
     marks : int64 array, shape (n + 1,)
-        Modified in place: twice the offsets, which is the mark of a text.
+        Modified in place.
+
+    Returns
+    -------
+    bool
+        Whether there are n texts, none of them empty; if not, a text has a zero byte in it.
     """
-    at = 0
-    for i in range(lengths.size):
-        marks[i] = 2 * at
-        for _ in range(lengths[i]):
-            at += 1
-            while at < text.size and text[at] & 0xC0 == 0x80:
-                at += 1
-    marks[lengths.size] = 2 * at
+    text, end, count = pointer_to(data), data.size - TAIL, 0
+    marks[0] = 0
+    for block in range(0, end, 64):
+        zeros = bytes_between(text, block, 0, 0, 1)
+        while zeros:
+            at = block + trailing_zeros(zeros)
+            zeros &= zeros - np.uint64(1)
+            if at >= end:
+                break
+            count += 1
+            if count == marks.size or 2 * at == marks[count - 1]:
+                return False
+            marks[count] = 2 * (at + 1)
+    return count == marks.size - 1
+
+
+@cpu_kernel
+def append_ids(queries, query_marks, gap, first, data, marks):
+    """Lay ids out behind those that are there, without their gaps.
+
+    No error check: there must be room for them, and for ``TAIL`` bytes more.
+
+    Parameters
+    ----------
+    queries, query_marks, gap
+        Bytes and marks of the ids to add.
+    first : int
+        How many ids are there.
+    data, marks
+        As in :func:`insert_ids`; modified in place.
+    """
+    source, target = pointer_to(queries), pointer_to(data)
+    at = marks[first] >> 1
+    for i in range(query_marks.size - 1):
+        begin, end = query_marks[i] >> 1, (query_marks[i + 1] >> 1) - gap
+        marks[first + i] = 2 * at + (query_marks[i] & 1)
+        for byte in range(0, end - begin, 8):
+            store_word(target, at + byte, load_word(source, begin + byte))
+        at += end - begin
+    marks[first + query_marks.size - 1] = 2 * at

@@ -1,15 +1,17 @@
 """The one place that sets Numba's options.
 
-Two kinds of function:
+Three kinds of function:
 
 ``cpu_kernel``
     Called from Python. Releases the GIL, follows IEEE arithmetic, compiled code is kept on disk.
 ``cpu_device``
     Called from kernels only; compiled into them.
+``cpu_callback``
+    Called from kernels by its address; not kept on disk.
 
-Both take ``fast=True`` for arithmetic whose result may be reordered and contracted into fused
-multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` would delete NaN checks, so
-it is never used.
+The first two take ``fast=True`` for arithmetic whose result may be reordered and contracted into
+fused multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` would delete NaN checks,
+so it is never used.
 
 The compiled code lies in the user's cache folder (``NUMBATCH_CACHE``, else ``XDG_CACHE_HOME``, else
 ``~/.cache``). Numba's own cache does not notice a change in a helper in another file
@@ -34,7 +36,7 @@ from numba.core import caching
 
 from numbatch.kernels.simd_path import simd_path
 
-__all__ = ["cache_folder", "cpu_device", "cpu_kernel", "source_stamp"]
+__all__ = ["cache_folder", "cpu_callback", "cpu_device", "cpu_kernel", "source_stamp"]
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
@@ -118,14 +120,26 @@ def cpu_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False
     return dispatcher
 
 
-def cpu_device(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
-    """Compile a function that only kernels call; LLVM inlines it where that pays."""
+def cpu_device(
+    function: Callable[..., Any] | None = None, *, fast: bool = False, inline: bool = False
+) -> Any:
+    """Compile a function that only kernels call; LLVM inlines it where that pays.
+
+    ``inline``: always. A call counts references to each array that it passes, with atomic
+    instructions: too much for a function that works for 50 nanoseconds.
+    """
     if function is None:
-        return functools.partial(cpu_device, fast=fast)
+        return functools.partial(cpu_device, fast=fast, inline=inline)
     return numba.njit(
         nogil=True,
         error_model="numpy",
         fastmath=FAST if fast else False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
+        forceinline=inline,
     )(function)
+
+
+def cpu_callback(function: Callable[..., Any], signature: Any) -> Any:
+    """Compile a function for a signature behind a C interface; its ``address`` can be called."""
+    return numba.cfunc(signature, nopython=True, error_model="numpy", cache=False)(function)

@@ -7,8 +7,8 @@ NEON).
 
 ``load_uint8(array, at)``, ``load_int8`` and ``load_float32`` read 16 elements from flat index
 ``at`` of a C-contiguous array of any number of dimensions, ``store_float32`` writes them; no bounds
-are checked. The integer operators ``& | << >> + -`` take vectors or integers; ``>>`` shifts zeros
-in. The float operators ``+ - *`` take vectors or floats and round each result to float32; ``fma``
+are checked. The integer operators ``& | ^ << >> + -`` take vectors or integers; ``>>`` shifts zeros
+in. The float operators ``+ - * /`` take vectors or floats, round each result to float32; ``fma``
 rounds once where the CPU can.
 
 A program that names its lanes fixes the order of its sums in the source, not in what the optimiser
@@ -21,6 +21,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -31,23 +32,45 @@ from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "LANES",
+    "absolute",
+    "add_shorts",
+    "any_above",
+    "as_float32",
+    "as_int32",
     "dot_bytes",
+    "dot_pairs",
     "exp",
     "float32x16",
     "fma",
+    "fma_halves",
+    "high_bytes",
     "int32x16",
+    "keep_lanes",
     "lanes",
     "load_float32",
     "load_half",
+    "load_halves_of_bytes",
     "load_int8",
     "load_int32",
+    "load_twice",
     "load_uint8",
+    "load_uint16",
+    "look_up_shorts",
+    "max_lanes",
     "maximum",
+    "multiply_halves",
+    "multiply_shorts",
+    "pair_bfloat16",
     "prefetch",
+    "shift_shorts",
+    "short_bfloat16",
     "splat",
+    "splat_bytes",
     "splat_int32",
+    "store_bfloat16",
     "store_float32",
     "store_int32",
+    "store_rounded_int8",
     "sum_lanes",
     "to_float32",
 ]
@@ -68,6 +91,9 @@ class Float32x16(types.Type):
     def __init__(self) -> None:
         super().__init__(name="float32x16")
 
+
+_ROUND = 12582912.0
+"""1.5 * 2**23: the sum with it has the nearest integer in its low bits."""
 
 int32x16, float32x16 = Int32x16(), Float32x16()
 _INT = ir.VectorType(ir.IntType(32), LANES)
@@ -129,6 +155,7 @@ def _define(operation: Callable[..., Any], vector: Any, scalar: Any, emit: str) 
 for _operation, _emit in (
     (operator.and_, "and_"),
     (operator.or_, "or_"),
+    (operator.xor, "xor"),
     (operator.lshift, "shl"),
     (operator.rshift, "lshr"),
     (operator.add, "add"),
@@ -139,6 +166,7 @@ for _operation, _emit in (
     (operator.add, "fadd"),
     (operator.sub, "fsub"),
     (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
 ):
     _define(_operation, float32x16, types.Float, _emit)
 
@@ -209,7 +237,7 @@ def store_int32(typing: Any, array: Any, at: Any, value: Any) -> Any:
 
 @intrinsic
 def load_half(typing: Any, array: Any, at: Any) -> Any:
-    """Return 16 float16 numbers, given as a uint16 array, from element ``at`` as float32."""
+    """Return the 16 float16 numbers from element ``at`` of an array of any integers as float32."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element_pointer(context, builder, sig.args[0], *args)
@@ -222,12 +250,13 @@ def load_half(typing: Any, array: Any, at: Any) -> Any:
 
 
 load_uint8 = _loader(types.uint8, "load_uint8", "zext")
+load_uint16 = _loader(types.uint16, "load_uint16", "zext")
 load_int8 = _loader(types.int8, "load_int8", "sext")
 
 
 @intrinsic
 def store_float32(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """Write a ``Float32x16`` to elements ``at`` to ``at + 15`` of a float32 array."""
+    """Write a ``Float32x16`` to the 64 bytes from element ``at`` of an array of any type."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
@@ -259,7 +288,7 @@ def to_float32(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def load_float32(typing: Any, array: Any, at: Any) -> Any:
-    """Return elements ``at`` to ``at + 15`` of a float32 array."""
+    """Return the 64 bytes from element ``at`` of an array, of any type, as 16 float32."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element_pointer(context, builder, sig.args[0], *args)
@@ -291,22 +320,75 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return float32x16(float32x16, float32x16, float32x16), generate
 
 
+def _fold(builder: Any, value: Any, combine: Callable[..., Any]) -> Any:
+    """Combine half with half (0 with 8, 1 with 9, ...) until one lane is left."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        places = ir.VectorType(ir.IntType(32), width)
+        undefined = ir.Constant(value.type, ir.Undefined)
+        low = builder.shuffle_vector(value, undefined, places(list(range(width))))
+        high = builder.shuffle_vector(value, undefined, places(list(range(width, 2 * width))))
+        value = combine(low, high)
+    return builder.extract_element(value, ir.IntType(32)(0))
+
+
 @intrinsic
 def sum_lanes(typing: Any, value: Any) -> Any:
     """Return the sum of 16 lanes: half is added to half (0 + 8, 1 + 9, ...) until one is left."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, width = args[0], LANES
-        while width > 1:
-            width //= 2
-            places = ir.VectorType(ir.IntType(32), width)
-            undefined = ir.Constant(total.type, ir.Undefined)
-            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
-            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
-            total = builder.fadd(low, high)
-        return builder.extract_element(total, ir.IntType(32)(0))
+        return _fold(builder, args[0], builder.fadd)
 
     return types.float32(float32x16), generate
+
+
+@intrinsic
+def max_lanes(typing: Any, value: Any) -> Any:
+    """Return the largest of 16 lanes, found in the order of :func:`sum_lanes`; none may be NaN."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def larger(low: Any, high: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", low, high), low, high)
+
+        return _fold(builder, args[0], larger)
+
+    return types.float32(float32x16), generate
+
+
+@intrinsic
+def any_above(typing: Any, value: Any, bound: Any) -> Any:
+    """Return whether any lane of a float vector is larger than the float ``bound``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        above = builder.fcmp_ordered(">", args[0], _broadcast(builder, args[1], _FLOAT))
+        bits = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), bits(0))
+
+    return types.boolean(float32x16, types.float32), generate
+
+
+@intrinsic
+def keep_lanes(typing: Any, value: Any, begin: Any, end: Any, other: Any) -> Any:
+    """Return lanes ``begin`` to ``end - 1`` of a float vector, elsewhere the float ``other``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = ir.Constant(_INT, list(range(LANES)))
+        # Beyond the lanes the bounds are cut, so that 32 bits hold any position.
+        low, high = ir.IntType(64)(0), ir.IntType(64)(LANES)
+        begin, end = (_clamped(builder, each, low, high) for each in args[1:3])
+        after = builder.icmp_signed(">=", lanes, _broadcast(builder, begin, _INT))
+        before = builder.icmp_signed("<", lanes, _broadcast(builder, end, _INT))
+        inside = builder.and_(after, before)
+        return builder.select(inside, args[0], _broadcast(builder, args[3], _FLOAT))
+
+    return float32x16(float32x16, types.int64, types.int64, types.float32), generate
+
+
+def _clamped(builder: Any, value: Any, low: Any, high: Any) -> Any:
+    value = builder.select(builder.icmp_signed("<", value, low), low, value)
+    value = builder.select(builder.icmp_signed(">", value, high), high, value)
+    return builder.trunc(value, ir.IntType(32))
 
 
 @intrinsic
@@ -317,6 +399,44 @@ def splat_int32(typing: Any, value: Any) -> Any:
         return _broadcast(builder, args[0], _INT)
 
     return int32x16(types.int32), generate
+
+
+@intrinsic
+def splat_bytes(typing: Any, array: Any, at: Any) -> Any:
+    """Return the 4 bytes from element ``at`` of an array of any integers in every lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        word = builder.load(builder.bitcast(pointer, ir.IntType(32).as_pointer()), align=1)
+        return _broadcast(builder, word, _INT)
+
+    return int32x16(array, types.intp), generate
+
+
+@intrinsic
+def absolute(typing: Any, x: Any) -> Any:
+    """Return each float without its sign."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        mask = ir.Constant(_INT, [0x7FFFFFFF] * LANES)
+        return builder.bitcast(builder.and_(builder.bitcast(args[0], _INT), mask), _FLOAT)
+
+    return float32x16(float32x16), generate
+
+
+@intrinsic
+def store_rounded_int8(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write floats of at most 127 to 16 elements of an int8 array, rounded half to even."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
+        shifted = builder.fadd(args[2], ir.Constant(_FLOAT, [_ROUND] * LANES))
+        packed = ir.VectorType(ir.IntType(8), LANES)
+        value = builder.trunc(builder.bitcast(shifted, _INT), packed)
+        builder.store(value, builder.bitcast(pointer, packed.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
 
 
 @intrinsic
@@ -332,7 +452,6 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
 # Cephes' expf: exp(r) = 1 + r + r * r * P(r) for |r| <= ln(2) / 2.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits
 
 
 @intrinsic
@@ -375,8 +494,8 @@ def exp(typing: Any, x: Any) -> Any:
     return float32x16(float32x16), generate
 
 
-_BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
 _SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
+_BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
 
 
 def _dot_vnni(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
@@ -422,3 +541,250 @@ def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
         return emit(builder, *args)
 
     return int32x16(int32x16, int32x16, int32x16), generate
+
+
+def _short_operation(name: str, emit: str, doc: str) -> Any:
+    def operate(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            left, right = (builder.bitcast(each, _SHORTS) for each in args)
+            return builder.bitcast(getattr(builder, emit)(left, right), _INT)
+
+        return int32x16(int32x16, int32x16), generate
+
+    operate.__name__, operate.__doc__ = name, doc
+    return intrinsic(operate)
+
+
+add_shorts = _short_operation("add_shorts", "add", "Return sums of 32 numbers of 16 bits.")
+multiply_shorts = _short_operation(
+    "multiply_shorts", "mul", "Return the low 16 bits of the products of 32 numbers of 16 bits."
+)
+
+
+@intrinsic
+def high_bytes(typing: Any, a: Any) -> Any:
+    """Return the higher byte of each of 32 numbers of 16 bits."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        eight = ir.Constant(_SHORTS, [8] * 2 * LANES)
+        return builder.bitcast(builder.lshr(builder.bitcast(args[0], _SHORTS), eight), _INT)
+
+    return int32x16(int32x16), generate
+
+
+@intrinsic
+def load_twice(typing: Any, array: Any, at: Any) -> Any:
+    """Return 32 bytes from element ``at``: each of 16 numbers of 16 bits in both halves of a lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        packed = ir.VectorType(ir.IntType(16), LANES)
+        value = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
+        value = builder.zext(value, _INT)
+        return builder.or_(value, builder.shl(value, ir.Constant(_INT, [16] * LANES)))
+
+    return int32x16(array, types.intp), generate
+
+
+@intrinsic
+def as_float32(typing: Any, value: Any) -> Any:
+    """Return the bits of 16 integers as floats."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _FLOAT)
+
+    return float32x16(int32x16), generate
+
+
+@intrinsic
+def as_int32(typing: Any, value: Any) -> Any:
+    """Return the bits of 16 floats as integers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _INT)
+
+    return int32x16(float32x16), generate
+
+
+class _BFloat(ir.Type):
+    """LLVM's ``bfloat``, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+
+
+def _has_bfloat16() -> bool:
+    """Return whether the path has the instructions for bfloat16."""
+    wide = simd_path() in ("amx", "avx512")
+    return wide and bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+
+
+def _round_to_bfloat16(builder: Any, value: Any) -> Any:
+    """Return the bits of floats, rounded to the nearest, half to even, in the higher 16 bits."""
+
+    def constant(number: int) -> Any:
+        return ir.Constant(_INT, [number] * LANES)
+
+    bits = builder.bitcast(value, _INT)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    rounded = builder.add(bits, builder.add(odd, constant(0x7FFF)))
+    # The carry of a NaN's fraction must not make a number of it.
+    nan = builder.fcmp_unordered("uno", value, value)
+    return builder.select(nan, builder.or_(bits, constant(0x400000)), rounded)
+
+
+@intrinsic
+def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
+    """Return 32 numbers rounded to bfloat16: in each lane one of ``even``, above it one of ``odd``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low, high = (_round_to_bfloat16(builder, part) for part in args)
+        low = builder.lshr(low, ir.Constant(_INT, [16] * LANES))
+        high = builder.and_(high, ir.Constant(_INT, [0xFFFF0000] * LANES))
+        return builder.or_(low, high)
+
+    return int32x16(float32x16, float32x16), generate
+
+
+@intrinsic
+def store_bfloat16(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write 16 floats, rounded to bfloat16, to elements ``at`` to ``at + 15`` of a uint16 array."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
+        half = ir.VectorType(ir.IntType(16), LANES)
+        bits = _round_to_bfloat16(builder, args[2])
+        bits = builder.trunc(builder.lshr(bits, ir.Constant(_INT, [16] * LANES)), half)
+        builder.store(bits, builder.bitcast(pointer, half.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
+
+
+@intrinsic
+def dot_pairs(typing: Any, total: Any, a: Any, b: Any) -> Any:
+    """Return ``total`` plus, in each lane, the products of two pairs of bfloat16, in float32.
+
+    With AVX512-BF16 one instruction (which takes subnormal numbers for 0); elsewhere two fused
+    products, the lower of the pair first. The paths may differ in the last bit.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, a, b = args
+        if _has_bfloat16():
+            kind = ir.FunctionType(_FLOAT, [_FLOAT, _PAIRS, _PAIRS])
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            function = cgutils.get_or_insert_function(builder.module, kind, name)
+            pairs = [builder.bitcast(each, _PAIRS) for each in (a, b)]
+            return builder.call(function, [total, *pairs])
+        sixteen = ir.Constant(_INT, [16] * LANES)
+        mask = ir.Constant(_INT, [0xFFFF0000] * LANES)
+        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        name = f"llvm.fmuladd.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        for part in (
+            lambda each: builder.shl(each, sixteen),
+            lambda each: builder.and_(each, mask),
+        ):
+            operands = [builder.bitcast(part(each), _FLOAT) for each in (a, b)]
+            total = builder.call(function, [*operands, total])
+        return total
+
+    return float32x16(float32x16, int32x16, int32x16), generate
+
+
+_HALVES = ir.VectorType(ir.HalfType(), 2 * LANES)
+
+
+@intrinsic
+def look_up_shorts(typing: Any, table: Any, places: Any) -> Any:
+    """Return, for each of 32 numbers of 16 bits, the ``table`` entry that its low 5 bits name.
+
+    AVX-512 only.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS])
+        name = "llvm.x86.avx512.permvar.hi.512"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        operands = [builder.bitcast(each, _SHORTS) for each in args]
+        return builder.bitcast(builder.call(function, operands), _INT)
+
+    return int32x16(int32x16, int32x16), generate
+
+
+@intrinsic
+def fma_halves(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` of 32 float16 numbers, rounded once."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_HALVES, [_HALVES] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v32f16")
+        operands = [builder.bitcast(each, _HALVES) for each in args]
+        return builder.bitcast(builder.call(function, operands), _INT)
+
+    return int32x16(int32x16, int32x16, int32x16), generate
+
+
+@intrinsic
+def multiply_halves(typing: Any, a: Any, b: Any) -> Any:
+    """Return the products of 32 float16 numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = (builder.bitcast(each, _HALVES) for each in args)
+        return builder.bitcast(builder.fmul(left, right), _INT)
+
+    return int32x16(int32x16, int32x16), generate
+
+
+@intrinsic
+def load_halves_of_bytes(typing: Any, array: Any, at: Any) -> Any:
+    """Return 32 signed bytes from element ``at`` as float16 numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        packed = ir.VectorType(ir.IntType(8), 2 * LANES)
+        pointer = _element_pointer(context, builder, sig.args[0], *args)
+        value = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
+        value = builder.sitofp(builder.sext(value, _SHORTS), _HALVES)
+        return builder.bitcast(value, _INT)
+
+    return int32x16(array, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def shift_shorts(typing: Any, a: Any, count: Any) -> Any:
+    """Return 32 numbers of 16 bits shifted right by a literal count, zeros in."""
+    bits = count.literal_value
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        by = ir.Constant(_SHORTS, [bits] * 2 * LANES)
+        return builder.bitcast(builder.lshr(builder.bitcast(args[0], _SHORTS), by), _INT)
+
+    return int32x16(int32x16, count), generate
+
+
+@intrinsic
+def short_bfloat16(typing: Any, a: Any) -> Any:
+    """Round 32 float16 numbers, not subnormal, to bfloat16 times 2**-112, half away from 0.
+
+    Their exponents take the place of bfloat16's lower exponent bits: one sum, shift and mask.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def constant(number: int) -> Any:
+            return ir.Constant(_SHORTS, [number] * 2 * LANES)
+
+        rounded = builder.add(builder.bitcast(args[0], _SHORTS), constant(4))
+        moved = builder.ashr(rounded, constant(3))
+        return builder.bitcast(builder.and_(moved, constant(0x8FFF)), _INT)
+
+    return int32x16(int32x16), generate

@@ -19,6 +19,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 __all__ = [
     "LANES64",
     "fill",
+    "fill_alternate",
     "float64x8",
     "greater",
     "greatest_lane",
@@ -27,7 +28,9 @@ __all__ = [
     "lesser",
     "load_numbers",
     "one_where_number",
+    "sum_alternate",
     "sum_lanes64",
+    "swap_pairs",
     "where_number",
 ]
 
@@ -121,6 +124,50 @@ def fill(typing: Any, value: Any) -> Any:
         return _broadcast(builder, args[0])
 
     return float64x8(types.float64), generate
+
+
+@intrinsic
+def fill_alternate(typing: Any, even: Any, odd: Any) -> Any:
+    """Return a vector with ``even`` in lanes 0, 2, 4, 6 and ``odd`` in the others."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = ir.Constant(ir.VectorType(ir.IntType(32), LANES64), [0, LANES64] * 4)
+        vectors = (_broadcast(builder, each) for each in args)
+        return builder.shuffle_vector(*vectors, places)
+
+    return float64x8(types.float64, types.float64), generate
+
+
+@intrinsic
+def swap_pairs(typing: Any, x: Any) -> Any:
+    """Return ``x`` with lanes 0 and 1, 2 and 3, ... exchanged."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = ir.Constant(
+            ir.VectorType(ir.IntType(32), LANES64), [i ^ 1 for i in range(LANES64)]
+        )
+        return builder.shuffle_vector(args[0], ir.Constant(_DOUBLE, ir.Undefined), places)
+
+    return float64x8(float64x8), generate
+
+
+@intrinsic
+def sum_alternate(typing: Any, x: Any) -> Any:
+    """Return the sum of lanes 0, 2, 4, 6 and the sum of the others: (0 + 4) + (2 + 6)."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, width = args[0], LANES64
+        while width > 2:
+            width //= 2
+            places = ir.VectorType(ir.IntType(32), width)
+            undefined = ir.Constant(total.type, ir.Undefined)
+            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
+            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
+            total = builder.fadd(low, high)
+        both = [builder.extract_element(total, ir.IntType(32)(i)) for i in (0, 1)]
+        return context.make_tuple(builder, sig.return_type, both)
+
+    return types.UniTuple(types.float64, 2)(float64x8), generate
 
 
 def _chooser(comparison: str, name: str, doc: str) -> Any:

@@ -19,15 +19,17 @@ PATHS = ("amx", "avx512", "avx2", "portable")
 ``portable``: vectors that LLVM maps to whatever there is (SSE, NEON).
 """
 
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
 _NEEDS = {
-    "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"),
+    "amx": (*_AVX512, "avx512bf16", "avx512fp16"),  # every CPU with tiles has them
+    "avx512": _AVX512,
     "avx2": ("avx2", "fma"),
 }
 
 
 def _has(path: str) -> bool:
     features = llvm.get_host_cpu_features()
-    needs = _NEEDS["avx512"] if path == "amx" else _NEEDS.get(path, ())
+    needs = _NEEDS.get(path, ())
     return all(features.get(name, False) for name in needs) and (path != "amx" or amx.allowed())
 
 

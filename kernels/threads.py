@@ -28,13 +28,13 @@ class Call:
     Parameters
     ----------
     kernel : function
-        A compiled kernel, called as ``kernel(start, stop, [scratch row,] *args)``.
+        A compiled kernel, called as ``kernel(start, stop, *scratch rows, *args)``.
     items : int
         How many items there are; nothing is called for 0.
     args : tuple
         What every range is handed.
-    scratch : array, shape (threads, ...), optional
-        Working memory; each thread is handed a row of its own.
+    scratch : array, shape (threads, ...), or a tuple of such arrays
+        Working memory; each thread is handed a row of each.
     grain : int
         Ranges start at multiples of it; so few items stay on one thread.
     """
@@ -42,7 +42,7 @@ class Call:
     kernel: Callable[..., None]
     items: int
     args: tuple[Any, ...]
-    scratch: np.ndarray | None = None
+    scratch: np.ndarray | tuple[np.ndarray, ...] = ()
     grain: int = 1
 
     def run_part(self, part: int, parts: int) -> None:
@@ -51,7 +51,8 @@ class Call:
         start = min(self.items, grains * part // parts * self.grain)
         stop = min(self.items, grains * (part + 1) // parts * self.grain)
         if start < stop:
-            scratch = () if self.scratch is None else (self.scratch[part],)
+            memories = self.scratch if isinstance(self.scratch, tuple) else (self.scratch,)
+            scratch = (memory[part] for memory in memories)
             self.kernel(start, stop, *scratch, *self.args)
 
 
@@ -91,6 +92,23 @@ class ThreadTeam:
         try:
             _run_part(calls, 0, parts)
         finally:  # the arrays are in use until every thread is done, even if this one failed
+            for future in pending:
+                future.result()
+
+    def run_together(self, kernel: Callable[..., None], *args: Any) -> None:
+        """Call ``kernel(thread, threads, *args)`` on all threads at a time, and wait.
+
+        They may wait for each other inside (``barrier.meet``).
+        """
+        executor = self._executor() if self.threads > 1 else None
+        pending = [
+            executor.submit(kernel, thread, self.threads, *args)
+            for thread in range(1, self.threads)
+            if executor is not None
+        ]
+        try:
+            kernel(0, self.threads, *args)
+        finally:
             for future in pending:
                 future.result()
 

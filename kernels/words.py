@@ -24,6 +24,8 @@ __all__ = [
     "bytes_from_0x80",
     "copy_bytes",
     "count_ones",
+    "deposit_bits",
+    "extract_bits",
     "int64_pointer",
     "leading_zeros",
     "load_word",
@@ -221,3 +223,25 @@ def count_ones(typing: Any, word: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.intp(types.uint64), generate
+
+
+def _bit_mover(name: str, doc: str) -> Any:
+    """Make the intrinsic of an instruction of BMI2, which every CPU with AVX-512 has."""
+
+    def move(typing: Any, word: Any, mask: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            signature = ir.FunctionType(_WORD, [_WORD, _WORD])
+            function = cgutils.get_or_insert_function(
+                builder.module, signature, f"llvm.x86.bmi.{name}.64"
+            )
+            return builder.call(function, args)
+
+        return types.uint64(types.uint64, types.uint64), generate
+
+    move.__name__ = name
+    move.__doc__ = doc
+    return intrinsic(move)
+
+
+extract_bits = _bit_mover("pext", "Return the bits that the mask picks out, side by side.")
+deposit_bits = _bit_mover("pdep", "Return the lowest bits, put where the mask has bits.")

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import codecs
-import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged, on_device
-from numbatch.kernels.tokenization.merge import encode_pieces
 from numbatch.models.tokenizers.added_tokens import AddedToken
-from numbatch.models.tokenizers.byte_encoder import default_threads
-from numbatch.models.tokenizers.byte_pipeline import BytePipeline, build_byte_pipeline
 from numbatch.models.tokenizers.chat_template import render_chat
 from numbatch.models.tokenizers.decode import Decoding, StreamDecoder
-from numbatch.models.tokenizers.flat_text import as_texts, flat_text, is_arrow
-from numbatch.models.tokenizers.refuse_tokens import refuse_tokens
+from numbatch.models.tokenizers.encoding import Allowed, Encoding
 from numbatch.models.tokenizers.repair_text import Errors, valid_text
 from numbatch.models.tokenizers.spans import byte_spans, first_tokens
-from numbatch.models.tokenizers.text_groups import (
-    check_out,
-    in_groups,
-    piece_bytes,
-    placed,
-    stacked,
-)
+from numbatch.models.tokenizers.text_groups import check_out, placed
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
 from numbatch.models.tokenizers.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from numbatch.models.tokenizers.device_pipeline import DevicePipeline
-
 __all__ = ["StreamDecoder", "Tokenizer"]
-
-Allowed = Literal["all"] | Collection[str]
 
 
 class Tokenizer:
@@ -96,13 +80,7 @@ class Tokenizer:
         self.adds_bos = adds_bos and bos_id is not None
         self.special_ids = {token.content: token.id for token in added if token.special}
         self.chat_template = chat_template
-        self._added = {token.content for token in added}
-        self._tables = vocabulary.tables
-        self._pipeline = pipeline
-        self._cache_size: int | None = None
-        self._lock = threading.Lock()
-        self._compiled: BytePipeline | Literal[False] | None = False  # not built yet
-        self._device: DevicePipeline | None = None
+        self._encoding = Encoding(vocabulary.tables, pipeline, added, name, bos_id)
         self._decoding = Decoding(vocabulary.outputs, [*self.special_ids.values()], leading_spaces)
 
     @classmethod
@@ -210,14 +188,12 @@ class Tokenizer:
         SpecialTokenError
             If the text holds a token of ``disallowed_special``; an InputError too.
         """
-        if not isinstance(text, str | bytes):
-            raise InputError(f"the text is a {type(text).__name__}, should be str or bytes")
-        plain = not (add_bos or allowed_special or disallowed_special)
-        if plain and type(text) is str and errors == "replace":
-            compiled = self._compiled or self._fast()
-            ids = compiled.encode_one(text) if compiled else None
+        if not (add_bos or allowed_special or disallowed_special) and errors == "replace":
+            ids = self._encoding.encode_string(text)
             if ids is not None:
                 return ids
+        if not isinstance(text, str | bytes):
+            raise InputError(f"the text is a {type(text).__name__}, should be str or bytes")
         return self.encode_batch(
             [text],
             add_bos=add_bos,
@@ -266,28 +242,12 @@ class Tokenizer:
         change; single pieces of more than 2,048 bytes that no merge divides; and all texts of
         tokenizers that are not byte-level.
         """
-        if isinstance(texts, str | bytes):
-            raise InputError("texts is one text, should be a list of texts")
         check_out(out)
-        allowed = self._allowed_ids(allowed_special, "allowed_special")
-        banned = self._allowed_ids(disallowed_special, "disallowed_special") - allowed
-        if add_bos and self.bos_id is None:
-            raise InputError(f"add_bos is set, but tokenizer {self.name!r} has no BOS token")
-        start = self.bos_id if add_bos else None
-        if isinstance(texts, Ragged) and on_device(texts.values):
-            if out is not None:
-                raise InputError("out is on the host, but the texts lie on a GPU, as will the ids")
-            return self._encode_on_device(texts, start, allowed, banned, errors)
-        if not isinstance(texts, Ragged | list | tuple) and not is_arrow(texts):
-            texts = list(texts)
-        if banned:
-            names = {index: name for name, index in self.special_ids.items() if index in banned}
-            refuse_tokens(flat_text(texts, errors), names)
-        ids = self._encode_compiled(texts, start, allowed, errors, threads)
-        if ids is None:
-            valid = (valid_text(t, errors, f"text {i}") for i, t in enumerate(as_texts(texts)))
-            groups = [self._encode_group(group, start, allowed) for group in in_groups(valid)]
-            ids = stacked(groups)
+        if out is not None and isinstance(texts, Ragged) and on_device(texts.values):
+            raise InputError("out is on the host, but the texts lie on a GPU, as will the ids")
+        ids = self._encoding.encode_batch(
+            texts, add_bos, allowed_special, disallowed_special, errors, threads
+        )
         return ids if out is None else placed(ids, out)
 
     def count(self, texts: Any, **options: Any) -> np.ndarray:
@@ -342,15 +302,13 @@ class Tokenizer:
 
     def clear_cache(self) -> None:
         """Forget the pieces that were encoded, and give the memory back."""
-        if self._compiled:
-            self._compiled.encoder.clear_cache()
-        if self._device is not None:
-            self._device.clear()
+        self._encoding.clear_cache()
 
     def set_cache_size(self, pieces: int) -> None:
-        """Set how many pieces of text each thread remembers, 32 bytes each; the rest is forgotten.
+        """Set how many pieces of text each thread remembers; what is remembered is forgotten.
 
-        The vocabulary counts among them; by default there is room for twice as many more.
+        A piece takes 32 bytes, and up to as much again where it is long or of many tokens. The
+        vocabulary counts among them; by default there is room for twice as many more.
 
         Raises
         ------
@@ -362,8 +320,7 @@ class Tokenizer:
             raise InputError(
                 f"pieces is {pieces}, should be at least {size}, as many as there are ids"
             )
-        with self._lock:
-            self._cache_size, self._compiled = pieces, False
+        self._encoding.set_cache_size(pieces)
 
     def decode(self, ids: Any, *, skip_special: bool = False, continues: bool = False) -> str:
         """Return the text of a sequence of token ids.
@@ -469,84 +426,3 @@ class Tokenizer:
 
     def _text_of(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", "replace")
-
-    def _fast(self) -> BytePipeline | None:
-        with self._lock:
-            if self._compiled is False:
-                self._compiled = build_byte_pipeline(self._pipeline, self._tables, self._cache_size)
-            return self._compiled
-
-    def _encode_compiled(
-        self,
-        texts: Any,
-        start: int | None,
-        allowed: frozenset[int],
-        errors: Errors,
-        threads: int | None,
-    ) -> Ragged | None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, should be at least 1")
-        compiled = self._compiled or self._fast()
-        if compiled is None:
-            return None
-        result = compiled.encode(texts, start, allowed, errors, threads or default_threads())
-        if result is None:
-            return None
-        ids, ends = result
-        return Ragged(ids, np.concatenate([[0], ends]))
-
-    def _encode_on_device(
-        self,
-        texts: Ragged,
-        start: int | None,
-        allowed: frozenset[int],
-        banned: frozenset[int],
-        errors: Errors,
-    ) -> Ragged:
-        from numbatch.models.tokenizers.device_pipeline import DevicePipeline
-
-        with self._lock:
-            if self._device is None:
-                self._device = DevicePipeline(self._pipeline, self._tables)
-        names = {index: name for name, index in self.special_ids.items()}
-
-        def on_host(rows: Ragged) -> Ragged:
-            return self.encode_batch(
-                rows,
-                add_bos=start is not None,
-                allowed_special=[names[index] for index in allowed],
-                disallowed_special=[names[index] for index in banned],
-                errors=errors,
-            )
-
-        active = self._pipeline.raw_tokens.active(allowed | banned)
-        active += self._pipeline.normalized_tokens.active(allowed | banned)
-        return self._device.encode(texts, start, [token.content for token in active], on_host)
-
-    def _allowed_ids(self, allowed: Allowed, option: str) -> frozenset[int]:
-        if not allowed:
-            return frozenset()
-        if isinstance(allowed, str):
-            if allowed != "all":
-                raise InputError(
-                    f"{option} is {allowed!r}, should be 'all' or a collection of tokens"
-                )
-            return frozenset(self.special_ids.values())
-        for token in allowed:
-            if token not in self._added:
-                raise InputError(f"{option} has {token!r}, which is no special token")
-        return frozenset(self.special_ids[token] for token in allowed if token in self.special_ids)
-
-    def _encode_group(self, texts: list[str], start: int | None, allowed: frozenset[int]) -> Ragged:
-        pieces: list[str | int] = []
-        rows = np.zeros(len(texts) + 1, np.int64)
-        for row, text in enumerate(texts):
-            begin = len(pieces)
-            pieces.extend(self._pipeline.pieces(text, allowed))
-            if start is not None and (len(pieces) == begin or pieces[begin] != start):
-                pieces.insert(begin, start)
-            rows[row + 1] = len(pieces)
-        fixed = np.array([p if isinstance(p, int) else -1 for p in pieces], np.int32)
-        encoded = piece_bytes(["" if isinstance(p, int) else p for p in pieces])
-        ids = encode_pieces(encoded, fixed, self._tables)
-        return Ragged(ids.values, ids.offsets[rows])

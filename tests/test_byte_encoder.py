@@ -38,7 +38,7 @@ def cl100k(data_folder):
 
 def slow(tokenizer, texts):
     """The ids by the path for tokenizers that are not compiled."""
-    return tokenizer._encode_group(texts, None, frozenset())
+    return tokenizer._encoding.encode_group(texts, None, frozenset())
 
 
 def same(a, b):
@@ -215,7 +215,7 @@ def test_special_tokens_between_texts(parts, add_bos):
     allowed = frozenset(SPECIAL.values())
     start = 301 if add_bos else None
     got = tokenizer.encode_batch(texts, allowed_special="all", add_bos=add_bos)
-    assert same(got, tokenizer._encode_group(texts, start, allowed))
+    assert same(got, tokenizer._encoding.encode_group(texts, start, allowed))
 
 
 @settings(deadline=None, max_examples=60)

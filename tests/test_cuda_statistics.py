@@ -34,7 +34,7 @@ def test_subtrees_appended_are_those_of_the_values():
     values = np.random.default_rng(0).standard_normal(BLOCK * 6 + 11)
     whole = RunningSum().update(values)
     kind = RunningSum
-    tree = BlockTree(kind._reduce_blocks, kind._combine, 2)
+    tree = BlockTree(kind._reduce_blocks, kind._combine, kind._fold, 2)
     tree.update(values[: BLOCK + 5])
     part = tree.following()
     part.update(values[BLOCK + 5 :])

@@ -241,7 +241,12 @@ def test_nan_weights_fail_the_request_not_the_run(model, tmp_path):
     engine = Engine(load_model(tmp_path))
     params = SamplingParams(max_tokens=3, ignore_eos=True, temperature=0, seed=1)
     good, bad = Request("good", np.array([1, 2]), params), Request("bad", np.array([7]), params)
-    results = {result.id: result for result in engine.run([bad, good])}
-    assert results["bad"].error == "the model's logits are not numbers (NaN)"
+    texts = [Request("fine", np.arange(1, 7)), Request("wrong", np.array([1, 2, 7, 3, 4]))]
+    results = {result.id: result for result in engine.run([bad, *texts, good])}
+    assert results["bad"].error == (
+        "the model's logits are no numbers to draw from: that of token 0 is NaN (300 of 300 are)"
+    )
+    assert results["wrong"].error == "the model's logits for token 3 are NaN or infinite"
+    assert np.isfinite(results["fine"].logprobs[1:]).all()
     assert len(results["good"].token_ids) == 3
     assert END not in results["good"].token_ids

@@ -51,7 +51,7 @@ def assert_same_greedy_tokens(llm, model):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_huggingface_folder(family, tmp_path):
     model = write_huggingface(family, tmp_path)
-    llm = LLM(tmp_path, threads=2)
+    llm = LLM(tmp_path, threads=2, compute="float32", kv_dtype="float32")
     assert_same_model(llm, model)
     assert_same_greedy_tokens(llm, model)
 
@@ -59,7 +59,7 @@ def test_huggingface_folder(family, tmp_path):
 @pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_gguf_file(family, tmp_path):
     model = write_gguf(family, tmp_path / "tiny.gguf")
-    llm = LLM(tmp_path / "tiny.gguf", threads=2)
+    llm = LLM(tmp_path / "tiny.gguf", threads=2, compute="float32", kv_dtype="float32")
     assert_same_model(llm, model)
     assert_same_greedy_tokens(llm, model)
 
@@ -70,7 +70,7 @@ def test_half_precision_weights(family, dtype, tmp_path):
     write_huggingface(family, tmp_path, dtype=dtype)
     # Read again: a model cast to half has lost digits of its rotary frequencies too.
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    assert_same_model(LLM(tmp_path), model.eval())
+    assert_same_model(LLM(tmp_path, compute="float32", kv_dtype="float32"), model.eval())
 
 
 def test_the_end_token_of_the_folder_ends_a_text(tmp_path):

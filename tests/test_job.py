@@ -203,6 +203,28 @@ def test_an_endless_iterator_is_read_only_as_fast_as_it_is_served(llm):
     assert job.wait(5)
 
 
+def test_an_endless_job_forgets_what_is_finished(llm):
+    def endless():
+        for i in itertools.count():
+            yield Request(i % 40, tokens(i), None)
+
+    job = llm.submit(endless(), keep_results=False, lookahead=4)
+    taken = [response.id for response in itertools.islice(job.as_completed(), 130)]
+    assert sorted(taken[:40]) == list(range(40))
+    with job.changed:
+        assert len(job._book._current) <= 4
+        assert len(job._book.ids) == 0
+        assert job.index_of([taken[0], -5]).tolist()[1] == -1
+        assert -5 not in job
+    with pytest.raises(InputError, match="there is no id -5 that is not finished"):
+        job.cancel(-5)
+    job.cancel()
+    assert job.wait(20)
+    twice = llm.submit(iter([Request("a", tokens(0), LONG)] * 2), keep_results=False)
+    with pytest.raises(InputError, match=r"'a' stands at 0 and at 1, .* among what is not finish"):
+        list(twice.as_completed())
+
+
 def test_one_request_is_cancelled_and_the_others_go_on(llm):
     job = llm.submit([Request(i, tokens(i), LONG) for i in range(8)])
     assert job.cancel(7)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -96,9 +97,10 @@ def test_files_that_are_no_sound_journal_are_refused(tmp_path):
     with pytest.raises(InputError, match="is no journal"):
         Journal(path, IDENTITY)
     assert path.read_text() == "something else of mine"
-    path.write_bytes(b"numbatch journal 12\nand what it holds")
-    with pytest.raises(InputError, match="has version 12, this Numbatch reads 1"):
-        Journal(path, IDENTITY)
+    for version in (12, 0):
+        path.write_bytes(b"numbatch journal %d\nand what it holds" % version)
+        with pytest.raises(InputError, match=f"has version {version}, this Numbatch reads 1"):
+            Journal(path, IDENTITY)
     path.unlink()
     written(path, [b"one", b"two", b"three"])
     data = bytearray(path.read_bytes())
@@ -151,7 +153,7 @@ def bits(batch):
     return [(r.id, r.index, r.error, *fields(r.result)) for r in batch]
 
 
-def test_a_run_is_taken_up_from_its_journal(folder, tmp_path):
+def test_a_run_is_taken_up_from_its_journal(folder, tmp_path, caplog):
     llm = LLM(folder, threads=1)
     whole = bits(llm.run(make_requests()))
     path = tmp_path / "journal"
@@ -159,9 +161,12 @@ def test_a_run_is_taken_up_from_its_journal(folder, tmp_path):
     computed = []
     assert bits(llm.run(make_requests(), journal=path, on_result=computed.append)) == whole
     assert computed == []
+    assert caplog.messages == []
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert bits(llm.run(make_requests(), journal=path, on_result=computed.append)) == whole
     assert 0 < len(computed) < len(whole)
+    (message,) = caplog.messages
+    assert re.fullmatch(r"the journal .*journal: a torn record of \d+ bytes was dropped", message)
     other = make_requests()
     other[4] = Request(other[4].id, other[4].tokens)
     with pytest.raises(InputError, match="another input: 'r3' was another request"):
@@ -170,6 +175,14 @@ def test_a_run_is_taken_up_from_its_journal(folder, tmp_path):
         llm.run(make_requests(2), journal=path)
     with pytest.raises(InputError, match="begun with another seed"):
         LLM(folder, threads=1, seed=1).run(make_requests(), journal=path)
+
+
+def test_numbers_of_numpy_are_ids_of_journals_too(folder, tmp_path):
+    llm = LLM(folder, threads=1)
+    requests = [Request(i, np.array([1, 2, 3])) for i in np.arange(3)]
+    for _ in range(2):
+        batch = llm.run(requests, journal=tmp_path / "journal")
+        assert [response.id for response in batch] == [0, 1, 2]
 
 
 def test_a_journal_that_cannot_be_written_ends_the_run(folder, tmp_path, monkeypatch):

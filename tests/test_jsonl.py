@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from numbatch.batching.commands.jsonl import (
     LineIds,
     check_unicode,
-    dump_line,
     numbered_lines,
     parse_line,
     refuse_unknown,
@@ -120,15 +119,3 @@ def test_an_unknown_key_is_named_with_the_known_ones():
 def test_long_values_are_cut_in_messages():
     assert shown("ä") == '"ä"'
     assert len(shown("a" * 1000)) == 80
-
-
-@given(st.dictionaries(st.text(), st.text()))
-def test_what_is_written_is_one_line_for_every_reader(record):
-    line = dump_line(record)
-    assert len(line.splitlines()) == 1
-    assert json.loads(line) == record
-
-
-def test_numbers_that_json_lacks_are_not_written():
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        dump_line({"a": float("nan")})

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from numbatch import InputError, SamplingParams
+from numbatch import InputError, Request, SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,14 @@ def test_penalties_are_recognised():
     assert not SamplingParams().has_penalties
     assert SamplingParams(presence_penalty=0.1).has_penalties
     assert SamplingParams(repetition_penalty=0.9).has_penalties
+
+
+@pytest.mark.parametrize("name", ["", None, 1.5, True, ["a"], {"a": 1}, float("nan")])
+def test_ids_are_texts_or_whole_numbers(name):
+    with pytest.raises(InputError, match=r"an id is .*, should be a non-empty text or a whole"):
+        Request(name, "x")
+
+
+def test_ids_are_plain_texts_and_numbers():
+    assert type(Request(np.int64(3), "x").id) is int
+    assert type(Request(np.str_("a"), "x").id) is str

@@ -8,8 +8,13 @@ from fake_llm import FakeTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numbatch.batching.commands.jsonl import dump_line
-from numbatch.batching.commands.result_json import finite, floats, generation_json, score_json
+from numbatch.batching.result_json import (
+    dump_line,
+    finite,
+    floats,
+    generation_json,
+    score_json,
+)
 from numbatch.batching.results import GenerationResult, ScoreResult
 
 
@@ -51,6 +56,17 @@ def test_a_generation():
         "usage": {"prompt_tokens": 2, "completion_tokens": 2},
     }
     assert json.loads(dump_line(generation())) == generation()
+
+
+def test_log_probabilities_of_the_prompt_where_they_were_asked_for():
+    record = generation(
+        prompt_logprobs=np.array([np.nan, -2], np.float32),
+        prompt_top_token_ids=np.array([[-1], [99]]),
+        prompt_top_logprobs=np.array([[np.nan], [-0.25]], np.float32),
+    )
+    assert record["prompt_logprobs"] == [None, -2]
+    likeliest = {"token_id": 99, "token": "c", "logprob": -0.25}
+    assert record["prompt_top_logprobs"] == [None, [likeliest]]
 
 
 @pytest.mark.parametrize("reason", ["\n", 7])
@@ -95,3 +111,15 @@ def test_a_scored_text():
 def test_a_continuation_is_greedy_if_each_scored_token_is():
     assert score([np.nan, -1, -3], [False, True, True], is_continuation=True)["is_greedy"] is True
     assert score([np.nan, -1, -3], [True, True, False], is_continuation=True)["is_greedy"] is False
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_what_is_written_is_one_line_for_every_reader(record):
+    line = dump_line(record)
+    assert len(line.splitlines()) == 1
+    assert json.loads(line) == record
+
+
+def test_numbers_that_json_lacks_are_not_written():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dump_line({"a": float("nan")})

@@ -4,10 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numbatch.kernels.scoring.sampling import ROW, coin, sample_rows, sampling_scratch
+from numbatch.kernels.scoring.sampling import (
+    NO_LOGITS,
+    NO_TOKEN,
+    ROW,
+    coin,
+    sample_rows,
+    sampling_scratch,
+)
 from numbatch.kernels.threads import Call, ThreadTeam
 
-NEUTRAL = (1.0, 1.0, 0.0, 0, 1.0, 0.0, 0.0, 0, 0, 0)
+NEUTRAL = (1.0, 1.0, 0.0, 0, 1.0, 0.0, 0.0, 0, 0, 0, 0, 0)
 
 
 def row(**changes):
@@ -76,7 +83,7 @@ def test_what_is_drawn_was_admitted(logits, temperature, top_k, top_p, min_p, se
     params = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     (token,), (logprob,), _, _ = draw([logits], [row(seed=seed, **params)])
     # A hair more than the limits: the reference rounds at another place.
-    loose = params | {"top_p": min(1, top_p * (1 + 1e-9)), "min_p": min_p * (1 - 1e-9)}
+    loose = params | {"top_p": min(1, top_p * (1 + 1e-6)), "min_p": min_p * (1 - 1e-9)}
     assert naive.sampling_probabilities(np.float32(logits), **loose)[token] > 0
     assert logprob == pytest.approx(naive.log_softmax(np.float32(logits))[token], abs=1e-4)
 
@@ -155,3 +162,107 @@ def test_a_request_draws_the_same_in_any_batch_and_on_any_threads():
     assert np.array_equal(draw(logits, rows, threads=3)[0], whole)
     back = draw(logits[::-1], rows[::-1])[0][::-1]
     assert np.array_equal(back, whole)
+
+
+SETTINGS = [
+    {},
+    {"temperature": 0.7},
+    {"top_k": 50},
+    {"top_k": 1},
+    {"top_k": 700, "top_p": 0.9},
+    {"top_k": 9000},
+    {"top_p": 0.95},
+    {"top_p": 0.3, "temperature": 3.0},
+    {"top_p": 1e-9},
+    {"top_p": 0.999999},
+    {"min_p": 0.05},
+    {"min_p": 1.0},
+    {"min_p": 1e-12, "top_p": 0.9},
+    {"temperature": 1e-300},
+    {"temperature": 1e-3, "top_k": 5},
+    {"temperature": 1e6, "top_p": 0.5},
+    {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.01},
+]
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "peaked", "mostly banned", "equal"])
+@pytest.mark.parametrize("size", [1, 5, 16, 257, 4099])
+def test_the_token_is_where_the_coin_falls(size, kind):
+    """The sum of the exact probabilities up to the token, in the vocabulary's order."""
+    rng = np.random.default_rng(size)
+    logits = {
+        "normal": rng.standard_normal(size) * 3 + 7,
+        "ties": rng.integers(0, 6, size),
+        "peaked": rng.standard_normal(size) + 40 * (np.arange(size) == size // 2),
+        "mostly banned": np.where(rng.random(size) < 0.9, -np.inf, rng.standard_normal(size)),
+        "equal": np.full(size, -3e4),
+    }[kind].astype(np.float32)
+    logits[size - 1] = max(logits[size - 1], np.float32(-3e4))
+    for number, params in enumerate(SETTINGS):
+        rows = [row(seed=number, position=i, **params) for i in range(12)]
+        chosen, _, _, _ = draw(np.tile(logits, (12, 1)), rows)
+        full = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | params
+        # The hair's breadth of float32 weights may decide about one group of ties.
+        exact = [
+            naive.sampling_probabilities(logits, **full | {"top_p": top_p})
+            for top_p in (full["top_p"] * (1 - 1e-6), full["top_p"], full["top_p"] * (1 + 1e-6))
+            if top_p <= 1
+        ]
+        for i, token in enumerate(chosen):
+            u = coin(np.uint64(number), np.uint64(i))
+            fits = [
+                probabilities[token] > 0
+                and probabilities[:token].sum() - 3e-6
+                <= u
+                <= probabilities[: token + 1].sum() + 3e-6
+                for probabilities in exact
+            ]
+            assert any(fits), (params, u, token)
+
+
+def test_log_probabilities_of_a_whole_vocabulary():
+    rng = np.random.default_rng(8)
+    logits = (rng.standard_normal((3, 49152)) * 4).astype(np.float32)
+    logits[2] += 1000
+    chosen, logprob, ids, values = draw(logits, [row(temperature=0)] * 3, top=20)
+    exact = naive.log_softmax(logits)
+    assert np.array_equal(chosen, logits.argmax(1))
+    np.testing.assert_allclose(logprob, exact[range(3), chosen], rtol=3e-7)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :20]
+    assert np.array_equal(ids, order)
+    np.testing.assert_allclose(values, np.take_along_axis(exact, order, 1), rtol=3e-7)
+
+
+def test_more_likeliest_tokens_than_there_are():
+    _, _, ids, values = draw([[1, 3, -np.inf, 2]], [row()], top=6)
+    assert ids[0].tolist() == [1, 3, 0, -1, -1, -1]
+    assert np.isneginf(values[0, 3:]).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "token"),
+    [
+        ([-np.inf, -2e6, 5, 1], 2),
+        ([np.nan, 0, 1, 2], NO_LOGITS),
+        ([0, 0, 0, -np.nan], NO_LOGITS),
+        ([np.inf, 0, 0, 0], NO_LOGITS),
+        ([-np.inf] * 4, NO_LOGITS),
+        ([1e7, 0, 0, 0], NO_LOGITS),
+        ([-1e30] * 4, NO_LOGITS),
+        ([np.finfo(np.float32).min, 0, 3, 3], 2),
+    ],
+)
+@pytest.mark.parametrize("length", [4, 16, 50, 600])
+def test_rows_at_the_edge(logits, token, length):
+    line = np.concatenate([logits, np.full(length - 4, logits[3])])
+    chosen, logprob, _, _ = draw([line, line], [row(temperature=0), row(top_k=1)])
+    assert chosen[0] == token
+    assert chosen[1] == token or (token >= 0 and line[chosen[1]] == line[token])
+    assert np.isnan(logprob).all() == (token < 0)
+
+
+def test_penalties_that_leave_no_number_are_told_apart():
+    rows = [row(temperature=0, prompt=1, repetition=np.float32(1e-44)), row(temperature=0)]
+    chosen, logprob, _, _ = draw([[1e6, 0], [1, 0]], rows, [[0], []])
+    assert chosen.tolist() == [NO_TOKEN, 0]
+    assert np.isnan(logprob[0])

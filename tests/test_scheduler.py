@@ -1,5 +1,6 @@
 """The scheduler and its policies, without a model: budgets, fairness, ageing, urgency."""
 
+import heapq
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_lower_priority_runs_earlier_and_equals_in_their_order():
 def test_first_come_first_served_knows_no_priority():
     scheduler = make_scheduler(sequences=1, policy=FirstCome())
     assert order_of(scheduler, [make_sequence(i, priority=-i) for i in range(5)]) == list(range(5))
+
+
+def test_a_user_may_bring_a_policy():
+    class ShortestFirst(FirstCome):
+        """The prompt with the fewest tokens first."""
+
+        def add(self, sequence):
+            sequence.is_waiting = True
+            heapq.heappush(self._queue, (self.rank(sequence), sequence))
+
+        def rank(self, sequence):
+            return sequence.prompt_length, sequence.arrival
+
+    scheduler = make_scheduler(sequences=1, policy=ShortestFirst())
+    sequences = [make_sequence(i, prompt) for i, prompt in enumerate([30, 9, 50, 9, 20])]
+    assert order_of(scheduler, sequences) == [1, 3, 4, 0, 2]
 
 
 def test_the_nearest_deadline_goes_first_among_equals():

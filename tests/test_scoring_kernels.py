@@ -6,9 +6,11 @@ import naive
 import numpy as np
 import pytest
 
-from numbatch.kernels.scoring import activation, attention, formats, logprob, norm, rotary
+from numbatch.kernels.scoring import activation, formats, logprob, norm, rotary
+from numbatch.kernels.scoring.activations import FLOAT32, Activations
 from numbatch.kernels.scoring.matmul import matmul_call, padded, tile_scratch
-from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.scoring.product import MATRIX, matrix_record, product_memory
+from numbatch.kernels.threads import ThreadTeam
 
 NO_BIAS = np.empty(0, np.float32)
 
@@ -105,58 +107,39 @@ def test_rotary(rng, interleaved, pairs):
             np.testing.assert_allclose(turned[token, part], exact, atol=1e-5)
 
 
-def attend(q, k, v, window, cap, order, block_size=4):
-    """Attention over blocks that are handed out in ``order``."""
-    tokens, heads, size = q.shape
-    kv_heads = k.shape[1]
-    blocks = np.asarray(order, np.int64)
-    layers, layer = 3, 1
-    shape = (len(order), layers, 2, kv_heads, block_size, padded(size))
-    cache = np.full(shape, np.nan, np.float32)
-    positions = np.arange(tokens)
-    slots = blocks[positions // block_size] * block_size + positions % block_size
-    flat_k, flat_v = k.reshape(tokens, -1), v.reshape(tokens, -1)
-    attention.store_kv(0, tokens, flat_k, flat_v, size, slots, layer, cache)
-    assert np.isnan(cache[:, [0, 2]]).all()
-    out = np.zeros((tokens, heads * size), np.float32)
-    scratch = np.empty((2, 2 * padded(size) + tokens), np.float32)
-    rows = np.zeros(tokens, np.int64)
-    args = (q.reshape(tokens, -1), size, layer, cache, blocks[None], rows, positions)
-    scale, cap = np.float32(size**-0.5), np.float32(cap)
-    call = Call(attention.attend, tokens * heads, (*args, window, scale, cap, out), scratch)
-    ThreadTeam(2).run(call)
-    return out.reshape(tokens, heads, size)
-
-
-@pytest.mark.parametrize("size", [4, 20, 64])
-@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (1, 0.0), (5, 0.0), (0, 2.0)])
-def test_attention(rng, size, window, cap):
-    q = rng.standard_normal((14, 4, size)).astype(np.float32)
-    k, v = rng.standard_normal((2, 14, 2, size)).astype(np.float32)
-    exact = naive.attention(q, k, v, size**-0.5, window, cap)
-    found = attend(q, k, v, window, cap, [3, 0, 2, 1])
-    np.testing.assert_allclose(found, exact, atol=2e-6)
-    assert np.array_equal(found, attend(q, k, v, window, cap, [0, 1, 2, 3]))
-
-
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("name", activation.ACTIVATIONS)
 def test_activations(rng, name, gated):
-    gate, up = rng.standard_normal((2, 3, 40)).astype(np.float32) * 4
+    gate, up = rng.standard_normal((2, 3, 48)).astype(np.float32) * 4
     x = (gate if gated else up).astype(np.float64)
     exact = {
         "silu": x / (1 + np.exp(-x)),
         "gelu": x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
         "gelu_tanh": 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     }[name] * (up if gated else 1)
-    activation.activate(0, 3, activation.ACTIVATIONS[name], gated, gate, up, 40)
+    activation.activate(0, 3, activation.ACTIVATIONS[name], gated, gate, up)
     np.testing.assert_allclose(up, exact, rtol=1e-5, atol=1e-5)
 
 
 def test_activations_of_extremes_are_no_nan():
-    x = np.array([[-np.inf, -200, -1e-30, 0, 200, 3e38]], np.float32)
-    activation.activate(0, 1, activation.ACTIVATIONS["silu"], False, x, x, 6)
+    x = np.zeros((1, 16), np.float32)
+    x[0, :6] = [-np.inf, -200, -1e-30, 0, 200, 3e38]
+    activation.activate(0, 1, activation.ACTIVATIONS["silu"], False, x, x)
     assert np.isfinite(x[0, 1:]).all()
+
+
+def logprobs(hidden, weights, targets, bias=None, scale=1.0, cap=0.0, threads=1):
+    """Log-probabilities in float32 arithmetic."""
+    columns, data = weights.shape[1], packed(weights)
+    bias = np.zeros(padded(len(weights)), np.float32) if bias is None else widened(bias[None])[0]
+    record = matrix_record(data, formats.F32, columns, bias.ctypes.data)
+    activations = Activations.empty(FLOAT32, len(hidden), columns)
+    activations.floats[: len(hidden) * padded(columns)] = widened(hidden).ravel()
+    memory = np.zeros((threads, product_memory(FLOAT32, columns, len(hidden))), np.uint8)
+    return logprob.logprobs(
+        *(ThreadTeam(threads), FLOAT32, np.array([record], MATRIX), activations.arrays),
+        *(scale, cap, targets, memory, logprob.logprob_scratch(threads)),
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [1, 5, 256, 700])
@@ -168,12 +151,10 @@ def test_logprobs(rng, vocabulary, cap):
     targets = rng.integers(0, vocabulary, 130)
     logits = naive.softcap((hidden.astype(np.float64) @ weights.T + bias) * 0.5, cap)
     exact = naive.log_softmax(logits)[np.arange(130), targets]
-    args = (widened(hidden), packed(weights), formats.F32, 24, bias, 0.5, cap, targets)
-    scratch = logprob.logprob_scratch(3, 24)
-    found, greedy = logprob.logprobs(ThreadTeam(3), *args, scratch)
+    found, greedy = logprobs(hidden, weights, targets, bias, 0.5, cap, threads=3)
     np.testing.assert_allclose(found, exact, atol=2e-5)
     assert np.array_equal(greedy, logits.argmax(axis=1) == targets)
-    alone, _ = logprob.logprobs(ThreadTeam(1), *args, scratch)
+    alone, _ = logprobs(hidden, weights, targets, bias, 0.5, cap)
     assert np.array_equal(alone, found)
 
 
@@ -181,30 +162,26 @@ def test_logprobs_of_extreme_logits_stay_finite():
     hidden = np.ones((1, 16), np.float32)
     weights = np.full((300, 16), -1e4, np.float32)
     weights[299] = 1e4
-    args = (hidden, packed(weights), formats.F32, 16, NO_BIAS, 1.0, 0.0)
-    scratch = logprob.logprob_scratch(1, 16)
-    found, greedy = logprob.logprobs(ThreadTeam(1), *args, np.array([299]), scratch)
+    found, greedy = logprobs(hidden, weights, np.array([299]))
     assert found.tolist() == [0]
     assert greedy.tolist() == [True]
-    found, greedy = logprob.logprobs(ThreadTeam(1), *args, np.array([0]), scratch)
+    found, greedy = logprobs(hidden, weights, np.array([0]))
     assert found.tolist() == [-320000]
     assert greedy.tolist() == [False]
 
 
 def test_logprobs_of_nan_are_nan():
     hidden = np.full((1, 16), np.nan, np.float32)
-    args = (hidden, packed(np.ones((300, 16))), formats.F32, 16, NO_BIAS, 1.0, 0.0, np.array([3]))
-    found, _ = logprob.logprobs(ThreadTeam(1), *args, logprob.logprob_scratch(1, 16))
+    found, _ = logprobs(hidden, np.ones((300, 16)), np.array([3]))
     assert np.isnan(found).all()
 
 
 def test_logprobs_refuse_targets_outside_the_vocabulary():
-    head = (packed(np.ones((5, 16))), formats.F32, 16, NO_BIAS, 1.0, 0.0)
     with pytest.raises(ValueError, match="targets run to 5, the vocabulary has 5 tokens"):
-        logprob.logprobs(
-            ThreadTeam(1),
-            np.ones((1, 16), np.float32),
-            *head,
-            np.array([5]),
-            logprob.logprob_scratch(1, 16),
-        )
+        logprobs(np.ones((1, 16), np.float32), np.ones((5, 16)), np.array([5]))
+
+
+def test_logprobs_refuse_more_targets_than_there_is_room_for():
+    count = logprob.TOKENS + 1
+    with pytest.raises(ValueError, match=f"there are {count} targets, should be at most"):
+        logprobs(np.ones((count, 16), np.float32), np.ones((5, 16)), np.zeros(count, np.int64))

@@ -5,6 +5,7 @@ import pytest
 
 from numbatch.kernels import simd64
 from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.statistics.masks import numbers_between
 
 
 @cpu_kernel
@@ -53,3 +54,35 @@ def test_results_are_rounded_one_by_one():
     out = np.empty(1)
     fused_or_not(x, out)
     assert out[0] == x[0] * x[0] - 1.0 != 2.0**-29 + 2.0**-60
+
+
+@cpu_kernel
+def alternate(values, out):
+    x = simd64.load_numbers(values, 0)
+    out[0], out[1] = simd64.sum_alternate(x)
+    out[2], out[3] = simd64.sum_alternate(simd64.swap_pairs(x))
+    out[4] = simd64.sum_lanes64(x * simd64.swap_pairs(x))
+    out[5], out[6] = simd64.sum_alternate(simd64.fill_alternate(1.5, -2.0))
+
+
+def test_pairs_of_lanes():
+    x = np.array([1, 2, 4, 8, 16, 32, 64, 128.0])
+    out = np.empty(7)
+    alternate(x, out)
+    product = 2 * (1 * 2 + 4 * 8 + 16 * 32 + 64 * 128)
+    assert out.tolist() == [85, 170, 170, 85, product, 6, -8]
+
+
+@cpu_kernel
+def between(values, low, high):
+    return numbers_between(values, 1, low, high)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mask_has_a_bit_for_each_number_between(dtype):
+    values = np.random.default_rng(1).integers(-4, 5, 65).astype(dtype)
+    values[[5, 6, 64]] = np.nan, np.inf, -np.inf
+    for low, high in ((-1.0, 2.0), (-np.inf, 0.0), (0.0, np.inf), (3.0, 3.0), (2.0, 1.0)):
+        mask = int(between(values, low, high))
+        wanted = (values[1:] >= low) & (values[1:] <= high)
+        assert [bool(mask >> i & 1) for i in range(64)] == wanted.tolist()

@@ -153,22 +153,25 @@ def test_presets_change_no_bits(model, preset):
     assert engine.sizer.last.limit in ("memory", "latency", "throughput")
 
 
-def test_memory_is_that_of_the_arrays(model):
-    engine = Engine(model, threads=2, max_num_seqs=8, max_num_batched_tokens=64, kv_tokens=320)
-    estimate = estimate_memory(
-        model, threads=2, max_num_seqs=8, max_num_batched_tokens=64, kv_tokens=320
-    )
+@pytest.mark.parametrize("compute", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+def test_memory_is_that_of_the_arrays(model, compute, kv_dtype):
+    sizes = {"threads": 2, "max_num_seqs": 8, "max_num_batched_tokens": 64, "kv_tokens": 320}
+    sizes |= {"compute": compute, "kv_dtype": kv_dtype}
+    engine, estimate = Engine(model, **sizes), estimate_memory(model, **sizes)
     assert estimate.kv_pool == engine.scheduler.pool.cache.nbytes
     held = [*vars(engine.forward).values(), engine.sampler._scratch]
+    held += engine.forward._activations
     arrays = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
-    arrays += 4 * 8 * VOCABULARY + 4 * 64 * 64  # logits, and the final norm of hidden states
-    assert estimate.workspace == pytest.approx(arrays, rel=0.05)
+    arrays += 4 * 8 * VOCABULARY  # logits
+    assert estimate.workspace == pytest.approx(arrays, rel=0.01)
+    assert estimate.packed == pytest.approx(engine.forward.tables.nbytes, rel=0.03)
+    assert (estimate.packed > 0) == (compute != "float32")
     layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96
     weights = 4 * (3 * layer + 2 * VOCABULARY * 64)
     assert estimate.weights == pytest.approx(weights, rel=0.01)
-    assert estimate.total == sum(
-        (estimate.weights, estimate.kv_pool, estimate.workspace, estimate.results, estimate.ids)
-    )
+    parts = (estimate.weights, estimate.packed, estimate.kv_pool, estimate.workspace)
+    assert estimate.total == sum((*parts, estimate.results, estimate.ids))
     more = estimate_memory(model, kv_tokens=320, requests=1000, tokens_per_request=50)
     assert more.results > 1000 * 50 * 13
     assert more.ids == 38_000
@@ -233,3 +236,5 @@ def test_bad_targets_are_refused(model, sizes, message):
 def test_bad_sizes_are_refused(model):
     with pytest.raises(InputError, match="a size is -1, should be at least 0"):
         estimate_memory(model, kv_tokens=-1)
+    with pytest.raises(InputError, match="compute is 'int4', should be one of float32"):
+        estimate_memory(model, kv_tokens=16, compute="int4")

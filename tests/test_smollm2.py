@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def llm(smollm2):
-    return LLM(smollm2)
+    return LLM(smollm2, compute="float32", kv_dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +127,24 @@ def test_chat_matches_transformers(llm, reference, smollm2):
     assert [each.text for each in llm.chat([messages, messages], params)] == [result.text] * 2
 
 
-def test_real_text_gives_the_same_bits_in_any_batch(smollm2, llm):
+@pytest.mark.parametrize(
+    ("compute", "kv_dtype"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8")]
+)
+def test_real_text_gives_the_same_bits_in_any_batch(smollm2, compute, kv_dtype):
     params = SamplingParams(max_tokens=12, seed=5)
-    alone = [llm.score(text)[0].tobytes() for text in TEXTS]
-    drawn = [llm.generate(text[:60], params)[0].token_ids.tobytes() for text in TEXTS]
+    alone_in = LLM(smollm2, compute=compute, kv_dtype=kv_dtype)
+    alone = [alone_in.score(text)[0].tobytes() for text in TEXTS]
+    drawn = [alone_in.generate(text[:60], params)[0].token_ids.tobytes() for text in TEXTS]
     rng = np.random.default_rng(0)
-    for threads, budget, sequences in ((1, 64, 3), (2, 512, 32)):
-        other = LLM(smollm2, threads=threads, max_num_batched_tokens=budget, max_num_seqs=sequences)
+    for threads, budget, sequences in ((1, 16, 3), (2, 64, 5), (2, 512, 32)):
+        other = LLM(
+            smollm2,
+            compute=compute,
+            kv_dtype=kv_dtype,
+            threads=threads,
+            max_num_batched_tokens=budget,
+            max_num_seqs=sequences,
+        )
         order = rng.permutation(len(TEXTS))
         shuffled = [TEXTS[i] for i in order]
         assert [row.tobytes() for row in other.score(shuffled)] == [alone[i] for i in order]

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from numbatch.errors import InputError
-from numbatch.kernels.statistics.quantiles import FEW, METHODS, OrderStatistics, median, quantile
+from numbatch.kernels.statistics.bracket import SAMPLE, Bracket
+from numbatch.kernels.statistics.digits import FEW
+from numbatch.kernels.statistics.quantiles import METHODS, OrderStatistics, median, quantile
 from numbatch.kernels.statistics.sketch import QuantileSketch
 
 QUANTILES = [0, 1e-9, 0.1, 0.25, 1 / 3, 0.5, 0.731, 0.99, 1]
@@ -53,6 +55,49 @@ def test_many_values(size, dtype):
         values = values.astype(dtype)
         assert np.array_equal(quantile(values, QUANTILES), expected(values, QUANTILES, "linear"))
         assert median(values) == np.median(values.astype(np.float64))
+
+
+def hard_orders(size):
+    """Values that a sample at even distances is right about, wrong about, or of no use for."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 1, size)
+    yield values
+    yield np.sort(values)
+    yield np.sort(values)[::-1]
+    yield np.where(np.arange(size) % (size // SAMPLE) == (size // SAMPLE) // 2, 9.0, values)
+    yield np.where(rng.random(size) < 0.6, 0.25, values)
+    yield np.where(rng.random(size) < 0.5, -0.0, np.where(rng.random(size) < 0.5, 0.0, values))
+    yield np.where(rng.random(size) < 0.01, np.inf, values) - values * (values > 3)
+    yield np.concatenate([values[: size // 2], np.full(size - size // 2, -np.inf)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_few_quantiles_of_many_values(dtype):
+    few = [0, 1e-6, 0.25, 0.5, 0.999, 1]
+    for values in hard_orders(4 * FEW + 77):
+        values = values.astype(dtype)
+        # Between two infinities NumPy's "linear" has NaN.
+        wanted = expected(values, few, "lower")
+        assert np.array_equal(quantile(values, few, method="lower"), wanted)
+        holed = values.copy()
+        holed[:: SAMPLE // 7] = np.nan
+        wanted = expected(holed[~np.isnan(holed)], few, "lower")
+        assert np.array_equal(quantile(holed, few, "omit", "lower"), wanted)
+        assert np.isnan(quantile(holed, few)).all()
+
+
+def test_brackets_hold_what_they_say():
+    values = np.random.default_rng(2).normal(0, 1, 2 * FEW + 5).astype(np.float32)
+    values[::1000] = np.nan
+    parts = [values[:FEW], values[FEW : FEW + 3], values[FEW + 3 :]]
+    bracket = Bracket.around(parts, 0.75)
+    ranks = np.arange(bracket.below, bracket.below + len(bracket.kept))
+    assert bracket.nans == np.isnan(values).sum()
+    assert bracket.holds(ranks).all()
+    assert not bracket.holds(np.array([ranks[0] - 1, ranks[-1] + 1])).any()
+    assert np.array_equal(np.sort(bracket.kept), np.sort(values[~np.isnan(values)])[ranks])
+    assert Bracket.around([np.ones(2 * FEW)], 0.5) is None  # all values are near
+    assert Bracket.around([np.full(2 * FEW, np.nan)], 0.5) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,7 +1,7 @@
 """The batching layer: ids, bookkeeping, shared contexts, continuous batches, sizes, journal.
 
-``python -m benchmarks.batching`` (in ``asv_bench``) prints the figures that need more than a time:
-ratios in one run, percentiles, fairness.
+``python -m asv_bench.batching_checks`` sets these against what was promised, and checks what is no
+time: bits, percentiles, fairness, kills, memory.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from numbatch import LLM, IdMap, Request, SamplingParams
+from numbatch.batching.forward import Batch
 from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.scheduler import Scheduler
 from numbatch.batching.sequence import Sequence
@@ -91,6 +92,50 @@ class Scheduling:
 
     def track_median_ms_a_step(self, tags):
         return 1000 * float(np.median([self.step() for _ in range(300)]))
+
+
+class StepOverhead:
+    """Steps that decode, without the model: all that Python does around it."""
+
+    params = (1, 8, 32, 256)
+    param_names = ("sequences",)
+    timeout = 300
+    number, repeat, rounds, warmup_time = 20, 10, 1, 0  # no sequence ends meanwhile
+
+    def setup(self, sequences):
+        self.llm = LLM("smollm2", max_num_seqs=sequences, kv_tokens=512 * sequences)
+        engine, rng = self.llm.engine, np.random.default_rng(0)
+        hidden = np.zeros((512, engine.forward.run(one_token()).shape[1]), np.float32)
+        logits = np.zeros((sequences, engine.model.decoder.config.vocabulary), np.float32)
+        engine.forward.run = lambda batch: hidden[: len(batch.tokens)]
+        engine.forward.logits = lambda rows: logits[: len(rows)]
+        engine.sampler.team = GivenTokens(random_tokens(rng, 100_000))
+        params = SamplingParams(temperature=0, max_tokens=450, ignore_eos=True)
+        for i in range(sequences):
+            engine.submit(Request(i, random_tokens(rng, 40), params))
+        while engine.scheduler.waiting or any(s.behind > 1 for s in engine.scheduler.running):
+            engine.step()
+
+    def time_step(self, sequences):
+        self.llm.engine.step()
+
+
+def one_token():
+    """Return a batch of one token."""
+    zero = np.zeros(1, np.int64)
+    return Batch(zero, zero, zero, zero, zero.reshape(1, 1))
+
+
+class GivenTokens:
+    """Stands in for the team that samples: the tokens are given."""
+
+    def __init__(self, tokens):
+        self.tokens = itertools.cycle(tokens.tolist())
+
+    def run(self, call):
+        chosen, logprob = call.args[4:6]
+        chosen[:] = list(itertools.islice(self.tokens, len(chosen)))
+        logprob[:] = -1
 
 
 class SharedContext:
@@ -173,51 +218,37 @@ class Journal:
             self.llm.run(self.requests, journal=Path(folder) / "journal" if journal else None)
 
 
-def ratio(benchmark, method, rounds=3):
-    """Return how much longer a benchmark takes with its second parameter, interleaved."""
-    first, second = (benchmark() for _ in range(2))
-    first.setup(benchmark.params[0])
-    second.setup(benchmark.params[1])
-    ratios = []
-    for _ in range(rounds):
-        seconds = []
-        for each, parameter in ((first, benchmark.params[0]), (second, benchmark.params[1])):
-            begin = time.perf_counter()
-            getattr(each, method)(parameter)
-            seconds.append(time.perf_counter() - begin)
-        ratios.append(seconds[1] / seconds[0])
-    return float(np.median(ratios))
+class StepTimes:
+    """Steps in which prompts and decoding are mixed, of requests that never end."""
+
+    def __init__(self, **sizes):
+        llm = LLM("smollm2", **sizes)
+        llm.score([random_tokens(np.random.default_rng(1), 20)])  # compile
+        self.engine, self.requests, self.tokens = llm.engine, endless_requests(), 0
+        self.run_layers, self.engine.forward.run = self.engine.forward.run, self.counted
+
+    def counted(self, batch):
+        self.tokens += len(batch.tokens)
+        return self.run_layers(batch)
+
+    def step(self):
+        """Run a step; return its seconds."""
+        while self.engine.scheduler.waiting < 64:
+            self.engine.submit(next(self.requests))
+        begin = time.perf_counter()
+        self.engine.step()
+        return time.perf_counter() - begin
+
+    def rate(self, seconds):
+        """Run steps for a while; return the tokens a second."""
+        passed, before = 0.0, self.tokens
+        while passed < seconds:
+            passed += self.step()
+        return (self.tokens - before) / passed
 
 
-def step_times(steps, **sizes):
-    """Return the seconds of steps while prompts and decoding are mixed, and the tokens a second."""
-    llm = LLM("smollm2", **sizes)
+def endless_requests():
     rng = np.random.default_rng(0)
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
     for i in itertools.count():
-        llm.engine.submit(Request(i, random_tokens(rng, int(rng.integers(20, 200))), params))
-        if i > steps:
-            break
-    seconds, tokens = [], 0
-    for number in range(steps):
-        begin = time.perf_counter()
-        llm.engine.step()
-        if number >= steps // 5:  # what comes before is learning
-            seconds.append(time.perf_counter() - begin)
-            tokens += sum(chunk.length for chunk in llm.engine.scheduler._chunks.values())
-    return np.array(seconds), tokens / sum(seconds)
-
-
-def main():
-    print(f"shared contexts: {ratio(SharedContext, 'time_choose'):.2f} times as fast")
-    print(f"continuous batching: {ratio(Continuous, 'time_generate', 1):.2f} times as fast")
-    print(f"journal: {100 * (1 / ratio(Journal, 'time_run', 5) - 1):.1f} % slower")
-    seconds, _ = step_times(1000, target_latency_ms=400)
-    print(f"latency 400 ms: 95th percentile {1000 * np.percentile(seconds, 95):.0f} ms")
-    rates = {size: step_times(60, max_num_batched_tokens=size)[1] for size in (64, 256, 512)}
-    rates["preset"] = step_times(60, preset="throughput")[1]
-    print("tokens a second by step size:", {size: round(rate) for size, rate in rates.items()})
-
-
-if __name__ == "__main__":
-    main()
+        yield Request(i, random_tokens(rng, int(rng.integers(20, 200))), params)

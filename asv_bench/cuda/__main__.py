@@ -3,7 +3,16 @@
 import importlib
 import sys
 
-PARTS = ("attention", "products", "scoring", "generation", "gpus", "tokenization", "statistics")
+PARTS = (
+    "attention",
+    "products",
+    "scoring",
+    "generation",
+    "steps",
+    "gpus",
+    "tokenization",
+    "statistics",
+)
 
 
 def main() -> None:

@@ -44,15 +44,17 @@ def main() -> None:
             for tokens in (1, 8, 16):
                 x = gpu.upload(np.full((tokens, columns), 0x3C00, np.uint16))
                 out, full = gpu.zeros((tokens, rows), np.uint16), gpu.zeros((1, 1), np.float32)
+                blocks = matvec.matvec_blocks(matvec.STORE, rows, tokens)
                 kernel = matvec.matvec_kernel(packed.kind, 1 if tokens <= 8 else 2)
 
                 def ours(
                     arrays: Any = arrays, kernel: Any = kernel, x: Any = x, out: Any = out,
                     full: Any = full, tokens: int = tokens, rows: int = rows,
+                    blocks: Any = blocks,
                 ) -> None:  # fmt: skip
                     for each in arrays:
                         gpu.launch(
-                            kernel, -(-rows // 16), matvec.THREADS, *each, rows, x, tokens,
+                            kernel, blocks, matvec.THREADS, *each, rows, x, tokens,
                             matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
                         )  # fmt: skip
 

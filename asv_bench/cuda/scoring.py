@@ -23,7 +23,7 @@ from numbatch.batching.backend import make_engine
 from numbatch.batching.request import Request
 
 TEXTS, SHORTEST, LONGEST = 64, 512, 2048
-STEP = 8192
+STEP = 16384
 CHECKED = 4
 """Texts whose log-probabilities are compared with float32."""
 

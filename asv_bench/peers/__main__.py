@@ -1,12 +1,11 @@
-"""``python -m asv_bench.peers tokenization``: print Numbatch and its peers side by side."""
+"""``python -m asv_bench.peers TOPIC``: print Numbatch and its peers side by side."""
 
+import importlib
 import sys
 
-from asv_bench.peers import tokenization
-
-TOPICS = {"tokenization": tokenization.main}
+TOPICS = ("attention", "statistics", "tokenization")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TOPICS:
         sys.exit(f"usage: python -m asv_bench.peers {{{','.join(TOPICS)}}} [options]")
-    TOPICS[sys.argv[1]](sys.argv[2:])
+    importlib.import_module(f"asv_bench.peers.{sys.argv[1]}").main(sys.argv[2:])

@@ -159,17 +159,19 @@ def run(
     the input. A line that cannot be served gives a result with its error and line number; the
     others still run. After Ctrl-C the finished results are in the output. With --journal, the same
     command goes on where a run was killed, at whatever instant: nothing is lost or written twice.
+    An output whose name ends in .parquet is a Parquet file (needs pyarrow); it is there when the
+    run has ended.
 
     Exit status: 0 if every request succeeded, 1 if some failed or the results could not be
     written, 2 if nothing was run, 130 after Ctrl-C.
     """  # noqa: D301 (click reads the backspace)
     from numbatch.batching.commands.line_journal import LineJournal
-    from numbatch.batching.commands.line_writer import open_output
+    from numbatch.batching.commands.parquet_writer import open_results
     from numbatch.batching.commands.run_file import FileRun
 
     with (
         _open_input(source) as lines,
-        open_output(output, overwrite=overwrite or _begun(journal), source=lines) as writer,
+        open_results(output, overwrite=overwrite or _begun(journal), source=lines) as writer,
     ):
         begin = time.perf_counter()
         llm = load_llm(model, **sizes)
@@ -266,6 +268,86 @@ def score(
     write = score_report.write_json if as_json else score_report.write_table
     names = [name for name, _ in texts]
     write(standard_output(), names, results, llm.tokenizer, tokens=tokens)
+
+
+@main.command()
+@click.option(
+    "-o", "--output", default="baseline", show_default=True, help="Folder for the report."
+)
+@click.option("--compare", metavar="OLD.json", help="Mark what changed since that baseline.")
+@click.option("--quick", is_flag=True, help="Only see that all of it runs: seconds, no figures.")
+@_model_options
+def baseline(output: str, compare: str | None, quick: bool, model: str, **sizes: Any) -> None:
+    """Measure this machine: tokenization, scoring, generation, statistics, end to end.
+
+    Writes baseline.md, baseline.html (one page with plots, that needs no other file) and
+    baseline.json. Each figure has its median and interval, and how close it came to what the
+    machine was measured to read and to multiply in the same run. Takes some minutes; what else
+    runs on the machine disturbs it.
+    """
+    from numbatch.batching.baseline.compare import compare_reports
+    from numbatch.batching.baseline.report import Report
+    from numbatch.batching.baseline.run import measure_baseline
+    from numbatch.batching.baseline.tables import record_rows
+    from numbatch.batching.commands.baseline_files import prepare_folder, write_baseline
+
+    before = None if compare is None else Report.read(compare)
+    folder = prepare_folder(output)
+    llm = load_llm(model, enable_prefix_caching=False, **sizes)
+    report = measure_baseline(
+        llm,
+        quick,
+        tell=lambda record: click.echo(
+            f"{record.key:60s} {'  '.join(record_rows([record])[0][1:])}", err=True
+        ),
+    )
+    changes = None if before is None else compare_reports(before, report)
+    for change in changes or ():
+        if change.mark:
+            click.echo(f"{change.mark}: {change.key}, {change.ratio:.2f} times as long", err=True)
+    for path in write_baseline(folder, report, changes):
+        click.echo(path)
+
+
+def _shape(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
+    """Read 8x256."""
+    sequences, cross, tokens = text.partition("x")
+    if not (cross and sequences.isdecimal() and tokens.isdecimal()):
+        raise click.BadParameter(f"{text!r}, should be SEQUENCESxTOKENS, such as 8x256")
+    return int(sequences), int(tokens)
+
+
+@main.command()
+@click.option("--score", default="8x256", show_default=True, callback=_shape, metavar="SxT")
+@click.option("--generate", default="8x32", show_default=True, callback=_shape, metavar="SxT")
+@click.option("-o", "--output", metavar="PAGE.html", help="Write a page with rooflines as well.")
+@_model_options
+def profile(
+    score: tuple[int, int],
+    generate: tuple[int, int],
+    output: str | None,
+    model: str,
+    max_model_len: int | None,
+    threads: int | None,
+) -> None:
+    """Print where the time of scoring and of generation goes, kernel by kernel.
+
+    Each kernel has its operations and bytes a second, and how close it came to the limit of the
+    machine, as measured just before. S x T is so many sequences of so many tokens.
+    """
+    from numbatch.batching.commands.line_writer import standard_output
+    from numbatch.batching.commands.profile_page import write_page
+    from numbatch.batching.profiling.run import profile_generation, profile_scoring
+    from numbatch.batching.profiling.table import to_text
+
+    llm = load_llm(model, max_model_len=max_model_len, threads=threads, enable_prefix_caching=False)
+    writer = standard_output()
+    profiles = []
+    for make, shape in ((profile_scoring, score), (profile_generation, generate)):
+        profiles.append(make(llm, *shape))
+        writer.write(to_text(profiles[-1]) + "\n")
+    if output is not None:
+        write_page(output, profiles)
 
 
 @main.command()

@@ -12,15 +12,11 @@ from numbatch.errors import InputError
 __all__ = [
     "LineIds",
     "check_unicode",
-    "dump_line",
     "numbered_lines",
     "parse_line",
     "refuse_unknown",
     "shown",
 ]
-
-LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
-"""Escapes for what Unicode, but not JSON, takes as the end of a line."""
 
 
 def numbered_lines(source: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -131,14 +127,3 @@ def shown(value: Any) -> str:
     """Return JSON of a value for a message, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def dump_line(record: Mapping[str, Any]) -> str:
-    """Return standard JSON on one line, whatever the reader takes as the end of a line.
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite, which JSON cannot say.
-    """
-    return json.dumps(record, ensure_ascii=False, allow_nan=False).translate(LINE_ENDS)

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from numbatch.batching.commands.jsonl import refuse_unknown, shown
-from numbatch.batching.commands.result_json import floats
+from numbatch.batching.result_json import floats
 from numbatch.batching.results import GenerationResult, ScoreResult
 from numbatch.errors import InputError
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from tqdm import tqdm
 
 from numbatch.batching.commands import openai_format
-from numbatch.batching.commands.jsonl import LineIds, dump_line, numbered_lines, parse_line
+from numbatch.batching.commands.jsonl import LineIds, numbered_lines, parse_line
 from numbatch.batching.commands.line_journal import LineJournal
 from numbatch.batching.commands.line_request import Task, build_task
 from numbatch.batching.commands.line_writer import LineWriter
-from numbatch.batching.commands.result_json import generation_json, score_json
 from numbatch.batching.request import Request
+from numbatch.batching.result_json import dump_line, generation_json, score_json
 from numbatch.batching.results import (
     FailedResult,
     GenerationResult,

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from numbatch.batching.commands.jsonl import dump_line
 from numbatch.batching.commands.line_writer import LineWriter
-from numbatch.batching.commands.result_json import finite, floats
 from numbatch.batching.request import Request
+from numbatch.batching.result_json import dump_line, finite, floats
 from numbatch.batching.results import FailedResult, ScoreResult, perplexity_of
 from numbatch.errors import InputError
 

@@ -26,7 +26,7 @@ from numbatch.models.decoder import DecoderConfig
 
 __all__ = ["Attention", "Plan"]
 
-TILE_WARPS = 4
+TILE_WARPS = 8
 """Warps in a block of the kernel for many queries; each takes 16 queries."""
 
 
@@ -37,6 +37,7 @@ class Plan:
     singles: int
     tiles: int
     parts: int
+    warps: int = TILE_WARPS
 
 
 class Attention:
@@ -79,7 +80,9 @@ class Attention:
         singles, longest = starts[alone], 0
         if len(singles):
             longest = int(batch.positions[singles].max()) + 1
-        size = 16 * TILE_WARPS
+        # Short runs would leave most warps of a block without queries.
+        warps = TILE_WARPS if np.mean(counts) > 16 else 1
+        size = 16 * warps
         begins = [
             np.arange(s, s + c, size) for s, c in zip(starts[~alone], counts[~alone], strict=True)
         ]
@@ -92,7 +95,7 @@ class Attention:
             singles=singles, tile_tokens=tokens, tile_rows=batch.rows[tokens],
             tile_counts=np.minimum(ends - tokens, size),
         )  # fmt: skip
-        return Plan(len(singles), len(tokens), self.parts_for(longest))
+        return Plan(len(singles), len(tokens), self.parts_for(longest), warps)
 
     @staticmethod
     def parts_for(length: int) -> int:
@@ -104,7 +107,7 @@ class Attention:
         """Return the plan for one new token of each sequence, of at most ``length`` tokens."""
         if self._has_parts:
             return Plan(tokens, 0, self.parts_for(length))
-        return Plan(0, tokens, 0) if self._has_tiles else Plan(tokens, 0, 0)
+        return Plan(0, tokens, 0, 1) if self._has_tiles else Plan(tokens, 0, 0)
 
     def scratch(self, tokens: int, parts: int) -> tuple[Any, Any]:
         """Return memory for partial results; kept, because graphs go on using it."""
@@ -126,8 +129,8 @@ class Attention:
         scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
         if plan.tiles:
             gpu.launch(
-                attend_tiles_kernel(self.width, TILE_WARPS), (plan.tiles, config.heads),
-                32 * TILE_WARPS, q, cache, inputs.tables, inputs.tile_rows, inputs.tile_tokens,
+                attend_tiles_kernel(self.width, plan.warps), (plan.tiles, config.heads),
+                32 * plan.warps, q, cache, inputs.tables, inputs.tile_rows, inputs.tile_tokens,
                 inputs.tile_counts, inputs.positions, plane, config.head_size, window, scale, cap,
                 out,
             )  # fmt: skip

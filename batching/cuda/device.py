@@ -37,6 +37,8 @@ class CudaBackend:
         If the GPU cannot be used, or the weights do not fit.
     """
 
+    compute = "bfloat16"
+
     def __init__(
         self, model: LoadedModel, number: int = 0, *, invariant: bool = False,
         process: Callable[..., Any] | None = None,

@@ -27,6 +27,9 @@ ROW_THREADS = 256
 
 WARPS_OF_HEADS = 8
 
+SMALLEST = 64
+"""Tokens that buffers are made for at least."""
+
 
 def block_threads(threads: int) -> int:
     """Return the threads of a block; the simulator's are Python's, so it has four at most."""
@@ -85,6 +88,7 @@ class CudaForward:
         self.products = Products(gpu, weights, invariant=invariant)
         self.attention = Attention(gpu, config, pool, max_sequences, invariant=invariant)
         self.blocks = pool.blocks_for(context)
+        self.smallest = SMALLEST
         self.inputs = StepInputs(gpu, max_tokens, max_sequences, self.blocks)
         self._workspace: Workspace | None = None
         self._angles = [self._rotary_tables(each) for each in weights.frequencies]
@@ -105,7 +109,7 @@ class CudaForward:
     def workspace(self, tokens: int) -> Workspace:
         """Return buffers for so many tokens; MemoryError if there is no memory for them."""
         if self._workspace is None or self._workspace.capacity < tokens:
-            capacity = min(self.max_tokens, max(64, 1 << (tokens - 1).bit_length()))
+            capacity = min(self.max_tokens, max(self.smallest, 1 << (tokens - 1).bit_length()))
             self._workspace = None
             self._workspace = self.new_workspace(max(capacity, tokens))
         return self._workspace

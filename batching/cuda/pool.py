@@ -49,7 +49,7 @@ class CudaKVPool(KVPool):
 
     def __init__(self, gpu: Gpu, config: DecoderConfig, layers: int, tokens: int) -> None:
         self._gpu = gpu
-        super().__init__(config, layers, tokens)
+        super().__init__(config, layers, tokens, "bfloat16")
 
     def _allocate(self, config: DecoderConfig, layers: int, tokens: int) -> Any:
         width = padded_head(config.head_size)

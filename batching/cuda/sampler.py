@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numbatch.batching.request import SamplingParams
 from numbatch.batching.sampler import request_seed
 from numbatch.batching.sequence import Sequence
 from numbatch.errors import InputError
@@ -100,8 +101,18 @@ class CudaSampler:
             self._counts = self._gpu.zeros((rows, self.vocabulary), np.int32)
         return self._counts
 
-    def sample(self, logits: Any, sequences: Rows[Sequence]) -> np.ndarray:
+    def prepare(self, params: SamplingParams) -> None:
+        """Raise InputError if a request asks for what is for the CPU."""
+        if params.logits_processor is not None:
+            raise InputError(
+                "a request's logits_processor is for the CPU; on a GPU give LLM a "
+                "logits_processor decorated with numba.cuda.jit(device=True)"
+            )
+
+    def sample(self, logits: Any, sequences: Rows[Sequence]) -> tuple[np.ndarray, dict[int, str]]:
         """Append a token to each sequence; return the tokens, -1 where the logits were NaN.
+
+        The second value, errors by row, is empty: there is no function of a request's own.
 
         Parameters
         ----------
@@ -122,7 +133,7 @@ class CudaSampler:
             gpu.upload(rows.whole), gpu.upload(rows.stops), counts, history, rows.has_history,
             gpu.empty(n, np.int32), positions, rows.wanted, record,
         )  # fmt: skip
-        return self.take(gpu.download(record), rows.wanted, sequences)
+        return self.take(gpu.download(record), rows.wanted, sequences), {}
 
     @staticmethod
     def take(record: np.ndarray, wanted: int, sequences: Rows[Sequence]) -> np.ndarray:

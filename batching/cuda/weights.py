@@ -19,7 +19,14 @@ from numbatch.kernels.scoring.cuda.packing import (
 )
 from numbatch.models.decoder import Decoder, Layer, Linear, Matrix, Norm
 
-__all__ = ["DeviceLayer", "DeviceLinear", "DeviceMatrix", "DeviceNorm", "DeviceWeights"]
+__all__ = [
+    "DeviceLayer",
+    "DeviceLinear",
+    "DeviceMatrix",
+    "DeviceNorm",
+    "DeviceWeights",
+    "weight_bytes",
+]
 
 
 @dataclass(frozen=True, slots=True)

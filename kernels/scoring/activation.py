@@ -7,28 +7,17 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.simd import LANES, exp, load_float32, store_float32
 
-__all__ = ["ACTIVATIONS", "activate", "softcap"]
+__all__ = ["ACTIVATIONS", "activate", "activate_row", "softcap"]
 
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 """The codes that :func:`activate` takes."""
 
 
 @cpu_device
-def _activation(code, x):
-    if code == 0:
-        return x / (np.float32(1) + math.exp(-x))
-    if code == 1:
-        return np.float32(0.5) * x * (np.float32(1) + math.erf(x * np.float32(math.sqrt(0.5))))
-    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-    return np.float32(0.5) * x * (np.float32(1) + math.tanh(inner))
-
-
-@cpu_kernel
-def activate(start, stop, code, gated, gate, up, width):
-    """Write ``act(gate) * up`` (gated) or ``act(up)`` to ``up`` for a range of rows.
-
-    No error check.
+def activate_row(code, gated, gate, up):
+    """Write ``act(gate) * up`` (gated) or ``act(up)`` to ``up``, one row. No error check.
 
     Parameters
     ----------
@@ -36,17 +25,33 @@ def activate(start, stop, code, gated, gate, up, width):
         From ``ACTIVATIONS``.
     gated : bool
         Whether ``gate`` is read.
-    gate, up : float32 arrays, shape (rows, at least width)
+    gate, up : float32 arrays, shape (width padded to whole vectors,), C-contiguous
         ``up`` is modified in place.
-    width : int
-        How many values of a row are in use.
     """
+    one = np.float32(1)
+    for i in range(0, up.size, LANES):
+        x = load_float32(gate, i) if gated else load_float32(up, i)
+        if code == 0:
+            y = x / (exp(np.float32(0) - x) + one)
+        elif code == 2:
+            inner = x * x * np.float32(0.044715) * x + x
+            # 0.5 * (1 + tanh(u)) = 1 / (1 + exp(-2 u))
+            y = x / (exp(inner * np.float32(-2 * math.sqrt(2 / math.pi))) + one)
+        else:
+            for j in range(i, i + LANES):
+                value = gate[j] if gated else up[j]
+                half = np.float32(0.5) * value
+                value = half * (one + math.erf(value * np.float32(math.sqrt(0.5))))
+                up[j] = value * up[j] if gated else value
+            continue
+        store_float32(up, i, y * load_float32(up, i) if gated else y)
+
+
+@cpu_kernel
+def activate(start, stop, code, gated, gate, up):
+    """Activate rows ``start`` to ``stop - 1``; see :func:`activate_row`. No error check."""
     for row in range(start, stop):
-        for i in range(width):
-            if gated:
-                up[row, i] *= _activation(code, gate[row, i])
-            else:
-                up[row, i] = _activation(code, up[row, i])
+        activate_row(code, gated, gate[row], up[row])
 
 
 @cpu_device

@@ -39,7 +39,10 @@ __all__ = [
     "Q8_0",
     "SPAN",
     "Format",
+    "half",
     "half_to_float",
+    "k_scales",
+    "round_to_half",
     "row_bytes",
     "unpack",
     "unpack_rows",
@@ -112,7 +115,27 @@ def half_to_float(bits):
 
 
 @cpu_device
-def _half(row, at):
+def round_to_half(bits):
+    """Return the 16 bits of the float16 nearest to a float32 given as its bits; half to even.
+
+    Too large a number becomes infinity; NaN stays NaN.
+    """
+    sign = np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000))
+    rest = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    if rest > np.uint32(0x7F800000):
+        return np.uint16(sign | np.uint32(0x7E00))
+    if rest >= np.uint32(0x477FF000):  # 65520
+        return np.uint16(sign | np.uint32(0x7C00))
+    if rest < np.uint32(0x38800000):  # subnormal: the sum puts the rounded fraction lowest
+        shifted = np.float32(rest.view(np.float32) + np.float32(0.5)).view(np.uint32)
+        return np.uint16(sign | (shifted - np.uint32(0x3F000000)))
+    odd = np.uint32((rest >> np.uint32(13)) & np.uint32(1))
+    rounded = np.uint32(rest + np.uint32(0xFFF) + odd - np.uint32(0x38000000))
+    return np.uint16(sign | (rounded >> np.uint32(13)))
+
+
+@cpu_device
+def half(row, at):
     """Return as float32 the float16 that stands at byte ``at``."""
     return half_to_float(np.uint32(np.uint32(row[at]) | (np.uint32(row[at + 1]) << np.uint32(8))))
 
@@ -143,7 +166,7 @@ def _unpack_q8_0(row, out):
     """Block: scale, 32 signed bytes."""
     for block in range(len(out) // 32):
         at, to = block * 34, block * 32
-        scale = _half(row, at)
+        scale = half(row, at)
         store_float32(out, to, to_float32(load_int8(row, at + 2)) * scale)
         store_float32(out, to + 16, to_float32(load_int8(row, at + 18)) * scale)
 
@@ -153,7 +176,7 @@ def _unpack_q4_0(row, out):
     """Block: scale, 16 bytes; their low halves are the first 16 weights, each less 8."""
     for block in range(len(out) // 32):
         at, to = block * 18, block * 32
-        scale = _half(row, at)
+        scale = half(row, at)
         packed = load_uint8(row, at + 2)
         store_float32(out, to, to_float32((packed & 15) - 8) * scale)
         store_float32(out, to + 16, to_float32((packed >> 4) - 8) * scale)
@@ -164,7 +187,7 @@ def _unpack_q4_1(row, out):
     """Block: scale, least weight, 16 bytes as in Q4_0."""
     for block in range(len(out) // 32):
         at, to = block * 20, block * 32
-        scale, least = _half(row, at), _half(row, at + 2)
+        scale, least = half(row, at), half(row, at + 2)
         packed = load_uint8(row, at + 4)
         store_float32(out, to, to_float32(packed & 15) * scale + least)
         store_float32(out, to + 16, to_float32(packed >> 4) * scale + least)
@@ -182,7 +205,7 @@ def _unpack_q5_0(row, out):
     """Block: scale, 32 fifth bits, 16 bytes as in Q4_0; each weight less 16."""
     for block in range(len(out) // 32):
         at, to = block * 22, block * 32
-        scale = _half(row, at)
+        scale = half(row, at)
         packed = load_uint8(row, at + 6)
         first = ((packed & 15) | _fifth_bits(row, at + 2)) - 16
         second = ((packed >> 4) | _fifth_bits(row, at + 4)) - 16
@@ -195,7 +218,7 @@ def _unpack_q5_1(row, out):
     """Block: scale, least weight, 32 fifth bits, 16 bytes as in Q4_0."""
     for block in range(len(out) // 32):
         at, to = block * 24, block * 32
-        scale, least = _half(row, at), _half(row, at + 2)
+        scale, least = half(row, at), half(row, at + 2)
         packed = load_uint8(row, at + 8)
         first = (packed & 15) | _fifth_bits(row, at + 4)
         second = (packed >> 4) | _fifth_bits(row, at + 6)
@@ -204,7 +227,7 @@ def _unpack_q5_1(row, out):
 
 
 @cpu_device
-def _k_scales(row, at, part):
+def k_scales(row, at, part):
     """Return the 6-bit scale and least weight of a K block's part 0 to 7, packed at byte ``at``."""
     if part < 4:
         scale, least = row[at + part] & 63, row[at + part + 4] & 63
@@ -223,9 +246,9 @@ def _unpack_q4_k(row, out):
     """
     for block in range(len(out) // 256):
         at = block * 144
-        whole_scale, whole_least = _half(row, at), _half(row, at + 2)
+        whole_scale, whole_least = half(row, at), half(row, at + 2)
         for j in range(8):
-            scale, least = _k_scales(row, at + 4, j)
+            scale, least = k_scales(row, at + 4, j)
             scale, least = whole_scale * scale, whole_least * least
             to = block * 256 + j * 32
             for i in range(0, 32, 16):
@@ -238,9 +261,9 @@ def _unpack_q5_k(row, out):
     """Block: as Q4_K, with 32 bytes of fifth bits before the 128: bit j of each is part j's."""
     for block in range(len(out) // 256):
         at = block * 176
-        whole_scale, whole_least = _half(row, at), _half(row, at + 2)
+        whole_scale, whole_least = half(row, at), half(row, at + 2)
         for j in range(8):
-            scale, least = _k_scales(row, at + 4, j)
+            scale, least = k_scales(row, at + 4, j)
             scale, least = whole_scale * scale, whole_least * least
             to = block * 256 + j * 32
             for i in range(0, 32, 16):
@@ -257,11 +280,11 @@ def _unpack_q6_k(row, out):
     64 bytes, parts 2 and 3 the high ones; part s has bits 2s and 2s + 1 of its 32 upper bytes.
     """
     for part in range(len(out) // 32):
-        at, to, half, s = part // 8 * 210, part * 32, part % 8 // 4, part % 4
-        whole = _half(row, at + 208)
+        at, to, side, s = part // 8 * 210, part * 32, part % 8 // 4, part % 4
+        whole = half(row, at + 208)
         for i in range(0, 32, 16):
-            low = load_uint8(row, at + half * 64 + s % 2 * 32 + i) >> (s // 2 * 4)
-            high = load_uint8(row, at + 128 + half * 32 + i) >> (2 * s)
+            low = load_uint8(row, at + side * 64 + s % 2 * 32 + i) >> (s // 2 * 4)
+            high = load_uint8(row, at + 128 + side * 32 + i) >> (2 * s)
             scale = whole * np.float32(np.int8(row[at + 192 + part % 8 * 2 + i // 16]))
             weights = ((low & 15) | ((high & 3) << 4)) - 32
             store_float32(out, to + i, to_float32(weights) * scale)

@@ -69,16 +69,21 @@ def _dot_1x4(x, m, w, n, columns):
 
 
 @cpu_device
-def _store(out, m, n, end, sums):
-    """Write the sums to ``out[m, n:]``, but none at or beyond column ``end``."""
+def _store(out, m, n, end, sums, shift, bias, add):
+    """Write the sums to ``out[m, n:]``, with bias, but none at or beyond column ``end``."""
     for j in range(len(sums)):
         if n + j < end:
-            out[m, n + j] = sums[j]
+            total = sums[j]
+            if bias.size:
+                total += bias[n + j + shift]
+            if add:
+                total = out[m, n + j] + total
+            out[m, n + j] = total
 
 
 @cpu_device
-def multiply_rows(start, stop, scratch, x, data, format, columns, out, shift):
-    """Write ``x @ unpack(data[start:stop]).T`` to ``out[:, start - shift : stop - shift]``.
+def multiply_rows(start, stop, scratch, x, data, format, columns, out, shift, bias, add):
+    """Write ``x @ unpack(data[start:stop]).T + bias`` to ``out[:, start - shift : stop - shift]``.
 
     No error check.
 
@@ -96,6 +101,9 @@ def multiply_rows(start, stop, scratch, x, data, format, columns, out, shift):
         Modified in place.
     shift : intp
         Weight row ``n`` goes to column ``n - shift``.
+    bias : float32 array, shape (at least rows,) or (0,)
+    add : bool
+        Whether products are added to what is in ``out``.
     """
     tokens, width = x.shape
     for first in range(start, stop, TILE_ROWS):
@@ -110,12 +118,13 @@ def multiply_rows(start, stop, scratch, x, data, format, columns, out, shift):
         for m in range(0, whole, 3):
             for n in range(0, rows, 2):
                 sums = _dot_3x2(x, m, scratch, n, width)
-                _store(out, m, column + n, end, sums[0])
-                _store(out, m + 1, column + n, end, sums[1])
-                _store(out, m + 2, column + n, end, sums[2])
+                _store(out, m, column + n, end, sums[0], shift, bias, add)
+                _store(out, m + 1, column + n, end, sums[1], shift, bias, add)
+                _store(out, m + 2, column + n, end, sums[2], shift, bias, add)
         for m in range(whole, tokens):
             for n in range(0, rows, 4):
-                _store(out, m, column + n, end, _dot_1x4(x, m, scratch, n, width))
+                dots = _dot_1x4(x, m, scratch, n, width)
+                _store(out, m, column + n, end, dots, shift, bias, add)
 
 
 @cpu_kernel
@@ -125,11 +134,7 @@ def _matmul(start, stop, scratch, x, data, format, columns, bias, out):
     No error check. ``bias`` has shape (rows,), or (0,) for none; the rest is as in
     :func:`multiply_rows`.
     """
-    multiply_rows(start, stop, scratch, x, data, format, columns, out, 0)
-    if bias.size:
-        for m in range(x.shape[0]):
-            for n in range(start, stop):
-                out[m, n] += bias[n]
+    multiply_rows(start, stop, scratch, x, data, format, columns, out, 0, bias, False)
 
 
 def matmul_call(

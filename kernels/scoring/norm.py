@@ -1,7 +1,4 @@
-"""Normalisation of activations: RMS norm and layer norm.
-
-Sums run in float64, one value after another, so their order is that of the row.
-"""
+"""RMS norm and layer norm of a row."""
 
 from __future__ import annotations
 
@@ -10,52 +7,81 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.simd import LANES, fma, load_float32, splat, store_float32, sum_lanes
 
-__all__ = ["layer_norm", "rms_norm"]
+__all__ = ["layer_norm", "norm_row", "rms_norm"]
 
 
 @cpu_device
-def _rms_row(x, weight, epsilon, out, width):
-    total = 0.0
-    for i in range(width):
-        total += float(x[i]) * float(x[i])
-    scale = np.float32(1.0 / math.sqrt(total / width + epsilon))
-    for i in range(width):
-        out[i] = x[i] * scale * weight[i]
+def _sum_squares(x, width, mean):
+    """Return the sum of ``(x - mean)**2``: whole vectors in four chains, then what is left."""
+    a = b = c = d = splat(np.float32(0))
+    middle = splat(mean)
+    whole = width - width % (4 * LANES)
+    for i in range(0, whole, 4 * LANES):
+        u, v = load_float32(x, i) - middle, load_float32(x, i + LANES) - middle
+        a, b = fma(u, u, a), fma(v, v, b)
+        u, v = load_float32(x, i + 2 * LANES) - middle, load_float32(x, i + 3 * LANES) - middle
+        c, d = fma(u, u, c), fma(v, v, d)
+    total = float(sum_lanes((a + b) + (c + d)))
+    for i in range(whole, width):
+        total += float(x[i] - mean) ** 2
+    return total
+
+
+@cpu_device
+def _scale_row(x, mean, scale, weight, bias, out):
+    """Write ``(x - mean) * scale * weight + bias``."""
+    width = weight.size
+    whole = width - width % LANES
+    for i in range(0, whole, LANES):
+        value = (load_float32(x, i) - mean) * scale * load_float32(weight, i)
+        if bias.size:
+            value = value + load_float32(bias, i)
+        store_float32(out, i, value)
+    for i in range(whole, width):
+        value = (x[i] - mean) * scale * weight[i]
+        if bias.size:
+            value += bias[i]
+        out[i] = value
+
+
+@cpu_device
+def norm_row(x, weight, bias, epsilon, out):
+    """Norm one row: a layer norm where there is a bias, else an RMS norm. No error check.
+
+    RMS norm: ``x / sqrt(mean(x**2) + epsilon) * weight`` (Zhang and Sennrich 2019, arXiv
+    1910.07467). Layer norm: ``(x - mean) / sqrt(variance + epsilon) * weight + bias`` (Ba et al.
+    2016, arXiv 1607.06450).
+
+    Parameters
+    ----------
+    x, out : float32 arrays, shape (at least width,), C-contiguous
+        ``out`` is modified in place up to ``width`` and may be ``x``.
+    weight : float32 array, shape (width,)
+    bias : float32 array, shape (width,) or (0,)
+    epsilon : float64
+    """
+    width = weight.size
+    mean = np.float32(0)
+    if bias.size:
+        total = 0.0
+        for i in range(width):
+            total += float(x[i])
+        mean = np.float32(total / width)
+    scale = np.float32(1.0 / math.sqrt(_sum_squares(x, width, mean) / width + epsilon))
+    _scale_row(x, mean, scale, weight, bias, out)
 
 
 @cpu_kernel
 def rms_norm(start, stop, x, weight, epsilon, out):
-    """Write ``x / sqrt(mean(x**2) + epsilon) * weight`` for rows ``start`` to ``stop - 1``.
-
-    No error check. Source: Zhang and Sennrich 2019, arXiv 1910.07467.
-
-    Parameters
-    ----------
-    x, out : float32 arrays, shape (rows, at least width)
-        ``out`` is modified in place up to ``width`` and may be ``x``.
-    weight : float32 array, shape (width,)
-    epsilon : float64
-    """
+    """RMS norm of rows ``start`` to ``stop - 1``; see :func:`norm_row`. No error check."""
     for row in range(start, stop):
-        _rms_row(x[row], weight, epsilon, out[row], weight.size)
+        norm_row(x[row], weight, weight[:0], epsilon, out[row])
 
 
 @cpu_kernel
 def layer_norm(start, stop, x, weight, bias, epsilon, out):
-    """Write ``(x - mean) / sqrt(variance + epsilon) * weight + bias`` for a range of rows.
-
-    No error check. Source: Ba et al. 2016, arXiv 1607.06450. Arguments as in :func:`rms_norm`.
-    """
-    width = weight.size
+    """Layer norm of rows ``start`` to ``stop - 1``; see :func:`norm_row`. No error check."""
     for row in range(start, stop):
-        mean = 0.0
-        for i in range(width):
-            mean += float(x[row, i])
-        mean /= width
-        variance = 0.0
-        for i in range(width):
-            variance += (float(x[row, i]) - mean) ** 2
-        scale = 1.0 / math.sqrt(variance / width + epsilon)
-        for i in range(width):
-            out[row, i] = np.float32((float(x[row, i]) - mean) * scale) * weight[i] + bias[i]
+        norm_row(x[row], weight, bias, epsilon, out[row])

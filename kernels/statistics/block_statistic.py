@@ -46,6 +46,7 @@ class BlockStatistic:
 
     _reduce_blocks: ClassVar[Callable[..., None]]
     _combine: ClassVar[Callable[..., None]]
+    _fold: ClassVar[Callable[..., None]]
     _empty: ClassVar[tuple[float, ...]]
     _values_an_item: ClassVar[int] = 1
     _device_kernel: ClassVar[str | None] = None
@@ -59,6 +60,7 @@ class BlockStatistic:
         self._tree = BlockTree(
             kind._reduce_blocks,
             kind._combine,
+            kind._fold,
             len(kind._empty),
             start * kind._values_an_item,
             threads,

@@ -34,6 +34,9 @@ class BlockTree:
     combine : kernel
         ``combine(left, right, out)``: writes each combination of a row of ``left`` and of
         ``right`` (the values after it) to the row of ``out``, which may be ``left``.
+    fold : kernel
+        ``fold(nodes)``: combines a power of two of nodes in pairs, those in pairs and so on; the
+        first row is the result, the others are overwritten.
     width : int
         Numbers in a node.
     start : int
@@ -51,13 +54,15 @@ class BlockTree:
         self,
         reduce_blocks: Callable[..., None],
         combine: Callable[..., None],
+        fold: Callable[..., None],
         width: int,
         start: int = 0,
         threads: int = 1,
     ) -> None:
         if start < 0:
             raise InputError(f"start is {start}, should be at least 0")
-        self._reduce_blocks, self._combine, self.width = reduce_blocks, combine, width
+        self._reduce_blocks, self._combine, self._fold = reduce_blocks, combine, fold
+        self.width = width
         self._team = ThreadTeam(threads)
         self.start = self.stop = int(start)
         self._head = np.empty(0)
@@ -74,7 +79,7 @@ class BlockTree:
             self._append_part(values[:taken])
         whole = (len(values) - taken) // BLOCK * BLOCK
         if whole:
-            self._push(0, self.stop // BLOCK, self._reduce(values[taken : taken + whole]))
+            self._push_blocks(self.stop // BLOCK, self._reduce(values[taken : taken + whole]))
             self.stop += whole
         if taken + whole < len(values):
             self._append_part(values[taken + whole :])
@@ -85,7 +90,9 @@ class BlockTree:
             raise InputError(f"the part starts at {other.start}, should start at {self.stop}")
         if self.start == self.stop:
             self.stop, self._head, self._tail = other.stop, other._head, other._tail
-            self._left, self._right = dict(other._left), dict(other._right)
+            # Copies: nodes that wait are combined in place.
+            self._left = {level: node.copy() for level, node in other._left.items()}
+            self._right = {level: node.copy() for level, node in other._right.items()}
             return
         if len(other._head):
             self._append_part(other._head)
@@ -95,7 +102,12 @@ class BlockTree:
     def following(self) -> BlockTree:
         """Return an empty tree that starts where this one stops."""
         return BlockTree(
-            self._reduce_blocks, self._combine, self.width, self.stop, self._team.threads
+            self._reduce_blocks,
+            self._combine,
+            self._fold,
+            self.width,
+            self.stop,
+            self._team.threads,
         )
 
     def append_subtrees(self, runs: list[tuple[int, np.ndarray]], tail: np.ndarray) -> None:
@@ -143,20 +155,22 @@ class BlockTree:
         self._team.run(Call(self._reduce_blocks, len(nodes), (values, nodes), grain=16))
         return nodes
 
-    def _push(self, level: int, first: int, nodes: np.ndarray) -> None:
-        """Append nodes ``first``, ``first + 1``, ... of a level, and combine what is complete."""
-        while len(nodes):
-            if first % 2 and level in self._right:
-                nodes = np.concatenate([self._right.pop(level), nodes])
-                first -= 1
-            elif first % 2:
-                self._left[level] = nodes[:1].copy()
-                nodes, first = nodes[1:], first + 1
-            if len(nodes) % 2:
-                self._right[level] = nodes[-1:].copy()
-                nodes = nodes[:-1]
-            parents = np.empty((len(nodes) // 2, self.width))
-            self._combine(
-                np.ascontiguousarray(nodes[0::2]), np.ascontiguousarray(nodes[1::2]), parents
-            )
-            nodes, first, level = parents, first // 2, level + 1
+    def _push_blocks(self, first: int, nodes: np.ndarray) -> None:
+        """Append the nodes of blocks ``first``, ``first + 1``, ...: complete subtrees at once."""
+        low = 0
+        while low < len(nodes):
+            place = first + low
+            level = (len(nodes) - low).bit_length() - 1
+            if place:
+                level = min(level, (place & -place).bit_length() - 1)
+            self._fold(nodes[low : low + (1 << level)])
+            self._push(level, place >> level, nodes[low : low + 1])
+            low += 1 << level
+
+    def _push(self, level: int, place: int, node: np.ndarray) -> None:
+        """Append node ``place`` of a level, shape (1, width), and combine what is complete."""
+        while place % 2 and level in self._right:
+            left = self._right.pop(level)
+            self._combine(left, node, left)
+            node, place, level = left, place // 2, level + 1
+        (self._left if place % 2 else self._right)[level] = node.copy()

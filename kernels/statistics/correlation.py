@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.simd64 import (
+    LANES64,
+    fill,
+    fill_alternate,
+    load_numbers,
+    sum_alternate,
+    swap_pairs,
+)
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.values import NanPolicy, as_values
@@ -16,6 +24,71 @@ from numbatch.kernels.statistics.values import NanPolicy, as_values
 __all__ = ["Correlation", "pearson", "spearman"]
 
 COUNT, SUM_X, SUM_Y, XX, YY, XY = range(6)
+
+PART = 1 << 15
+"""Pairs that are interleaved at a time; the second-level cache holds them."""
+
+
+@cpu_device
+def _fast_sums(values, low, high):
+    """Return the sums of x and of y of ``values[low:high]``; NaN where there is one."""
+    a, b = fill(0.0), fill(0.0)
+    i = low
+    while i + 2 * LANES64 <= high:
+        a = a + load_numbers(values, i)
+        b = b + load_numbers(values, i + LANES64)
+        i += 2 * LANES64
+    sum_x, sum_y = sum_alternate(a + b)
+    while i < high:
+        sum_x += float(values[i])
+        sum_y += float(values[i + 1])
+        i += 2
+    return sum_x, sum_y
+
+
+@cpu_device
+def _fast_products(values, low, high, mean_x, mean_y):
+    """Return the sums of products of differences from the means: xx, yy, xy."""
+    means = fill_alternate(mean_x, mean_y)
+    squares, products = fill(0.0), fill(0.0)
+    more_squares, more_products = fill(0.0), fill(0.0)
+    i = low
+    while i + 2 * LANES64 <= high:
+        d = load_numbers(values, i) - means
+        e = load_numbers(values, i + LANES64) - means
+        squares, products = squares + d * d, products + d * swap_pairs(d)
+        more_squares, more_products = more_squares + e * e, more_products + e * swap_pairs(e)
+        i += 2 * LANES64
+    xx, yy = sum_alternate(squares + more_squares)
+    xy, _ = sum_alternate(products + more_products)
+    while i < high:
+        dx, dy = float(values[i]) - mean_x, float(values[i + 1]) - mean_y
+        xx, yy, xy = xx + dx * dx, yy + dy * dy, xy + dx * dy
+        i += 2
+    return xx, yy, xy
+
+
+@cpu_device
+def _careful_sums(values, low, high):
+    """Return how many pairs hold no NaN, and their sums of x and of y."""
+    count, sum_x, sum_y = 0.0, 0.0, 0.0
+    for i in range(low, high, 2):
+        x, y = float(values[i]), float(values[i + 1])
+        if x == x and y == y:
+            count, sum_x, sum_y = count + 1.0, sum_x + x, sum_y + y
+    return count, sum_x, sum_y
+
+
+@cpu_device
+def _careful_products(values, low, high, mean_x, mean_y):
+    """Return what :func:`_fast_products` does, of the pairs that hold no NaN."""
+    xx, yy, xy = 0.0, 0.0, 0.0
+    for i in range(low, high, 2):
+        dx, dy = float(values[i]) - mean_x, float(values[i + 1]) - mean_y
+        x, y = float(values[i]), float(values[i + 1])
+        if x == x and y == y:
+            xx, yy, xy = xx + dx * dx, yy + dy * dy, xy + dx * dy
+    return xx, yy, xy
 
 
 @cpu_kernel
@@ -32,41 +105,54 @@ def _reduce_pairs(start, stop, values, nodes):
         Modified in place: count, sums of x and y, sums of products of differences from the means.
     """
     for block in range(start, stop):
-        part = values[block * BLOCK : min((block + 1) * BLOCK, values.size)]
+        low = block * BLOCK
+        high = min(low + BLOCK, values.size)
         node = nodes[block]
-        node[:] = 0.0
-        for i in range(0, part.size, 2):
-            x, y = float(part[i]), float(part[i + 1])
-            if x == x and y == y:
-                node[COUNT] += 1.0
-                node[SUM_X] += x
-                node[SUM_Y] += y
-        mean_x, mean_y = node[SUM_X] / node[COUNT], node[SUM_Y] / node[COUNT]
-        for i in range(0, part.size, 2):
-            x, y = float(part[i]), float(part[i + 1])
-            if x == x and y == y:
-                node[XX] += (x - mean_x) * (x - mean_x)
-                node[YY] += (y - mean_y) * (y - mean_y)
-                node[XY] += (x - mean_x) * (y - mean_y)
+        count = 0.5 * (high - low)
+        sum_x, sum_y = _fast_sums(values, low, high)
+        careful = math.isnan(sum_x) or math.isnan(sum_y)
+        if careful:  # a NaN, or infinities of both signs
+            count, sum_x, sum_y = _careful_sums(values, low, high)
+        mean_x, mean_y = sum_x / count, sum_y / count
+        if careful:
+            xx, yy, xy = _careful_products(values, low, high, mean_x, mean_y)
+        else:
+            xx, yy, xy = _fast_products(values, low, high, mean_x, mean_y)
+        node[COUNT], node[SUM_X], node[SUM_Y] = count, sum_x, sum_y
+        node[XX], node[YY], node[XY] = xx, yy, xy
+
+
+@cpu_device
+def join_pairs(a, b, out):
+    """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
+    if a[COUNT] == 0 or b[COUNT] == 0:
+        out[:] = b if a[COUNT] == 0 else a
+        return
+    n = a[COUNT] + b[COUNT]
+    share = a[COUNT] * (b[COUNT] / n)
+    dx = b[SUM_X] / b[COUNT] - a[SUM_X] / a[COUNT]
+    dy = b[SUM_Y] / b[COUNT] - a[SUM_Y] / a[COUNT]
+    out[XX] = a[XX] + b[XX] + dx * dx * share
+    out[YY] = a[YY] + b[YY] + dy * dy * share
+    out[XY] = a[XY] + b[XY] + dx * dy * share
+    out[COUNT], out[SUM_X], out[SUM_Y] = n, a[SUM_X] + b[SUM_X], a[SUM_Y] + b[SUM_Y]
 
 
 @cpu_kernel
 def _combine_pairs(left, right, out):
     """Combine the nodes of :func:`_reduce_pairs` row by row; no error check."""
     for i in range(left.shape[0]):
-        a, b = left[i], right[i]
-        if a[COUNT] == 0 or b[COUNT] == 0:
-            out[i] = b if a[COUNT] == 0 else a
-            continue
-        n = a[COUNT] + b[COUNT]
-        share = a[COUNT] * (b[COUNT] / n)
-        dx = b[SUM_X] / b[COUNT] - a[SUM_X] / a[COUNT]
-        dy = b[SUM_Y] / b[COUNT] - a[SUM_Y] / a[COUNT]
-        out[i, XX] = a[XX] + b[XX] + dx * dx * share
-        out[i, YY] = a[YY] + b[YY] + dy * dy * share
-        out[i, XY] = a[XY] + b[XY] + dx * dy * share
-        out[i, COUNT], out[i, SUM_X] = n, a[SUM_X] + b[SUM_X]
-        out[i, SUM_Y] = a[SUM_Y] + b[SUM_Y]
+        join_pairs(left[i], right[i], out[i])
+
+
+@cpu_kernel
+def _fold_pairs(nodes):
+    """Combine a power of two of nodes into the first, level by level; no error check."""
+    half = nodes.shape[0] // 2
+    while half > 0:
+        for i in range(half):
+            join_pairs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
+        half //= 2
 
 
 class Correlation(BlockStatistic):
@@ -77,6 +163,7 @@ class Correlation(BlockStatistic):
 
     _reduce_blocks = _reduce_pairs
     _combine = _combine_pairs
+    _fold = _fold_pairs
     _empty = (0.0,) * 6
     _values_an_item = 2
 
@@ -93,9 +180,12 @@ class Correlation(BlockStatistic):
                 f"x has shape {np.shape(x)}, y {np.shape(y)}, should be arrays of one shape"
             )
         first, second = as_values(x, "x"), as_values(y, "y")
-        pairs = np.empty((len(first), 2), np.result_type(first, second))
-        pairs[:, 0], pairs[:, 1] = first, second
-        return self._update(pairs.reshape(-1))
+        pairs = np.empty((min(PART, len(first)), 2), np.result_type(first, second))
+        for low in range(0, len(first), PART):
+            part = pairs[: len(first) - low]
+            part[:, 0], part[:, 1] = first[low : low + PART], second[low : low + PART]
+            self._update(part.reshape(-1))
+        return self
 
     @property
     def pearson(self) -> float:

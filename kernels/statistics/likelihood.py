@@ -72,12 +72,27 @@ def _reduce_logs(start, stop, values, nodes):
         nodes[block, 0], nodes[block, 1], nodes[block, 2] = numbers, peak, total
 
 
+@cpu_device
+def join_logs(a, b, out):
+    """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
+    out[0], out[1], out[2] = _join_logs(a[0], a[1], a[2], b[0], b[1], b[2])
+
+
 @cpu_kernel
 def _combine_logs(left, right, out):
     """Combine the nodes of :func:`_reduce_logs` row by row; no error check."""
     for i in range(left.shape[0]):
-        a, b = left[i], right[i]
-        out[i, 0], out[i, 1], out[i, 2] = _join_logs(a[0], a[1], a[2], b[0], b[1], b[2])
+        join_logs(left[i], right[i], out[i])
+
+
+@cpu_kernel
+def _fold_logs(nodes):
+    """Combine a power of two of nodes into the first, level by level; no error check."""
+    half = nodes.shape[0] // 2
+    while half > 0:
+        for i in range(half):
+            join_logs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
+        half //= 2
 
 
 class LogSumExp(BlockStatistic):
@@ -85,6 +100,7 @@ class LogSumExp(BlockStatistic):
 
     _reduce_blocks = _reduce_logs
     _combine = _combine_logs
+    _fold = _fold_logs
     _empty = (0.0, -math.inf, 0.0)
     _device_kernel = "logs"
 

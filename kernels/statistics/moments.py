@@ -138,30 +138,45 @@ def _reduce_moments(start, stop, values, nodes):
             node[MEAN] = total / n
 
 
+@cpu_device
+def join_moments(a, b, out):
+    """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
+    na, nb = a[COUNT], b[COUNT]
+    if na == 0 or nb == 0:
+        for q in range(a.size):  # CUDA knows no assignment of a row
+            out[q] = b[q] if na == 0 else a[q]
+        return
+    n = na + nb
+    # Two numbers a mean: where means are large and close, their difference is not rounding.
+    d = (b[MEAN] - a[MEAN]) + (b[REST] - a[REST])
+    p, q = na / n, nb / n
+    mean = a[MEAN] + (q * d + a[REST])
+    rest = (a[MEAN] - mean) + (q * d + a[REST])
+    m2 = a[M2] + b[M2] + d * d * na * q
+    m3 = a[M3] + b[M3] + d * d * d * na * q * (p - q) + 3.0 * d * (p * b[M2] - q * a[M2])
+    m4 = a[M4] + b[M4] + d * d * d * d * na * q * (p * p - p * q + q * q)
+    m4 += 6.0 * d * d * (p * p * b[M2] + q * q * a[M2]) + 4.0 * d * (p * b[M3] - q * a[M3])
+    out[SUM] = a[SUM] + b[SUM]
+    out[LEAST], out[GREATEST] = min(a[LEAST], b[LEAST]), max(a[GREATEST], b[GREATEST])
+    out[MEAN], out[REST] = mean, rest
+    out[COUNT], out[M2], out[M3], out[M4] = n, m2, m3, m4
+
+
 @cpu_kernel
 def _combine_moments(left, right, out):
     """Combine moments row by row; ``out`` may be ``left``. No error check."""
     for i in range(left.shape[0]):
-        a, b = left[i], right[i]
-        na, nb = a[COUNT], b[COUNT]
-        if na == 0 or nb == 0:
-            for q in range(a.size):
-                out[i, q] = b[q] if na == 0 else a[q]
-            continue
-        n = na + nb
-        # Two numbers a mean: where means are large and close, their difference is not rounding.
-        d = (b[MEAN] - a[MEAN]) + (b[REST] - a[REST])
-        p, q = na / n, nb / n
-        mean = a[MEAN] + (q * d + a[REST])
-        rest = (a[MEAN] - mean) + (q * d + a[REST])
-        m2 = a[M2] + b[M2] + d * d * na * q
-        m3 = a[M3] + b[M3] + d * d * d * na * q * (p - q) + 3.0 * d * (p * b[M2] - q * a[M2])
-        m4 = a[M4] + b[M4] + d * d * d * d * na * q * (p * p - p * q + q * q)
-        m4 += 6.0 * d * d * (p * p * b[M2] + q * q * a[M2]) + 4.0 * d * (p * b[M3] - q * a[M3])
-        out[i, SUM] = a[SUM] + b[SUM]
-        out[i, LEAST], out[i, GREATEST] = min(a[LEAST], b[LEAST]), max(a[GREATEST], b[GREATEST])
-        out[i, MEAN], out[i, REST] = mean, rest
-        out[i, COUNT], out[i, M2], out[i, M3], out[i, M4] = n, m2, m3, m4
+        join_moments(left[i], right[i], out[i])
+
+
+@cpu_kernel
+def _fold_moments(nodes):
+    """Combine a power of two of nodes into the first, level by level; no error check."""
+    half = nodes.shape[0] // 2
+    while half > 0:
+        for i in range(half):
+            join_moments(nodes[2 * i], nodes[2 * i + 1], nodes[i])
+        half //= 2
 
 
 class Moments(BlockStatistic):
@@ -176,6 +191,7 @@ class Moments(BlockStatistic):
 
     _reduce_blocks = _reduce_moments
     _combine = _combine_moments
+    _fold = _fold_moments
     _empty = (0.0, 0.0, 0.0, 0.0, 0.0, math.inf, -math.inf, 0.0, 0.0)
     _device_kernel = "moments"
 

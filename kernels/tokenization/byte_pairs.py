@@ -12,12 +12,13 @@ another way; and a token that its own bytes do not merge to never does.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.tokenization.tables import PairTable, StringTable, find_pair, read_only
+from numbatch.kernels.words import prefetch
 
 __all__ = [
     "BYTES",
@@ -25,6 +26,7 @@ __all__ = [
     "NEVER",
     "NOTHING",
     "PackedMerges",
+    "ask_for_merge",
     "find_merge",
     "pack_merges",
     "pair_holds",
@@ -56,6 +58,21 @@ class PackedMerges(NamedTuple):
     byte_pairs: np.ndarray
     """uint32, shape (65536,): what two bytes, ``first << 8 | second``, merge to, or ``NOTHING``,
     or ``NEVER``. It does not tell what becomes of bytes that the vocabulary lacks."""
+    rivals: np.ndarray
+    """uint32, shape (2, 65536): the lowest number that a byte can become together with what is
+    before it and ends with another byte, ``before << 8 | byte``; and together with what is behind
+    it, ``byte << 8 | behind``. ``NEVER`` if there is none."""
+
+
+@cpu_device
+def ask_for_merge(left, right, pairs, shift):
+    """Have the memory brought in that :func:`find_merge` will read.
+
+    The branches there wait for it and are often guessed wrong: without this, one look-up would not
+    begin before the one before it is done.
+    """
+    key = np.uint64(left) << _20 | np.uint64(right)
+    prefetch(pairs, np.intp((key * _MIX) >> np.uint64(shift)) << 3)
 
 
 @cpu_device
@@ -117,7 +134,7 @@ def _last_merge(strings, row, byte_ids, table, symbols, slots):
         slots[i] = find_pair(symbols[i], symbols[i + 1], table)
     last = np.intp(-1)
     while count > 1:
-        at = np.intp(-1)
+        at: Any = np.intp(-1)
         for i in range(count - 1):
             if slots[i] >= 0 and (at < 0 or table.ranks[slots[i]] < table.ranks[slots[at]]):
                 at = i
@@ -215,19 +232,24 @@ def _renumbered(
         read_only(pairs),
         read_only(halves.astype(np.uint64)),
         read_only(np.concatenate([byte_ids, rows, [unknown_id]]).astype(np.int32)),
-        _byte_pairs(lefts, rights, strings, rows),
+        *_byte_pairs(lefts, rights, strings, rows),
     )
 
 
 def _byte_pairs(
     lefts: np.ndarray, rights: np.ndarray, strings: StringTable, rows: np.ndarray
-) -> np.ndarray:
-    """Return what is known of two neighbouring bytes; see :class:`PackedMerges`."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``byte_pairs`` and ``rivals`` of :class:`PackedMerges`."""
     every_byte = np.arange(BYTES)
     firsts = np.concatenate([every_byte, strings.values[strings.offsets[:-1][rows]]])
     lasts = np.concatenate([every_byte, strings.values[strings.offsets[1:][rows] - 1]])
+    merged = BYTES + np.arange(rows.size)
+    boundaries = lasts[lefts] << 8 | firsts[rights]
     known = np.full(1 << 16, NEVER, np.uint32)
-    known[lasts[lefts] << 8 | firsts[rights]] = NOTHING
-    single = np.flatnonzero((lefts < BYTES) & (rights < BYTES))
-    known[lefts[single] << 8 | rights[single]] = BYTES + single
-    return read_only(known)
+    known[boundaries] = NOTHING
+    rivals = np.full((2, 1 << 16), NEVER, np.uint32)
+    for single, rival in ((rights < BYTES, rivals[0]), (lefts < BYTES, rivals[1])):
+        np.minimum.at(rival, boundaries[single], merged[single].astype(np.uint32))
+    both = (lefts < BYTES) & (rights < BYTES)
+    known[boundaries[both]] = merged[both]
+    return read_only(known), read_only(rivals)

@@ -13,7 +13,6 @@ from numbatch.kernels.tokenization.encode_piece import encode_piece, whole_piece
 from numbatch.kernels.tokenization.piece_cache import (
     CACHED_BYTES,
     CACHED_TOKENS,
-    ENTRY,
     IN_STORE,
     SHORT_BYTES,
     find_entry,
@@ -31,9 +30,11 @@ from numbatch.kernels.tokenization.piece_cache import (
 from numbatch.kernels.tokenization.piece_state import (
     ENDS,
     FILLED,
+    HAS_ALL,
     KEYS,
     PLACES,
     ROOM,
+    STORE,
     STORED,
     ByteTables,
     cache_in,
@@ -42,8 +43,7 @@ from numbatch.kernels.tokenization.piece_state import (
     pointers_to,
 )
 from numbatch.kernels.tokenization.split import MARGIN, split_some
-from numbatch.kernels.tokenization.tables import read_only
-from numbatch.kernels.tokenization.unicode_strings import copy_utf8
+from numbatch.kernels.tokenization.unicode_strings import copy_utf8, has_compact_characters
 from numbatch.kernels.words import (
     copy_bytes,
     int64_pointer,
@@ -57,9 +57,10 @@ __all__ = [
     "SLACK",
     "ByteTables",
     "encode_blocks",
+    "encode_new",
+    "encode_string",
     "encode_strings",
     "new_state",
-    "seed_entries",
 ]
 
 SLACK = 8
@@ -67,9 +68,9 @@ SLACK = 8
 
 
 @cpu_device
-def _encode_new(text, at, stop, tables, state, out, total):
+def encode_new(text, at, stop, tables, state, out, total):
     """Encode a piece that may be a token; return the number of tokens."""
-    if tables.options[1]:
+    if tables.options[1] and state[HAS_ALL] == np.uint64(0):
         row = whole_piece(text, at, stop, tables)
         if row >= 0:
             out[total] = row
@@ -97,17 +98,20 @@ def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
     It is no token by itself: those are all in the cache.
     """
     count = encode_piece(text, at, stop, tables, cache.state, out, total)
-    if has_room(cache, 8):
+    if has_room(cache, tables, 8):
         _keep(low, high, slot, cache, out, total, count)
     return count
 
 
 @cpu_device
 def _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total):
-    """Encode a long piece that the cache lacks, and put it there if it is not too long."""
-    count = _encode_new(text, at, stop, tables, cache.state, out, total)
+    """Encode a long piece that the cache lacks, and put it there if it is not too long.
+
+    If the cache has all tokens, it is none by itself.
+    """
+    count = encode_new(text, at, stop, tables, cache.state, out, total)
     words = (stop - at) // 8 + count // 2 + 2
-    if 4 * words < cache.mask and has_room(cache, words):
+    if 4 * words < STORE * cache.mask and has_room(cache, tables, words):
         place = np.intp(cache.state[STORED])
         cache.state[STORED] = store_bytes(text, at, stop - at, cache.masks, cache.store, place)
         _keep(low, high | np.uint64(place), slot, cache, out, total, count)
@@ -126,7 +130,7 @@ def _write_found(table, slot, store, out, total):
 def _encode_long_piece(text, at, stop, low, high, slot, tables, cache, out, total):
     """Write the tokens of a piece of more than 15 bytes; return their number."""
     if stop - at > CACHED_BYTES:
-        return _encode_new(text, at, stop, tables, cache.state, out, total)
+        return encode_new(text, at, stop, tables, cache.state, out, total)
     table = cache.table
     slot = find_long_entry(text, at, low, high, slot, table, cache.mask, cache.masks, cache.store)
     if table[slot + 1] == np.uint64(0):
@@ -221,7 +225,7 @@ def encode_blocks(
         Receives where in ``out`` the tokens of each stretch end.
     """
     pointers = pointers_to(tables)
-    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, copied, tokens = pointer_to(text), pointer_to(buffer), pointer_to(out)
     for block in range(start, stop):
         total = begins[blocks[block]] + blocks[block] + SLACK * block
@@ -272,7 +276,7 @@ def encode_strings(
         Receives where in ``out`` the tokens of each string end.
     """
     pointers = pointers_to(tables)
-    cache = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1))
+    cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, tokens = pointer_to(buffer), pointer_to(out)
     for block in range(start, stop):
         total = places[block]
@@ -289,31 +293,18 @@ def encode_strings(
 
 
 @cpu_kernel
-def _seed(state, text, starts, stops, tables, seeds):
-    """Encode pieces of up to 15 bytes and write their entries; return how many there are."""
-    pointers = pointers_to(tables)
-    memory, data = pointer_to(state), pointer_to(text)
-    out = np.empty(64, np.uint32)
-    tokens = pointer_to(out)
-    masks = cache_in(state, tables.seeds, np.uint64(tables.ids.size - 1)).masks
-    size, zero = np.intp(0), np.intp(0)
-    for i in range(starts.size):
-        count = _encode_new(data, starts[i], stops[i], pointers, memory, tokens, zero)
-        if count <= CACHED_TOKENS:
-            low, high = piece_key(data, starts[i], stops[i] - starts[i], masks)
-            first, second = pack_tokens(tokens, zero, count)
-            write_entry(pointer_to(seeds), size, low, high, first, second)
-            size += ENTRY
-    out[0] = 0  # the array lives as long as the pointer to it
-    return size
+def encode_string(state, address, headers, buffer, tables, out):
+    """Encode one string; return the number of its tokens, -1 if it holds a surrogate.
 
-
-def seed_entries(tables: ByteTables) -> np.ndarray:
-    """Return the entries of all tokens of up to 15 bytes, each encoded as a piece: uint64."""
-    lengths = np.diff(tables.offsets)
-    rows = np.flatnonzero((lengths > 0) & (lengths <= SHORT_BYTES))
-    starts, stops = tables.offsets[:-1][rows], tables.offsets[1:][rows]
-    seeds = np.empty(rows.size * ENTRY, np.uint64)
-    text = np.concatenate([tables.values, np.zeros(MARGIN, np.uint8)])
-    size = _seed(new_state(8), read_only(text), starts, stops, tables, seeds)
-    return read_only(seeds[:size].copy())
+    No error check. As :func:`encode_strings`, with less to hand over.
+    """
+    cache = cache_in(state, tables.seeds, pointers_to(tables), np.uint64(tables.ids.size - 1))
+    data, start = pointer_to(buffer), np.intp(0)
+    if not has_compact_characters(address):
+        return np.intp(-1)
+    size = copy_utf8(address, headers[0], headers[1], data)
+    if size < 0:
+        return size
+    return _encode_stretch(
+        data, start, size, size, pointers_to(tables), cache, pointer_to(out), start
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.tokenization.split_block import piece_starts
+from numbatch.kernels.tokenization.split_block import piece_starts, piece_starts_wide
+from numbatch.kernels.tokenization.split_rules import CASED, STYLE
 from numbatch.kernels.tokenization.split_scalar import piece_end
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_classes import class_table
@@ -59,16 +60,18 @@ def split_some(text, at, stop, end, rules, classes, places, ends, room):
     """
     count = np.intp(0)
     while at < stop and count + BLOCK < room:
-        last = at
-        valid = min(trailing_zeros(bytes_from_0x80(text, at)), end - at)
-        if valid >= _WORTH:
-            starts = piece_starts(text, at, end, valid, rules)
-            starts &= starts - _1
-            if starts:
-                last = at + BLOCK - 1 - leading_zeros(starts)
-                count += _write_places(starts, at, places, ends, count)
-        if last > at:
-            at = last
+        others, valid = bytes_from_0x80(text, at), end - at
+        starts = np.uint64(0)
+        if COMPRESSES and others and rules & STYLE != CASED:
+            starts = piece_starts_wide(text, at, end, others, rules, classes)
+        else:
+            valid = min(trailing_zeros(others), valid)
+            if valid >= _WORTH:
+                starts = piece_starts(text, at, end, valid, rules)
+        starts &= starts - _1
+        if starts:
+            count += _write_places(starts, at, places, ends, count)
+            at += BLOCK - 1 - leading_zeros(starts)
         else:
             at = piece_end(text, at, end, rules, classes)
             ends[count] = at

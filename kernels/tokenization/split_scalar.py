@@ -30,7 +30,7 @@ from numbatch.kernels.tokenization.unicode_classes import (
     UPPER,
 )
 
-__all__ = ["contraction_end", "piece_end"]
+__all__ = ["character_class", "contraction_end", "piece_end"]
 
 WORD = LETTER | NUMBER | SPACE  # what is none of these is a sign
 
@@ -52,6 +52,22 @@ def _character(text, at, classes):
         code |= (text[at + 2] & 0x3F) << 6 | (text[at + 3] & 0x3F)
         after = at + 4
     return np.intp(classes[PAGES + (np.intp(classes[code >> 8]) << 8) + (code & 255)]), after
+
+
+@cpu_device
+def character_class(text, at, classes):
+    """Return the class of the character at ``at``, which is not ASCII; reads four bytes.
+
+    With few branches: scripts are mixed, and what comes next is guessed wrong often.
+    """
+    first, second = np.intp(text[at]), np.intp(text[at + 1]) & 0x3F
+    third = np.intp(text[at + 2]) & 0x3F
+    code = (first & 0x0F) << 12 | second << 6 | third
+    if first < 0xE0:
+        code = (first & 0x1F) << 6 | second
+    if first >= 0xF0:
+        code = (first & 0x07) << 18 | second << 12 | third << 6 | (np.intp(text[at + 3]) & 0x3F)
+    return np.intp(classes[PAGES + (np.intp(classes[code >> 8]) << 8) + (code & 255)])
 
 
 @cpu_device

@@ -10,9 +10,16 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.utf8_lanes import COMPRESSES, store_ascii, store_utf8
-from numbatch.kernels.words import copy_bytes, pointer_to, uint8_at, uint16_at, uint32_at
+from numbatch.kernels.words import (
+    copy_bytes,
+    pointer_to,
+    uint8_at,
+    uint8_pointer,
+    uint16_at,
+    uint32_at,
+)
 
-__all__ = ["copy_utf8", "utf8_bounds", "utf8_sizes", "write_utf8"]
+__all__ = ["copy_utf8", "has_compact_characters", "utf8_bounds", "utf8_sizes", "write_utf8"]
 
 # Places in PyASCIIObject, the same from Python 3.11 to 3.13.
 _LENGTH, _STATE = 16, 32
@@ -114,6 +121,12 @@ def _copy(characters, length, out):
 
 
 @cpu_device
+def has_compact_characters(address):
+    """Return whether a string has its characters behind its header."""
+    return np.intp(uint32_at(address + _STATE)[0]) & _COMPACT != 0
+
+
+@cpu_device
 def copy_utf8(address, ascii_header, compact_header, out):
     """Write a string's UTF-8 to ``out``; return its size, -1 where it has none.
 
@@ -175,20 +188,10 @@ def utf8_sizes(addresses, compact_header, offsets):
 
 @cpu_kernel
 def write_utf8(addresses, ascii_header, compact_header, offsets, out):
-    """Write the strings' UTF-8 from ``out[offsets[i]]`` on. No error check."""
+    """Write the strings' UTF-8 from ``out[offsets[i]]`` on, in order. No error check.
+
+    ``out`` has room for 64 bytes more.
+    """
     target = pointer_to(out)
     for i in range(addresses.size):
-        length, state = _header(addresses[i])
-        kind = state >> 2 & 7
-        data = addresses[i] + compact_header
-        at = offsets[i]
-        if state & _ASCII:
-            source = uint8_at(addresses[i] + ascii_header)
-            for j in range(length):
-                target[at + j] = source[j]
-        elif kind == 1:
-            _write(uint8_at(data), length, target, at)
-        elif kind == 2:
-            _write(uint16_at(data), length, target, at)
-        else:
-            _write(uint32_at(data), length, target, at)
+        copy_utf8(addresses[i], ascii_header, compact_header, uint8_pointer(target, offsets[i]))

@@ -16,11 +16,12 @@ from numbatch.kernels.tokenization.encode_bytes import (
     SLACK,
     ByteTables,
     encode_blocks,
+    encode_string,
     encode_strings,
-    seed_entries,
 )
 from numbatch.kernels.tokenization.gather import move_blocks
 from numbatch.kernels.tokenization.merge import MergeTables
+from numbatch.kernels.tokenization.seed_entries import seed_entries
 from numbatch.kernels.tokenization.split import MARGIN
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_classes import class_table
@@ -72,12 +73,12 @@ class ByteEncoder:
         options = (
             rules, tables.whole_pieces, merges.ids.size - 1 if tables.unknown_id >= 0 else -1,
             tables.fuse_unknown, 65 - merges.pairs.size.bit_length(), strings.slots.size - 1,
-            (tables.byte_ids >= 0).all(),
+            (tables.byte_ids >= 0).all(), strings.offsets.size - 1,
         )  # fmt: skip
         self._tables = ByteTables(
             *merges,
             slots=strings.slots,
-            values=strings.values,
+            values=read_only(np.concatenate([strings.values, np.zeros(MARGIN, np.uint8)])),
             offsets=strings.offsets,
             classes=class_table(),
             seeds=read_only(np.empty(0, np.uint64)),
@@ -92,6 +93,22 @@ class ByteEncoder:
     def clear_cache(self) -> None:
         """Forget all pieces but the vocabulary, and give the memory back."""
         self._states.clear()
+
+    def encode_string(self, text: str) -> np.ndarray | None:
+        """Return the ids of one string, uint32; None as :meth:`encode_strings`."""
+        layout = string_layout()
+        if layout is None or type(text) is not str:
+            return None
+        size = len(text) if text.isascii() else 4 * len(text)
+        buffer, out = np.empty(size + MARGIN, np.uint8), np.empty(size + SLACK, np.uint32)
+        ticket, states = self._states.take(1)
+        try:
+            count = encode_string(states[0], id(text), layout, buffer, self._tables, out)
+        finally:
+            self._states.put_back(ticket, states)
+        if count < 0:
+            return None
+        return out[:count].copy()
 
     def encode_strings(
         self, rows: Sequence[str], start: int | None, threads: int
@@ -121,9 +138,9 @@ class ByteEncoder:
         if not utf8_bounds(addresses, bounds):
             return None
         longest = int(np.diff(bounds).max(initial=0))
-        if longest > _LONG:
-            return None
         threads = max(1, min(threads, int(bounds[-1]) // _SHARE))
+        if longest > _LONG and threads > 1:
+            return None
         blocks = equal_shares(bounds[1:], threads)
         parts = blocks.size - 1
         places = bounds[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
@@ -176,28 +193,28 @@ class ByteEncoder:
         out, ends = np.empty(room, np.uint32), np.empty(begins.size, np.int64)
         copied = stretches.stops + MARGIN > data.size
         copied_size = int((stretches.ends - begins)[copied].max(initial=0))
-        arrays = (
-            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed)),
-            self._tables,
-            out,
-            ends,
-        )
+        arrays = [
+            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed))
+        ]
 
         def encode_part(part: int, state: np.ndarray) -> None:
             buffer = np.empty(copied_size + MARGIN, np.uint8)
-            encode_blocks(part, part + 1, state, data, buffer, *arrays)
+            encode_blocks(part, part + 1, state, data, buffer, *arrays, self._tables, out, ends)
 
         self._run(encode_part, parts)
         return _closed_up(out, ends, places, blocks, stretches.lasts)
 
     def _run(self, encode_part: Callable[[int, np.ndarray], Any], parts: int) -> None:
         """Encode the parts, each by a thread with a state of its own."""
-        with self._states.borrowed(parts) as states:
+        ticket, states = self._states.take(parts)
+        try:
             if parts == 1:
                 encode_part(0, states[0])
                 return
             team = self._teams.setdefault(parts, ThreadTeam(parts))
             team.run(Call(_run_parts, parts, (encode_part, states)))
+        finally:
+            self._states.put_back(ticket, states)
 
     def _prepared_slots(self) -> int:
         """Return how many entries a cache has; the vocabulary's are made at the first call."""

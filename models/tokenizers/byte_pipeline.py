@@ -12,7 +12,7 @@ import numpy as np
 from numbatch.kernels.tokenization.merge import MergeTables
 from numbatch.models.tokenizers.byte_encoder import ByteEncoder, build_byte_encoder
 from numbatch.models.tokenizers.flat_text import FlatText, flat_text
-from numbatch.models.tokenizers.repair_text import Errors
+from numbatch.models.tokenizers.repair_text import Errors, check_errors
 from numbatch.models.tokenizers.split_families import compiled_rules
 from numbatch.models.tokenizers.stretches import Stretches
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
@@ -61,8 +61,7 @@ class BytePipeline:
             return None
         if self._always and any(first in text for first in self._firsts):
             return None
-        found = self.encoder.encode_strings([text], None, 1)
-        return None if found is None else found[0]
+        return self.encoder.encode_string(text)
 
     def encode(
         self, texts: Any, start: int | None, allowed: Container[int], errors: Errors, threads: int
@@ -81,6 +80,7 @@ class BytePipeline:
         search = self._always or bool(allowed and self._finder.active(allowed))
         if search and not self._plain:
             return None
+        check_errors(errors)
         if not search and type(texts) in (list, tuple) and set(map(type, texts)) <= {str}:
             found = self._encode_in_place(texts, start, threads)
             if found is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 
@@ -29,24 +28,23 @@ class EncoderStates:
         self._epoch = 0
 
     def clear(self) -> None:
-        """Give the memory back; states in use are given back by those who use them."""
+        """Give the memory back; what is in use goes when it is returned."""
         with self._lock:
             self._epoch += 1
             self._free = []
 
-    @contextmanager
-    def borrowed(self, count: int) -> Iterator[list[np.ndarray]]:
-        """Lend so many states, the same ones in the same order as to the call before.
+    def take(self, count: int) -> tuple[int, list[np.ndarray]]:
+        """Return so many states, the same in the same order as to the call before, and a ticket.
 
         So a thread finds in its cache what it has put there, where texts are encoded once more.
         """
         with self._lock:
-            epoch = self._epoch
+            ticket = self._epoch
             states, self._free = self._free[:count], self._free[count:]
-        states += [new_state(self._slots()) for _ in range(count - len(states))]
-        try:
-            yield states
-        finally:
-            with self._lock:
-                if epoch == self._epoch:
-                    self._free = states + self._free
+        return ticket, states + [new_state(self._slots()) for _ in range(count - len(states))]
+
+    def put_back(self, ticket: int, states: list[np.ndarray]) -> None:
+        """Take back what :meth:`take` has given."""
+        with self._lock:
+            if ticket == self._epoch:
+                self._free = states + self._free

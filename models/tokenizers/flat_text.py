@@ -15,7 +15,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_strings import utf8_sizes, write_utf8
-from numbatch.models.tokenizers.repair_text import Errors, valid_text
+from numbatch.models.tokenizers.repair_text import Errors, check_errors, valid_text
 
 __all__ = ["PAD", "FlatText", "as_texts", "flat_text", "is_arrow", "string_layout"]
 
@@ -60,8 +60,7 @@ def flat_text(texts: Any, errors: Errors) -> FlatText:
     InputError
         If a text is neither, or is not valid and ``errors`` is ``strict``.
     """
-    if errors not in ("replace", "strict"):
-        raise InputError(f"errors is {errors!r}, should be 'replace' or 'strict'")
+    check_errors(errors)
     if isinstance(texts, Ragged):
         return _from_bytes(texts, errors)
     if is_arrow(texts):

@@ -6,9 +6,15 @@ from typing import Any, Literal
 
 from numbatch.errors import InputError
 
-__all__ = ["Errors", "valid_text"]
+__all__ = ["Errors", "check_errors", "valid_text"]
 
 Errors = Literal["replace", "strict"]
+
+
+def check_errors(errors: Any) -> None:
+    """Raise an InputError unless ``errors`` is one of the two ways to treat invalid text."""
+    if errors not in ("replace", "strict"):
+        raise InputError(f"errors is {errors!r}, should be 'replace' or 'strict'")
 
 
 def valid_text(text: Any, errors: Errors, which: str) -> str:
@@ -29,8 +35,7 @@ def valid_text(text: Any, errors: Errors, which: str) -> str:
     InputError
         If it is neither str nor bytes, or with ``strict`` is not valid; it says where.
     """
-    if errors not in ("replace", "strict"):
-        raise InputError(f"errors is {errors!r}, should be 'replace' or 'strict'")
+    check_errors(errors)
     if isinstance(text, str):
         return _without_surrogates(text, errors, which)
     if isinstance(text, bytes):

@@ -1,7 +1,7 @@
 """Attention of one new token a sequence, split over the positions that it looks at.
 
-A warp takes 128 positions of a sequence for all heads that share a key, and leaves a partial
-result; a second kernel puts the parts together in order. Parts begin at multiples of 128, so a
+A warp takes 64 positions of a sequence for all heads that share a key, and leaves a partial
+result; a second kernel puts the parts together in order. Parts begin at multiples of 64, so a
 sequence's bits depend on itself alone.
 """
 
@@ -18,6 +18,8 @@ from numbatch.kernels.scoring.cuda.decode_tiles import (
     add_values,
     head_rows,
     key_scores,
+    load_keys,
+    load_values,
     store_partial,
 )
 from numbatch.kernels.scoring.cuda.tiles import scale_tile, zero_tile
@@ -25,7 +27,7 @@ from numbatch.kernels.scoring.cuda.words import exp2, pack_pair, to_bfloat16
 
 __all__ = ["MOST_SHARING", "SPLIT", "WARPS", "attend_parts_kernel", "merge_parts"]
 
-SPLIT = 128
+SPLIT = 64
 """Positions in a part."""
 
 WARPS = 4
@@ -92,11 +94,22 @@ def attend_parts_kernel(width: int) -> Any:
         result = zero_tile(numbers)
         factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else np.float32(cap * LOG2_E)
         start = np.int32(max(start, np.int32(first & ~15)))
-        while start < stop:
+        if start >= stop:
+            block = np.intp(0)
+        else:
             block = np.intp(tables[row, np.intp(start >> 4)])
-            keys = ((key_blocks + block) * kv_heads + kv_head) * (16 * width)
-            values = ((value_blocks + block) * kv_heads + kv_head) * (16 * width)
-            s = key_scores(query, cache, keys + group * width + four * 8)
+        step = kv_heads * (16 * width)
+        keys = kv_head * (16 * width) + group * width + four * 8
+        values = kv_head * (16 * width) + 2 * four * width + group * 8
+        ahead = load_keys(cache, (key_blocks + block) * step + keys, width)
+        while start < stop:
+            # The next keys are under way while this block is worked on; after the last, it again.
+            here = ahead
+            own = load_values(cache, (value_blocks + block) * step + values, width)
+            if start + 16 < stop:
+                block = np.intp(tables[row, np.intp((start + 16) >> 4)])
+            ahead = load_keys(cache, (key_blocks + block) * step + keys, width)
+            s = key_scores(query, here)
             s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
             if cap != np.float32(0):
                 s0, s1 = math.tanh(s0 * scale / cap), math.tanh(s1 * scale / cap)
@@ -119,9 +132,8 @@ def attend_parts_kernel(width: int) -> Any:
             largest = top
             result = scale_tile(result, shrink, shrink)
             result = add_values(
-                result, pack_pair(w0, w1), pack_pair(w2, w3), cache,
-                values + 2 * four * width + group * 8, np.int32(last + 1 - key),
-            )  # fmt: skip
+                result, pack_pair(w0, w1), pack_pair(w2, w3), own, np.int32(last + 1 - key)
+            )
             start = np.int32(start + 16)
         total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
         total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.tiles import _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
-__all__ = ["add_values", "head_rows", "key_scores", "store_partial"]
+__all__ = ["add_values", "head_rows", "key_scores", "load_keys", "load_values", "store_partial"]
 
 _I32, _F32, _I64 = ir.IntType(32), ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_I32, 4)
@@ -52,82 +52,107 @@ def head_rows(typingctx, q, at, is_there, width):
     return whole(q, types.int64, types.boolean, width), emit
 
 
-@intrinsic
-def key_scores(typingctx, queries, cache, at):
-    """Scores of 16 keys of one block: (2t, 2t + 1) of the first eight, then of the others.
+@intrinsic(prefer_literal=True)
+def load_keys(typingctx, cache, at, width):
+    """Begin to load a lane's part of keys ``g`` and ``g + 8`` of a block.
 
     ``at`` is the flat element ``8 * t`` of key ``g``.
     """
-    width = queries.count * 8
+    columns = int(width.literal_value)
 
     def emit(context, builder, signature, args):
-        words, cache, at = args
-        queries_ = _elements(builder, words, queries.count)
-        zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
-        kind = signature.args[1]
-        keys = [
-            [_load(context, builder, kind, cache, at, 8 * half * width + offset)
-             for offset in range(0, width, 32)]
-            for half in range(2)
-        ]  # fmt: skip
-        scores: list[Any] = []
-        for half in range(2):
-            tile = [zero] * 4
-            for step, key in enumerate(keys[half]):
-                query = queries_[4 * step : 4 * step + 4]
-                for i in (0, 2):
-                    a = [query[i], none, query[i + 1], none]
-                    tile = _mma(builder, tile, a, [key[i], key[i + 1]])
-            scores += tile[:2]
-        return _tuple(builder, scores)
+        words: list[Any] = []
+        for row in (0, 8):
+            for offset in range(0, columns, 32):
+                place = row * columns + offset
+                words += _load(context, builder, signature.args[0], *args[:2], place)
+        return _tuple(builder, words)
 
-    return types.UniTuple(types.float32, 4)(queries, cache, types.int64), emit
+    return types.UniTuple(types.uint32, columns // 4)(cache, types.int64, width), emit
+
+
+@intrinsic(prefer_literal=True)
+def load_values(typingctx, cache, at, width):
+    """Begin to load a lane's part of values ``2t``, ``2t + 1``, ``2t + 8`` and ``2t + 9``.
+
+    ``at`` is the flat element ``8 * g`` of value ``2 * t``.
+    """
+    columns = int(width.literal_value)
+
+    def emit(context, builder, signature, args):
+        words: list[Any] = []
+        for row in (0, 1, 8, 9):
+            for offset in range(0, columns, 64):
+                place = row * columns + offset
+                words += _load(context, builder, signature.args[0], *args[:2], place)
+        return _tuple(builder, words)
+
+    return types.UniTuple(types.uint32, columns // 4)(cache, types.int64, width), emit
 
 
 @intrinsic
-def add_values(typingctx, total, first, second, cache, at, left):
+def key_scores(typingctx, queries, keys):
+    """Scores of 16 keys of a block: (2t, 2t + 1) of the first eight, then of the others."""
+
+    def emit(context, builder, signature, args):
+        queries_ = _elements(builder, args[0], queries.count)
+        words = _elements(builder, args[1], keys.count)
+        zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
+        scores: list[Any] = []
+        for half in range(2):
+            tile = [zero] * 4
+            for step in range(queries.count // 4):
+                query = queries_[4 * step : 4 * step + 4]
+                at = half * queries.count + 4 * step
+                for i in (0, 2):
+                    a = [query[i], none, query[i + 1], none]
+                    tile = _mma(builder, tile, a, words[at + i : at + i + 2])
+            scores += tile[:2]
+        return _tuple(builder, scores)
+
+    return types.UniTuple(types.float32, 4)(queries, keys), emit
+
+
+@intrinsic
+def add_values(typingctx, total, first, second, values, left):
     """Add the product of weights of 16 keys with their values, of which ``left`` are there.
 
     What lies where no value is may be no number, so it is not enough that its weight is 0.
-    ``left`` counts from this lane's first value, ``2 * t``.
-
-    ``first`` and ``second`` are the packed weights of keys (2t, 2t + 1) and (2t + 8, 2t + 9);
-    ``at`` is the flat element ``8 * g`` of value ``2 * t``. Numbers ``2 * i`` and ``2 * i + 1`` of
-    the total belong to elements ``64 * (i // 8) + i % 8`` of pieces ``2t`` and ``2t + 1``.
+    ``left`` counts from this lane's first value, ``2 * t``; ``first`` and ``second`` are the packed
+    weights of keys (2t, 2t + 1) and (2t + 8, 2t + 9). Numbers ``2 * i`` and ``2 * i + 1`` of the
+    total belong to elements ``64 * (i // 8) + i % 8`` of pieces ``2t`` and ``2t + 1``.
     """
-    width = total.count * 4
+    parts = total.count // 16
 
     def emit(context, builder, signature, args):
-        total_, first, second, cache, at, left = args
+        total_, first, second, values_, left = args
         numbers = _elements(builder, total_, total.count)
-        kind = signature.args[3]
-        rows = [
-            [_load(context, builder, kind, cache, at, width * row + offset)
-             for offset in range(0, width, 64)]
-            for row in (0, 1, 8, 9)
-        ]  # fmt: skip
+        words = _elements(builder, values_, values.count)
         zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
+        rows = []
         for i, row in enumerate((0, 1, 8, 9)):
             there = builder.icmp_signed(">", left, ir.Constant(_I32, row))
-            rows[i] = [[builder.select(there, word, none) for word in part] for part in rows[i]]
+            own = words[4 * parts * i : 4 * parts * (i + 1)]
+            rows.append([builder.select(there, word, none) for word in own])
         a = [first, none, second, none]
-        for part in range(width // 64):
+        for part in range(parts):
             for element in range(8):
                 selector = ir.Constant(_I32, _HIGH if element % 2 else _LOW)
+                at = 4 * part + element // 2
                 b = [
                     _assembly(
                         builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r",
-                        [rows[i][part][element // 2], rows[i + 1][part][element // 2], selector],
+                        [rows[i][at], rows[i + 1][at], selector],
                     )
                     for i in (0, 2)
                 ]  # fmt: skip
-                at_number = 2 * (8 * part + element)
-                tile = [*numbers[at_number : at_number + 2], zero, zero]
-                numbers[at_number : at_number + 2] = _mma(builder, tile, a, b)[:2]
+                number = 2 * (8 * part + element)
+                tile = [*numbers[number : number + 2], zero, zero]
+                numbers[number : number + 2] = _mma(builder, tile, a, b)[:2]
         return _tuple(builder, numbers)
 
     whole = types.uint32
-    return total(total, whole, whole, cache, types.int64, types.int32), emit
+    return total(total, whole, whole, values, types.int32), emit
 
 
 @intrinsic

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from numbatch.kernels.cuda import LANES, cuda, cuda_kernel
+from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import block_max, block_sum
 
 __all__ = ["PIECE", "TOKENS", "finish_logprobs", "reduce_piece"]
@@ -21,6 +21,15 @@ PIECE = 4096
 
 TOKENS = 2048
 """Tokens whose pieces are held at a time: 32 MB with float32, less than the cache of an H100."""
+
+
+@cuda_device(fast=True)
+def _finished(value, entry, bias, scale, cap):
+    """Return a logit with bias, scale and soft cap."""
+    if bias.size:
+        value += bias[entry]
+    value *= scale
+    return value if cap == np.float32(0) else cap * np.float32(math.tanh(value / cap))
 
 
 @cuda_kernel(fast=True)
@@ -56,13 +65,7 @@ def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, 
     top, place = np.float32(-np.inf), np.intp(count)
     target = np.intp(targets[token]) - low
     for i in range(thread, count, threads):
-        value = logits[row, i]
-        if bias.size:
-            value += bias[low + i]
-        value *= scale
-        if cap != np.float32(0):
-            value = cap * np.float32(math.tanh(value / cap))
-        logits[row, i] = value
+        value = _finished(logits[row, i], low + i, bias, scale, cap)
         if value > top:
             top, place = value, i
         if i == target:
@@ -73,7 +76,7 @@ def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, 
     least = block_max(own, places, thread, threads, LANES)
     total = np.float64(0)
     for i in range(thread, count, threads):
-        total += np.float64(math.exp(logits[row, i] - peak))
+        total += np.float64(math.exp(_finished(logits[row, i], low + i, bias, scale, cap) - peak))
     total = block_sum(total, totals, thread, threads, LANES)
     if thread == 0:
         if low == 0:

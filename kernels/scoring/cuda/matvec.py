@@ -1,8 +1,8 @@
 """Products of weights with a few inputs, as fast as the weights can be read.
 
-A block takes 16 rows of weights; its eight warps share the columns among them, each a fixed range,
-and their sums are added in order. So an output's bits depend on its row and its input alone, not on
-how many inputs there are.
+A block takes 16 rows of weights; its eight warps share the columns among them, each a fixed
+range, and their sums are added in order. So an output's bits depend on its row and its input alone,
+not on how many inputs there are.
 """
 
 from __future__ import annotations
@@ -14,12 +14,27 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.matvec_tiles import add_bytes, add_nibbles, add_plain
+from numbatch.kernels.scoring.cuda.matvec_tiles import (
+    add_bytes,
+    add_nibbles,
+    add_plain,
+    store_sums,
+)
 from numbatch.kernels.scoring.cuda.rows import _activation
 from numbatch.kernels.scoring.cuda.tiles import zero_tile
 from numbatch.kernels.scoring.cuda.words import to_bfloat16
 
-__all__ = ["ADD", "GATED", "LOGITS", "MOST_INPUTS", "STORE", "THREADS", "UNIT", "matvec_kernel"]
+__all__ = [
+    "ADD",
+    "GATED",
+    "LOGITS",
+    "MOST_INPUTS",
+    "STORE",
+    "THREADS",
+    "UNIT",
+    "matvec_blocks",
+    "matvec_kernel",
+]
 
 STORE, ADD, LOGITS, GATED = 0, 1, 2, 3
 """What is done with a product: stored as bfloat16, added to float32, scaled, capped and stored as
@@ -32,7 +47,15 @@ WARPS = 8
 THREADS = 32 * WARPS
 
 MOST_INPUTS = 16
-"""The most inputs; beyond these, weights are better read once into shared memory."""
+"""Inputs that a block takes; more are shared out over blocks that read the same weights."""
+
+
+def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
+    """Return the blocks that a product of so many results (``GATED``: of the gate) needs.
+
+    Blocks that share weights come after one another, so that these are read from memory once.
+    """
+    return -(-tokens // MOST_INPUTS), -(-rows // (8 if mode == GATED else 16))
 
 
 @cuda_device
@@ -52,14 +75,13 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
 
     ``has_least``: the nibbles have leasts.
 
-    It is launched with ``rows / 16`` blocks (``GATED``: rows of the gate / 8) of ``THREADS``.
+    It is launched with :func:`matvec_blocks` blocks of ``THREADS`` threads.
     """
     numbers = 4 * tiles
     tokens_held = 8 * tiles
     slots = WARPS * 16 * tokens_held
-    unit_step, piece = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}[
-        kind
-    ]
+    steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
+    unit_step, piece = steps[kind]
     is_plain, is_nibbles = kind == "plain", kind == "nibbles"
 
     @cuda_kernel(fast=True)
@@ -67,7 +89,7 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out,
         out32,
     ):  # fmt: skip
-        """Multiply 16 rows of weights (block x) with all inputs. No error check.
+        """Multiply a block's rows of weights with all inputs. No error check.
 
         Parameters
         ----------
@@ -93,62 +115,52 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         thread = np.int32(cuda.threadIdx.x)
         lane, warp = thread & 31, thread >> 5
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
-        first = np.intp(cuda.blockIdx.x) * (8 if mode == GATED else 16)
-        lower = apart if mode == GATED else 8
-        row = min(first + group, rows - 1)
-        row_below = min(first + lower + group, weights.shape[0] - 1)
+        # Rows of a block's results; where they are activated, as many of the up product's besides.
+        bits = np.int32(3) if mode == GATED else np.int32(4)
+        first = np.intp(cuda.blockIdx.y) << bits
+        base = np.intp(cuda.blockIdx.x) * tokens_held
+        here = min(np.intp(tokens) - base, np.intp(tokens_held))
+        row = min(first + group, weights.shape[0] - 1)
+        row_below = min(first + group + (apart if mode == GATED else 8), weights.shape[0] - 1)
         units = x.shape[1] // UNIT
         begin, end = np.intp(warp) * units // WARPS, (np.intp(warp) + 1) * units // WARPS
         total = zero_tile(numbers)
-        a0 = min(group, tokens - 1) * x.shape[1] + four * 8
-        a1 = min(group + 8, tokens - 1) * x.shape[1] + four * 8
+        a0 = (base + min(group, here - 1)) * x.shape[1] + four * 8
+        a1 = (base + min(group + 8, here - 1)) * x.shape[1] + four * 8
+        wide, blocks = weights.shape[1], scales.shape[1]
         for unit in range(begin, end):
             column = unit * unit_step + four * piece
-            at = (row * weights.shape[1] + column, row_below * weights.shape[1] + column)
+            at = (row * wide + column, row_below * wide + column)
             x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
+            block = unit * (UNIT // 32)
+            scale_at = (row * blocks + block, row_below * blocks + block)
             if is_plain:
                 total = add_plain(total, weights, at, x, x_at)
+            elif not is_nibbles:
+                total = add_bytes(total, weights, at, scales, None, scale_at, x, x_at)
+            elif has_least:
+                total = add_nibbles(total, weights, at, scales, leasts, scale_at, x, x_at)
             else:
-                blocks = unit * (UNIT // 32)
-                scale_at = (
-                    row * scales.shape[1] + blocks, row_below * scales.shape[1] + blocks
-                )  # fmt: skip
-                if not is_nibbles:
-                    total = add_bytes(total, weights, at, scales, None, scale_at, x, x_at)
-                elif has_least:
-                    total = add_nibbles(total, weights, at, scales, leasts, scale_at, x, x_at)
-                else:
-                    total = add_nibbles(total, weights, at, scales, None, scale_at, x, x_at)
-        spread(total, shared, warp, group, four)
+                total = add_nibbles(total, weights, at, scales, None, scale_at, x, x_at)
+        own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
+        store_sums(total, shared, own, tiles)
         cuda.syncthreads()
-        height = 8 if mode == GATED else 16
-        for i in range(thread, height * tokens, THREADS):
-            token, own = i // height, i % height
-            if first + own < rows:
-                value, below = shared[own * tokens_held + token], np.float32(0)
-                for other in range(1, WARPS):
-                    value += shared[(other * 16 + own) * tokens_held + token]
+        for i in range(thread, np.int32(here) << bits, np.int32(THREADS)):
+            token, place = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))
+            if first + place < rows:
+                value, below = np.float32(0), np.float32(0)
+                for other in range(WARPS):
+                    value += shared[(other * 16 + place) * tokens_held + token]
                 if mode == GATED:
-                    below = shared[(own + 8) * tokens_held + token]
-                    for other in range(1, WARPS):
-                        below += shared[(other * 16 + own + 8) * tokens_held + token]
+                    for other in range(WARPS):
+                        lower = other * 16 + place + 8
+                        below += shared[lower * tokens_held + token]
                 value = _finish(mode, value, below, code, scale, cap)
                 if mode == ADD:
-                    out32[token, at_column + first + own] += value
+                    out32[base + token, at_column + first + place] += value
                 elif mode == LOGITS:
-                    out32[token, at_column + first + own] = value
+                    out32[base + token, at_column + first + place] = value
                 else:
-                    out[token, at_column + first + own] = to_bfloat16(value)
-
-    @cuda_device
-    def spread(total, shared, warp, group, four):
-        """Write a warp's sums to shared memory: warp, row, token."""
-        own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
-        below = own + 8 * tokens_held
-        shared[own], shared[own + 1] = total[0], total[1]
-        shared[below], shared[below + 1] = total[2], total[3]
-        if tiles == 2:
-            shared[own + 8], shared[own + 9] = total[numbers - 4], total[numbers - 3]
-            shared[below + 8], shared[below + 9] = total[numbers - 2], total[numbers - 1]
+                    out[base + token, at_column + first + place] = to_bfloat16(value)
 
     return matvec

@@ -17,11 +17,14 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.tiles import _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
-__all__ = ["add_bytes", "add_nibbles", "add_plain"]
+__all__ = ["add_bytes", "add_nibbles", "add_plain", "store_sums"]
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 GROUP = 128
 """Columns that a lane's 16 bytes of 4-bit weights belong to, with three other lanes."""
+
+_MINUS_136, _MINUS_128 = 0xC308, 0xC300
+"""Bits of bfloat16 numbers."""
 
 GROUPS = 2
 """Groups that are loaded before the first is used."""
@@ -48,15 +51,15 @@ def _inputs(reader: _Reader, places: list[Any]) -> list[list[list[Any]]]:
     return [[reader.words(at, 32 * chunk) for chunk in range(4)] for at in places]
 
 
-def _bent(builder: Any, word: Any, shift: int, offset: int) -> Any:
-    """Turn two nibbles of a word into bfloat16 numbers, less ``offset``.
+def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
+    """Turn two nibbles of a word into bfloat16 numbers, and take off a number.
 
-    128 + n is the bfloat16 with the bits 0x4300 | n, and taking off 128 + offset is exact.
+    128 + n is the bfloat16 with the bits 0x4300 | n; taking off 128 or 136 is exact. To take it off
+    the sums instead costs two more products a chunk, and the tensor cores have no time for them.
     """
     moved = builder.lshr(word, ir.Constant(_I32, shift)) if shift else word
     masked = builder.and_(moved, ir.Constant(_I32, 0x000F000F))
     raised = builder.or_(masked, ir.Constant(_I32, 0x43004300))
-    less = {8: 0xC308, 0: 0xC300}[offset]
     template = "fma.rn.bf16x2 $0, $1, $2, $3;"
     operands = [raised, ir.Constant(_I32, 0x3F803F80), ir.Constant(_I32, less << 16 | less)]
     return _assembly(builder, template, _I32, "=r,r,r,r", operands)
@@ -104,9 +107,6 @@ def _add_scaled(
     ]
 
 
-_PLACES = types.UniTuple(types.int64, 2)
-
-
 @intrinsic
 def add_plain(typingctx, total, weights, at, x, x_at):
     """Add the products of 256 columns of bfloat16 weights.
@@ -143,16 +143,19 @@ def add_plain(typingctx, total, weights, at, x, x_at):
     return total(total, weights, at, x, x_at), emit
 
 
-def _packed(total: Any, words_of_chunk: Any) -> Any:
+def _packed(total: Any, at: Any, words_of_chunk: Any) -> Any:
     """Return the emitter of products with packed weights.
 
-    ``words_of_chunk(builder, loads, chunk)`` gives the four bfloat16 words of a row's chunk.
+    ``words_of_chunk`` is the emitter of the four bfloat16 words of a row's chunk, and how many
+    words a lane has of a group.
     """
 
     def emit(context, builder, signature, args):
         total_, weights, at_, scales, leasts, scale_at, x, x_at = args
-        rows, tiles = _elements(builder, at_, 2), total.count // 4
-        scale_rows, places = _elements(builder, scale_at, 2), _elements(builder, x_at, tiles)
+        rows = _elements(builder, at_, at.count)
+        tiles = total.count // 4
+        scale_rows = _elements(builder, scale_at, at.count)
+        places = _elements(builder, x_at, tiles)
         reader = _Reader(context, builder, signature.args[1], weights)
         factor_reader = _Reader(context, builder, signature.args[3], scales)
         has_least = signature.args[4] != types.none
@@ -176,13 +179,15 @@ def _packed(total: Any, words_of_chunk: Any) -> Any:
                 own, below = (words(builder, row, chunk) for row in loaded[group])
                 for tile in range(tiles):
                     b = inputs.words(places[tile], GROUP * group + 32 * chunk)
+                    sums = zero
+                    for i in (0, 2):
+                        if has_least:
+                            sums = _mma(builder, sums, ones, b[i : i + 2])
                     place = slice(4 * tile, 4 * tile + 4)
-                    part, sums = zero, zero
+                    part = zero
                     for i in (0, 2):
                         a = [own[i], below[i], own[i + 1], below[i + 1]]
                         part = _mma(builder, part, a, b[i : i + 2])
-                        if has_least:
-                            sums = _mma(builder, sums, ones, b[i : i + 2])
                     pair = (factors[group][0][chunk], factors[group][1][chunk])
                     totals[place] = _add_scaled(builder, totals[place], part, pair)
                     if has_least:
@@ -193,9 +198,9 @@ def _packed(total: Any, words_of_chunk: Any) -> Any:
     return emit
 
 
-def _nibbles(offset: int) -> Any:
+def _nibbles(less: int) -> Any:
     def words(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
-        return [_bent(builder, loads[chunk], shift, offset) for shift in (0, 4, 8, 12)]
+        return [_bent(builder, loads[chunk], shift, less) for shift in (0, 4, 8, 12)]
 
     return words, 4
 
@@ -209,16 +214,37 @@ def _bytes(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
 def add_nibbles(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
     """:func:`add_plain` for 4-bit weights (see ``packing``).
 
-    ``leasts`` is None where weights are ``scale * (code - 8)``, else they are
-    ``scale * code + least``; ``scale_at`` are the flat elements of the first scale of rows ``g``
-    and ``g + 8``.
+    ``scale_at`` are the first scales of rows ``g`` and ``g + 8``. ``leasts`` is None where weights are ``scale * (code - 8)``, else they are
+    ``scale * code + least``.
     """
-    emit = _packed(total, _nibbles(8 if leasts == types.none else 0))
+    emit = _packed(total, at, _nibbles(_MINUS_136 if leasts == types.none else _MINUS_128))
     return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit
 
 
 @intrinsic
 def add_bytes(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
     """:func:`add_nibbles` for 8-bit weights: ``scale * (code - 128)``; ``leasts`` is None."""
-    emit = _packed(total, (_bytes, 8))
+    emit = _packed(total, at, (_bytes, 8))
     return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit
+
+
+@intrinsic(prefer_literal=True)
+def store_sums(typingctx, total, out, at, tiles):
+    """Write a warp's sums to a float32 array of shape (16 rows a tile, 8 tokens a tile).
+
+    ``at`` is the flat element of row ``g``, token ``2 * t``; ``tiles`` (a literal) how many tiles
+    of tokens there are.
+    """
+    count = int(tiles.literal_value)
+
+    def emit(context, builder, signature, args):
+        numbers = _elements(builder, args[0], total.count)
+        for i, value in enumerate(numbers):
+            tile, place = divmod(i, 4)
+            offset = 8 * (place // 2) * 8 * count + 8 * tile + place % 2
+            element = builder.add(args[2], ir.Constant(_I64, offset))
+            pointer = _element_pointer(context, builder, signature.args[1], args[1], element)
+            builder.store(value, pointer)
+        return context.get_dummy_value()
+
+    return types.none(total, out, types.int64, tiles), emit

@@ -82,7 +82,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         Called for each entry by whichever thread has it, after the penalties; more than once, so it
         must be a function of its arguments alone.
     """
-    user = _plain if process is None else process
+    user, is_changed = (_plain, False) if process is None else (process, True)
 
     @cuda_device
     def adjusted(logits, counts, row, i, has_penalties, repetition, presence, frequency, seed, at):
@@ -146,23 +146,41 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
 
         # The model's own distribution: its largest logit and its sum.
         top, place, broken = np.float32(-np.inf), np.intp(vocabulary), np.float32(0)
-        for i in range(thread, vocabulary, threads):
-            x = logits[row, i]
-            if math.isnan(x):
+        total = np.float64(0)
+        low = np.float32(-np.inf)
+        for begin in range(thread, vocabulary, 4 * threads):
+            # Four loads are under way at a time.
+            i1, i2, i3 = begin + threads, begin + 2 * threads, begin + 3 * threads
+            x0 = logits[row, begin]
+            x1 = logits[row, i1] if i1 < vocabulary else low
+            x2 = logits[row, i2] if i2 < vocabulary else low
+            x3 = logits[row, i3] if i3 < vocabulary else low
+            if math.isnan(x0) or math.isnan(x1) or math.isnan(x2) or math.isnan(x3):
                 broken = np.float32(1)
-            if x > top:
-                top, place = x, i
+            before = top
+            if x0 > top:
+                top, place = x0, begin
+            if x1 > top:
+                top, place = x1, i1
+            if x2 > top:
+                top, place = x2, i2
+            if x3 > top:
+                top, place = x3, i3
+            if top > low:
+                shrink = np.float32(math.exp(before - top))
+                part = np.float32(math.exp(x0 - top)) + np.float32(math.exp(x1 - top))
+                part += np.float32(math.exp(x2 - top)) + np.float32(math.exp(x3 - top))
+                total = total * np.float64(shrink) + np.float64(part)
         peak = block_max(top, slots, thread, threads, LANES)
         cuda.syncthreads()
         broken = block_max(broken, slots, thread, threads, LANES)
         cuda.syncthreads()
         own = np.float32(-place) if top == peak else np.float32(-vocabulary)
         best = -np.intp(block_max(own, slots, thread, threads, LANES))
-        total = np.float64(0)
-        for i in range(thread, vocabulary, threads):
-            total += np.float64(np.float32(math.exp(logits[row, i] - peak)))
+        if top > np.float32(-np.inf):
+            total *= np.float64(np.float32(math.exp(top - peak)))
         total = block_sum(total, totals, thread, threads, LANES)
-        norm = np.float64(peak) + math.log(total)
+        norm = np.float64(peak) + math.log(total) if total > 0 else np.float64(0)
         if broken > 0 or not math.isfinite(peak):
             if thread == 0:
                 record[row, 0] = -1
@@ -199,18 +217,20 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
             cuda.syncthreads()
         # A token of both prompt and output counts an even number: the prompt's mark changes
         # nothing for it.
-        top, place = np.float32(-np.inf), np.intp(vocabulary)
-        for i in range(thread, vocabulary, threads):
-            x = adjusted(
-                logits, counts, row, i, has_penalties, repetition, presence, frequency, seed, at
-            )
-            if x > top:
-                top, place = x, i
-        cuda.syncthreads()
-        high = block_max(top, slots, thread, threads, LANES)
-        cuda.syncthreads()
-        own = np.float32(-place) if top == high else np.float32(-vocabulary)
-        best = -np.intp(block_max(own, slots, thread, threads, LANES))
+        high = peak
+        if has_penalties or is_changed:
+            top, place = np.float32(-np.inf), np.intp(vocabulary)
+            for i in range(thread, vocabulary, threads):
+                x = adjusted(
+                    logits, counts, row, i, has_penalties, repetition, presence, frequency, seed, at
+                )
+                if x > top:
+                    top, place = x, i
+            cuda.syncthreads()
+            high = block_max(top, slots, thread, threads, LANES)
+            cuda.syncthreads()
+            own = np.float32(-place) if top == high else np.float32(-vocabulary)
+            best = -np.intp(block_max(own, slots, thread, threads, LANES))
         chosen = best
         if not math.isfinite(high):
             chosen = np.intp(-1)

@@ -20,7 +20,8 @@ from numbatch.kernels.device_arrays import (
     threads_of,
 )
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.statistics.quantiles import _order, _order_wide, numbers_of
+from numbatch.kernels.statistics import digits
+from numbatch.kernels.statistics.digits import numbers_of
 
 __all__ = ["DeviceSelection", "selection_on_device"]
 
@@ -40,7 +41,8 @@ def _key(bits):
     return bits
 
 
-order, order_wide, as_it_is = shared_body(_order), shared_body(_order_wide), shared_body(_key)
+order, order_wide = shared_body(digits.order), shared_body(digits.order_wide)
+as_it_is = shared_body(_key)
 
 
 def _kernels(key_of: Any, wide: bool) -> tuple[Any, Any]:

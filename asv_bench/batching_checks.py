@@ -1,0 +1,317 @@
+"""Check what the batching layer promises: ``python -m asv_bench.batching_checks [NAME...]``.
+
+Prints a row for each figure: what was asked, what was measured, whether it holds. Checks that need
+the default model take minutes; ``--scale 0.1`` runs a tenth of their work. Machines are noisy:
+ratios are medians of interleaved rounds in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from asv_bench.benchmarks import batching as cases
+from asv_bench.kills import kill_runs
+from asv_bench.resident import resident_growth
+from numbatch import LLM, IdMap, Request, SamplingParams
+from numbatch.batching.batch_sizer import PRESETS
+from numbatch.batching.journaled_run import JournaledRun
+from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.scheduler import Scheduler
+from numbatch.batching.sequence import Sequence
+
+STEP_SIZES = (8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: what it is of, what was asked, what was measured, and whether that is enough."""
+
+    what: str
+    asked: str
+    measured: str
+    holds: bool
+
+
+def median(function: Callable[[], object], rounds: int = 5) -> float:
+    """Return the median seconds of a call."""
+    seconds = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
+
+
+def check_ids(scale: float) -> Iterator[Row]:
+    """The map of ids: a million, and what a look-up takes as it grows."""
+    one, bulk = {}, {}
+    for count in (1_000, 1_000_000):
+        case = cases.Ids()
+        case.setup(count)
+        chance = np.random.default_rng(1)
+        asked = [f"request-{i}" for i in chance.integers(0, count, 20_000)]
+        get = case.ids.get
+
+        def each(asked=asked, get=get):
+            for name in asked:
+                get(name)
+
+        one[count] = median(each) / len(asked) * 1e9
+        bulk[count] = median(lambda case=case: case.ids.index_of(case.names)) / count * 1e9
+    seconds = median(lambda: IdMap(case.names))
+    yield Row("1,000,000 ids: build", "< 0.5 s", f"{seconds:.3f} s", seconds < 0.5)
+    worst = max(one.values())
+    yield Row("one look-up, of random ids, from Python", "< 1 us", f"{worst:.0f} ns", worst < 1000)
+    yield Row("look-ups in bulk", "< 60 ns", f"{bulk[1_000_000]:.0f} ns", bulk[1_000_000] < 60)
+    shuffled = median(lambda: case.ids.index_of(case.shuffled)) / 1e6 * 1e9
+    yield Row(
+        "the same, texts strewn over memory", "(< 60 ns)", f"{shuffled:.0f} ns", shuffled < 60
+    )
+    above = case.track_bytes_above_the_ids_own(1_000_000)
+    yield Row("memory above the ids' own bytes", "<= 24 B", f"{above:.1f} B", above <= 24)
+    some = case.some
+    same = median(lambda: [get(name) for name in some], 20) / len(some) * 1e9
+    flat = same / one[1_000]
+    yield Row(
+        "one look-up, 1,000,000 ids by 1,000, the same 1,000 asked for",
+        "flat",
+        f"{flat:.2f} times",
+        flat < 1.25,
+    )
+    yield Row(
+        "the same, all ids asked for (memory slower than cache)",
+        "flat",
+        f"{one[1_000_000] / one[1_000]:.2f} times",
+        one[1_000_000] < 3 * one[1_000],
+    )
+
+
+def check_scheduler(scale: float) -> Iterator[Row]:
+    """Bookkeeping of a step, 256 sequences running and 100,000 waiting."""
+    for tags in (1, 50):
+        case = cases.Scheduling()
+        case.setup(tags)
+        ms = case.track_median_ms_a_step(tags)
+        what = f"scheduler and bookkeeping, 256 running, 100,000 waiting, {tags} tags"
+        yield Row(what, "< 1 ms a step", f"{ms:.2f} ms", ms < 1)
+
+
+def check_overhead(scale: float) -> Iterator[Row]:
+    """All Python of a step: layout, sampling parameters, texts, statistics."""
+    for sequences in (1, 8, 32, 256):
+        case = cases.StepOverhead()
+        case.setup(sequences)
+        seconds = median(lambda case=case: case.time_step(0), 300)
+        what = f"a step of {sequences} sequences without the model"
+        yield Row(what, "", f"{1e6 * seconds:.0f} us", True)
+
+
+def check_sharing(scale: float) -> Iterator[Row]:
+    """Multiple choice: 100 contexts of 400 tokens, 8 options of 10."""
+    contexts = max(1, round(100 * scale))
+    results, seconds = {}, {}
+    for shared in (True, False):
+        case = cases.SharedContext()
+        case.contexts = contexts
+        case.setup(shared)
+        begin = time.perf_counter()
+        case.time_choose(shared)
+        seconds[shared] = time.perf_counter() - begin
+        results[shared] = {r.id: r.logprobs.tobytes() for r in case.results}
+    ratio = seconds[False] / seconds[True]
+    what = f"{contexts} contexts of 400 tokens, 8 options of 10: shared by not shared"
+    yield Row(what, ">= 5 times", f"{ratio:.2f} times", ratio >= 5)
+    same = results[True] == results[False]
+    yield Row("the same, bits of the log-probabilities", "same", "same" if same else "differ", same)
+
+
+def check_continuous(scale: float) -> Iterator[Row]:
+    """Continuous batching against batches that wait for their longest, at equal KV memory."""
+    seconds = {}
+    for continuous in (True, False):
+        case = cases.Continuous()
+        case.count = max(8, round(500 * scale))
+        case.setup(continuous)
+        begin = time.perf_counter()
+        case.time_generate(continuous)
+        seconds[continuous] = time.perf_counter() - begin
+    ratio = seconds[False] / seconds[True]
+    what = f"{case.count} requests of 8 to 256 tokens: continuous by static batches"
+    yield Row(what, ">= 1.5 times", f"{ratio:.2f} times", ratio >= 1.5)
+
+
+def check_latency(scale: float) -> Iterator[Row]:
+    """The 95th percentile of step time under the latency preset."""
+    steps = max(100, round(1000 * scale))
+    case = cases.StepTimes(preset="latency")
+    seconds = [case.step() for _ in range(steps)]
+    p95, target = 1000 * np.percentile(seconds, 95), PRESETS["latency"].target_latency_ms
+    rate = case.tokens / sum(seconds)
+    what = f"latency preset, 95th percentile of {steps} steps, at {rate:.0f} tokens/s"
+    asked = f"{0.9 * target:.0f} to {1.1 * target:.0f} ms"
+    yield Row(what, asked, f"{p95:.0f} ms", 0.9 * target <= p95 <= 1.1 * target)
+
+
+def check_throughput(scale: float) -> Iterator[Row]:
+    """The throughput preset against every fixed size, in turns."""
+    engines = {size: cases.StepTimes(max_num_batched_tokens=size) for size in STEP_SIZES}
+    engines[0] = cases.StepTimes(preset="throughput")
+    for engine in engines.values():
+        engine.rate(3.0 * scale)  # learning
+    rates: dict[int, list[float]] = {size: [] for size in engines}
+    for _ in range(5):
+        for size, engine in engines.items():
+            rates[size].append(engine.rate(3.0 * scale))
+    medians = {size: float(np.median(rate)) for size, rate in rates.items()}
+    last = engines[0].engine.sizer.last
+    chosen = medians.pop(0)
+    best = max(medians, key=lambda size: medians[size])
+    share = chosen / medians[best]
+    print(
+        ", ".join(f"{size}: {rate:.0f} tokens/s" for size, rate in medians.items()), file=sys.stderr
+    )
+    what = f"throughput preset ({last.tokens}, {last.limit}) by the best fixed size ({best})"
+    yield Row(what, ">= 0.95", f"{share:.3f}", share >= 0.95)
+
+
+def check_fairness(scale: float) -> Iterator[Row]:
+    """Two tags, one sending 100 times more, over the scheduler alone.
+
+    Alike, they are held within two steps' budget. Where outputs are long, what runs already is
+    served on, and the bound is VTC's own: twice the most tokens that run at a time.
+    """
+    budget = 512
+    for heavy, light in (((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))):
+        worst, running = tags_apart(budget, heavy, light, steps=round(3000 * scale))
+        most = 2 * budget if heavy == light else 2 * running
+        what = f"tags, one sending 100 times more, prompts and outputs {heavy}, {light}"
+        yield Row(what, f"<= {most}", f"{worst:.0f} tokens", worst <= most)
+
+
+def tags_apart(
+    budget: int, heavy: tuple[int, int], light: tuple[int, int], steps: int
+) -> tuple[int, int]:
+    """Return how far apart what two tags were served grows, and the most tokens that run.
+
+    Both have requests waiting at all times.
+    """
+    pool = KVPool(SimpleNamespace(head_size=1, kv_heads=1), 1, 32 * 1024)
+    scheduler = Scheduler(pool, 32, budget)
+    rng, ids = np.random.default_rng(0), itertools.count()
+    served, worst, most_running = {"heavy": 0, "light": 0}, 0, 0
+    waiting = {"heavy": 0, "light": 0}
+    for _ in range(steps):
+        for tag, most, (prompt, output) in (("heavy", 6400, heavy), ("light", 64, light)):
+            while waiting[tag] < most:
+                params = SamplingParams(max_tokens=output, ignore_eos=True)
+                tokens = rng.integers(0, 1 << 20, prompt)
+                scheduler.add(Sequence(Request(next(ids), tokens, params, tag=tag), 1024))
+                waiting[tag] += 1
+        chunks = scheduler.schedule()
+        scheduler.advance(chunks)
+        for sequence, _, length in chunks:
+            served[sequence.request.tag] += length
+            if sequence.behind == 0:
+                sequence.append(1, -1.0)
+                if sequence.length == sequence.capacity:
+                    waiting[sequence.request.tag] -= 1
+                    scheduler.finish(sequence)
+        worst = max(worst, abs(served["heavy"] - served["light"]))
+        most_running = max(most_running, sum(each.length for each in scheduler.running))
+    return worst, most_running
+
+
+def check_journal(scale: float) -> Iterator[Row]:
+    """What a journal takes of a run's time."""
+    llm = LLM("smollm2")
+    rng = np.random.default_rng(0)
+    requests = [
+        Request(i, cases.random_tokens(rng, 32)) for i in range(max(20, round(500 * scale)))
+    ]
+    spent = 0.0
+    keep = JournaledRun._keep
+
+    def timed(self, response):
+        nonlocal spent
+        begin = time.perf_counter()
+        keep(self, response)
+        spent += time.perf_counter() - begin
+
+    JournaledRun._keep = timed
+    llm.run(requests)  # compile
+    ratios, shares = [], []
+    for i in range(8):
+        seconds = {}
+        for journaled in (True, False) if i % 2 else (False, True):
+            spent, begin = 0.0, time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                llm.run(requests, journal=Path(folder) / "journal" if journaled else None)
+            seconds[journaled] = time.perf_counter() - begin
+            if journaled:
+                shares.append(spent / seconds[True])
+        ratios.append(seconds[True] / seconds[False])
+    JournaledRun._keep = keep
+    ratio, share = float(np.median(ratios)) - 1, float(np.median(shares))
+    what = f"journal, {len(requests)} texts of 32 tokens: "
+    yield Row(what + "time spent in it", "< 2 %", f"{100 * share:.2f} %", share < 0.02)
+    yield Row(what + "whole runs", "< 2 %", f"{100 * ratio:.1f} %", ratio < 0.02)
+
+
+def check_kills(scale: float) -> Iterator[Row]:
+    """Kill runs of the command line at random instants."""
+    kills = max(5, round(200 * scale))
+    report = kill_runs(kills)
+    what = f"{report.kills} kills ({report.at_work} after results) in {report.runs} runs"
+    measured = f"{report.lost} lost, {report.doubled} doubled, {report.different} different"
+    sound = not (report.lost or report.doubled or report.different) and report.kills >= kills
+    yield Row(what, "0", measured, sound)
+
+
+def check_memory(scale: float) -> Iterator[Row]:
+    """The estimate against how much the process grows."""
+    for sizes in ({"max_num_seqs": 8}, {"max_num_seqs": 32, "max_num_batched_tokens": 1024}):
+        estimated, measured = resident_growth(**sizes)
+        off = estimated / measured - 1
+        what = f"estimate_memory, {sizes}: {estimated / 2**20:.0f} MB by the growth of the process"
+        yield Row(what, "within 5 %", f"{100 * off:+.1f} %", abs(off) <= 0.05)
+
+
+CHECKS = {
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_")
+}
+
+
+def main() -> int:
+    """Run the checks that are named, or all; return 1 if a figure does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *CHECKS], help="default: all")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the work")
+    options = parser.parse_args()
+    failed = 0
+    print(f"| {'what':<75} | {'asked':<13} | {'measured':<15} | holds |")
+    print(f"|{'-' * 77}|{'-' * 15}|{'-' * 17}|-------|")
+    for name in options.names or CHECKS:
+        for row in CHECKS[name](options.scale):
+            failed += not row.holds
+            holds = "yes" if row.holds else "NO"
+            print(
+                f"| {row.what:<75} | {row.asked:<13} | {row.measured:<15} | {holds:<5} |",
+                flush=True,
+            )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

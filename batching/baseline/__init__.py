@@ -1,0 +1,1 @@
+"""``numbatch baseline``: what this machine does in each part of the work, as a report."""

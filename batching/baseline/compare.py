@@ -1,0 +1,65 @@
+"""What changed between two baselines beyond noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numbatch.batching.baseline.case import Record
+from numbatch.batching.baseline.report import Report
+
+__all__ = ["Change", "compare_reports"]
+
+LEAST = 0.05
+"""Changes that are never marked: the same code on the same machine differs by as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record in both reports.
+
+    Parameters
+    ----------
+    key : str
+    before, after : float
+        Median seconds.
+    ratio : float
+        After by before: below 1 is faster.
+    mark : {"faster", "slower", ""}
+        Empty where the change may be noise.
+    """
+
+    key: str
+    before: float
+    after: float
+    ratio: float
+    mark: str
+
+
+def compare_reports(before: Report, after: Report) -> list[Change]:
+    """Return the records that both reports hold, in the order of the new one.
+
+    A change is marked where the two intervals have nothing in common and the medians differ by
+    more than 5 % and by more than the machine's own limits did between the two runs.
+    """
+    old = {record.key: record for record in before.records}
+    noise = max(LEAST, _drift(before, after))
+    return [_change(old[new.key], new, noise) for new in after.records if new.key in old]
+
+
+def _drift(before: Report, after: Report) -> float:
+    """Return by which share the machine itself changed: memory or arithmetic, the larger."""
+    pairs = (
+        (before.team.read, after.team.read),
+        (before.team.float32, after.team.float32),
+        (before.core.read, after.core.read),
+    )
+    return max(max(a, b) / min(a, b) - 1 for a, b in pairs)
+
+
+def _change(old: Record, new: Record, noise: float) -> Change:
+    ratio = new.median / old.median
+    apart = new.low > old.high or new.high < old.low
+    mark = ""
+    if apart and max(ratio, 1 / ratio) > 1 + noise:
+        mark = "slower" if ratio > 1 else "faster"
+    return Change(new.key, old.median, new.median, ratio, mark)

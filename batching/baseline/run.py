@@ -1,0 +1,76 @@
+"""Measures all cases of a baseline, one after another."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from numbatch.batching.baseline.case import Case, Record, measure_case
+from numbatch.batching.baseline.model_cases import (
+    end_to_end_cases,
+    generation_cases,
+    scoring_cases,
+)
+from numbatch.batching.baseline.report import Report
+from numbatch.batching.baseline.statistics_cases import statistics_cases
+from numbatch.batching.baseline.tokenization_cases import tokenization_cases
+from numbatch.batching.llm import LLM
+from numbatch.batching.machine import describe_machine, measure_limits
+
+__all__ = ["measure_baseline"]
+
+SECONDS, SAMPLES = 2.0, 5
+QUICK_SECONDS, QUICK_SAMPLES = 0.02, 2
+
+
+def measure_baseline(
+    llm: LLM, quick: bool = False, tell: Callable[[Record], object] = lambda record: None
+) -> Report:
+    """Measure everything; takes some minutes.
+
+    Parameters
+    ----------
+    llm : LLM
+        Best without prefix caching: each call then does all of its work.
+    quick : bool
+        Small sizes and few samples, to see that all of it runs; the figures say little.
+    tell : function of a Record
+        Called with each one when it is there.
+    """
+    begin = time.perf_counter()
+    threads = llm.engine.forward.team.threads
+    core, team = measure_limits(1), measure_limits(threads)
+    records = []
+    for case in _cases(llm, quick):
+        limits = core if case.group == "tokenization" else team
+        seconds, samples = (QUICK_SECONDS, QUICK_SAMPLES) if quick else (SECONDS, SAMPLES)
+        records.append(measure_case(case, limits, seconds, samples))
+        tell(records[-1])
+    return Report(
+        made=datetime.now().astimezone().isoformat(timespec="seconds"),
+        model=llm.engine.model.decoder.name,
+        threads=threads,
+        machine=describe_machine(),
+        core=core,
+        team=team,
+        records=records,
+        seconds=time.perf_counter() - begin,
+        peak_memory=_peak_memory(),
+    )
+
+
+def _cases(llm: LLM, quick: bool) -> Iterator[Case]:
+    yield from statistics_cases(quick)
+    yield from tokenization_cases(llm.tokenizer, quick)
+    yield from scoring_cases(llm, quick)
+    yield from generation_cases(llm, quick)
+    yield from end_to_end_cases(llm, quick)
+
+
+def _peak_memory() -> int:
+    """Return the most bytes that this process held resident so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

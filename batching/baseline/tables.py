@@ -1,0 +1,71 @@
+"""The rows that the Markdown and the HTML report share."""
+
+from __future__ import annotations
+
+from numbatch.batching.baseline.case import Record
+from numbatch.batching.baseline.compare import Change
+from numbatch.batching.baseline.report import Report
+from numbatch.batching.operation_stats import format_time
+
+__all__ = ["CHANGE_HEADS", "RECORD_HEADS", "change_rows", "machine_rows", "record_rows"]
+
+RECORD_HEADS = ("", "median", "95 % interval", "rate", "limit", "of the limit")
+CHANGE_HEADS = ("", "before", "now", "now / before", "")
+
+
+def machine_rows(report: Report) -> list[tuple[str, str]]:
+    """Return what ran where, and the limits that were measured."""
+    machine, core, team = report.machine, report.core, report.team
+    versions = ", ".join(
+        f"{name} {machine[name]}" for name in ("numbatch", "python", "numpy", "numba", "llvmlite")
+    )
+    rows = [
+        ("made", report.made),
+        ("model", report.model),
+        ("CPU", f"{machine['cpu']}, {machine['cores']} cores for this process"),
+        ("memory", f"{machine['memory'] / 2**30:.1f} GiB; {machine['system']}"),
+        ("versions", versions),
+        ("instructions in use", f"{machine['path']}, of {' '.join(machine['features'])}"),
+        ("peak memory of this run", f"{report.peak_memory / 1e6:.0f} MB"),
+        ("time for all of it", f"{report.seconds:.0f} s, compilation included"),
+    ]
+    for limits in (core, team) if team.threads > 1 else (core,):
+        plural = "s" if limits.threads > 1 else ""
+        rows.append(
+            (
+                f"limits of {limits.threads} thread{plural}",
+                f"{limits.read / 1e9:.1f} GB/s read, {limits.float32 / 1e9:.0f} GFLOP/s in "
+                f"float32, {limits.bfloat16 / 1e9:.0f} in bfloat16, {limits.int8 / 1e9:.0f} GOP/s "
+                f"in bytes",
+            )
+        )
+    return rows
+
+
+def record_rows(records: list[Record]) -> list[tuple[str, ...]]:
+    """Return a row for each record under ``RECORD_HEADS``."""
+    return [
+        (
+            record.name,
+            format_time(record.median),
+            f"{format_time(record.low)} to {format_time(record.high)}",
+            f"{record.rate:,.4g} {record.unit}/s",
+            "" if record.limit is None else format_time(record.limit),
+            "" if record.share is None else f"{100 * record.share:.1f} %",
+        )
+        for record in records
+    ]
+
+
+def change_rows(changes: list[Change]) -> list[tuple[str, ...]]:
+    """Return a row for each change under ``CHANGE_HEADS``."""
+    return [
+        (
+            change.key,
+            format_time(change.before),
+            format_time(change.after),
+            f"{change.ratio:.2f}",
+            change.mark,
+        )
+        for change in changes
+    ]

@@ -1,0 +1,1 @@
+"""``numbatch profile``: where the time of a run goes, kernel by kernel."""

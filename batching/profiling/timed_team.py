@@ -1,0 +1,71 @@
+"""A team that times each operation: in the place of a model's own while it is profiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from numbatch.batching.profiling.entry import Entry
+from numbatch.batching.profiling.work import (
+    Work,
+    head_work,
+    named_arguments,
+    step_work,
+    work_of_call,
+)
+from numbatch.kernels.scoring.decoder_step import PHASES
+from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.models.decoder import Decoder
+
+__all__ = ["TimedTeam"]
+
+
+class TimedTeam(ThreadTeam):
+    """Runs what it is given, and keeps how long each part took.
+
+    Calls that a team runs at once are run one after another. The kernel of all layers is handed an
+    array for the clock ticks of its phases; without one it reads no clock.
+
+    Parameters
+    ----------
+    threads : int
+    decoder : Decoder
+        What the parts' work is counted from.
+    """
+
+    def __init__(self, threads: int, decoder: Decoder) -> None:
+        super().__init__(threads)
+        self.decoder = decoder
+        self.entries: list[Entry] = []
+
+    def run(self, *calls: Call) -> None:
+        """Run calls, and note each."""
+        for call in calls:
+            begin = perf_counter()
+            super().run(call)
+            self._note(work_of_call(self.decoder, call), perf_counter() - begin)
+
+    def run_together(self, kernel: Callable[..., None], *args: Any) -> None:
+        """Run a kernel that all threads share, and note its phases.
+
+        A phase's time is the mean over the threads; what they wait for each other is a phase too.
+        """
+        named = named_arguments(kernel, 2, args)
+        cycles = np.zeros((self.threads, len(PHASES)), np.int64)
+        if "cycles" in named:
+            named["cycles"] = cycles
+        begin = perf_counter()
+        super().run_together(kernel, *named.values())
+        seconds = perf_counter() - begin
+        if "cycles" not in named:
+            self._note(head_work(self.decoder, len(named["hidden"])), seconds)
+            return
+        of_phases = cycles.mean(axis=0) * (seconds / cycles[0].sum())
+        for work, time in zip(step_work(self.decoder, named), of_phases, strict=True):
+            self._note(work, time)
+
+    def _note(self, work: Work, seconds: float) -> None:
+        self.entries.append(Entry(work.name, 1, float(seconds), work.operations, work.bytes))

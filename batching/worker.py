@@ -1,0 +1,71 @@
+"""A process that serves requests for a pool: ``python -m numbatch.batching.worker FD``.
+
+It speaks with the pool over a connection whose descriptor it is given. The first message says what
+to load and where to run it; then come requests and cancellations, and results go back under their
+numbers. It ends when the other side is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from numbatch.batching.results import FailedResult, Result
+from numbatch.batching.sequence import Sequence
+from numbatch.errors import InputError, NumbatchError
+
+__all__ = ["main", "serve"]
+
+
+def serve(connection: Connection) -> None:
+    """Load what the first message names, and serve until the other side is gone."""
+    from numbatch.batching.backend import make_engine
+
+    load, device, options = connection.recv()
+    try:
+        engine = make_engine(load(), device, **options)
+    except NumbatchError as error:
+        connection.send(("failed", str(error)))
+        return
+    connection.send(("ready", engine.context))
+    known: dict[int, Sequence] = {}
+    while True:
+        is_idle = not (engine.scheduler.running or engine.scheduler.waiting)
+        while is_idle or connection.poll():
+            _take(engine, connection, known)
+            is_idle = False
+        engine.step()
+
+
+def _take(engine: Any, connection: Connection, known: dict[int, Sequence]) -> None:
+    """Take in one message."""
+    kind, number, request = connection.recv()
+    if kind == "cancel":
+        if number in known:
+            engine.cancel(known[number])
+        return
+
+    def deliver(_: Sequence, result: Result) -> None:
+        known.pop(number, None)
+        connection.send(("result", number, result))
+
+    try:
+        sequence = engine.submit(request, deliver)
+    except InputError as error:
+        connection.send(("result", number, FailedResult(request.id, str(error))))
+        return
+    if sequence is not None:
+        known[number] = sequence
+
+
+def main() -> None:
+    """Serve over the descriptor named on the command line."""
+    # Where the pool is gone, so is whoever wanted results.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

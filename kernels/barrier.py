@@ -1,0 +1,136 @@
+"""A barrier for threads that run one kernel together, and arrays from addresses.
+
+A step of a model is some 300 short operations. To fork and join a team of Python threads costs
+about 40 us each time; to meet at a barrier inside the kernel a few tenths of one.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numbatch.kernels.jit import cpu_device
+
+__all__ = ["address_pointer", "mark", "meet", "share"]
+
+SPINS = 4000
+"""Looks at the counter before the thread offers its core to others: about 100 us.
+
+A thread that waits longer waits for one that the system has not given a core.
+"""
+
+_LONG = ir.IntType(64)
+
+
+@intrinsic
+def _add_atomically(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        made = context.make_array(sig.args[0])(context, builder, args[0])
+        pointer = builder.gep(made.data, [args[1]])
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def _load_atomically(typing: Any, array: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        made = context.make_array(sig.args[0])(context, builder, args[0])
+        return builder.load_atomic(builder.gep(made.data, [args[1]]), "acquire", 8)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def _pause(typing: Any) -> Any:
+    """Tell the CPU that this is a loop that waits: a no-op where there is no such hint."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+_yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def _read_cycles(typing: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_LONG, [])
+        name = "llvm.readcyclecounter"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+    return types.int64(), generate
+
+
+@cpu_device
+def mark(cycles, phase, since):
+    """Add the cycles since a mark to those of a phase; return the new mark. No error check.
+
+    Parameters
+    ----------
+    cycles : int64 array
+        Modified in place: one count for each phase. Empty: nothing is counted, nor read.
+    phase : int
+    since : int64
+    """
+    if cycles.size == 0:
+        return since
+    now = _read_cycles()
+    if since != 0:
+        cycles[phase] += now - since
+    return now
+
+
+@cpu_device
+def meet(counter, threads, meeting):
+    """Wait until all threads are here; return the number of the next meeting. No error check.
+
+    Parameters
+    ----------
+    counter : int64 array
+        Its first element counts arrivals; 0 before the first meeting.
+    threads : int
+    meeting : int
+        0 at first, then what the last call returned.
+    """
+    if threads > 1:
+        wanted = (meeting + 1) * threads
+        if _add_atomically(counter, 0, 1) + 1 < wanted:
+            spins = 0
+            while _load_atomically(counter, 0) < wanted:
+                spins += 1
+                if spins < SPINS:
+                    _pause()
+                else:
+                    _yield_core()
+    return meeting + 1
+
+
+@cpu_device
+def share(items, grain, thread, threads):
+    """Return where a thread's range of items starts and stops; ranges start at whole grains."""
+    grains = (items + grain - 1) // grain
+    start = min(items, grains * thread // threads * grain)
+    stop = min(items, grains * (thread + 1) // threads * grain)
+    return start, stop
+
+
+@intrinsic
+def address_pointer(typing: Any, address: Any) -> Any:
+    """Return an address as a pointer, for ``numba.carray``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate

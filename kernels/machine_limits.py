@@ -1,0 +1,162 @@
+"""What the machine can do at most: bytes read and multiply-adds a second, by plain measurement.
+
+The kernels do nothing else than what they measure, so what they reach is the limit that other
+kernels are held against. They belong to no statistic and to no model.
+"""
+
+from __future__ import annotations
+
+from numbatch.kernels import amx
+from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.simd import (
+    LANES,
+    dot_bytes,
+    fma,
+    load_float32,
+    load_int32,
+    prefetch,
+    store_int32,
+    sum_lanes,
+)
+from numbatch.kernels.simd64 import LANES64, fill, load_numbers, sum_lanes64
+
+__all__ = [
+    "CHAINS",
+    "CHUNK",
+    "multiply_add",
+    "multiply_add_bytes",
+    "multiply_add_tiles",
+    "read_numbers",
+]
+
+CHUNK = 1 << 13
+"""Numbers that :func:`read_numbers` reads for one item."""
+
+AHEAD = 1024
+"""Numbers by which lines are asked for before they are read: 4 % faster on a Xeon."""
+
+CHAINS = 12
+"""Sums that :func:`multiply_add` keeps apart; more than a core's units times their latency."""
+
+
+@cpu_kernel
+def read_numbers(start, stop, numbers, out):
+    """Read chunks ``start`` to ``stop - 1`` of an array and fold them; no error check.
+
+    Parameters
+    ----------
+    numbers : float64 array, shape (chunks * CHUNK,)
+        What the numbers are does not matter: additions take the same time for all.
+    out : float64 array, shape (chunks,)
+        Modified in place: the sum of each chunk, so that no read is left out.
+    """
+    for chunk in range(start, stop):
+        a, b, c, d = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+        low = chunk * CHUNK
+        for i in range(low, low + CHUNK, 4 * LANES64):
+            for line in range(4):
+                prefetch(numbers, i + AHEAD + line * LANES64)
+            a = a + load_numbers(numbers, i)
+            b = b + load_numbers(numbers, i + LANES64)
+            c = c + load_numbers(numbers, i + 2 * LANES64)
+            d = d + load_numbers(numbers, i + 3 * LANES64)
+        out[chunk] = sum_lanes64((a + b) + (c + d))
+
+
+@cpu_kernel
+def multiply_add(start, stop, steps, numbers, out):
+    """Multiply and add float32 in registers; no error check.
+
+    Parameters
+    ----------
+    steps : int
+        Each item makes ``steps * CHAINS`` vectors of 16 multiply-adds.
+    numbers : float32 array, shape (2, 16)
+    out : float32 array, shape (items,)
+        Modified in place.
+    """
+    for item in range(start, stop):
+        x, y = load_float32(numbers, 0), load_float32(numbers, 16)
+        # All start differently: equal chains would be computed once.
+        a, b, c, d = x, y, x + y, x + y + y
+        e, f, g, h = a + 1.0, b + 1.0, c + 1.0, d + 1.0
+        k, m, n, o = a + 2.0, b + 2.0, c + 2.0, d + 2.0
+        for _ in range(steps):
+            a, b, c, d = fma(a, x, y), fma(b, x, y), fma(c, x, y), fma(d, x, y)
+            e, f, g, h = fma(e, x, y), fma(f, x, y), fma(g, x, y), fma(h, x, y)
+            k, m, n, o = fma(k, x, y), fma(m, x, y), fma(n, x, y), fma(o, x, y)
+        total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((k + m) + (n + o))
+        out[item] = sum_lanes(total)
+
+
+@cpu_kernel
+def multiply_add_bytes(start, stop, steps, numbers, out):
+    """Multiply and add bytes in registers; no error check.
+
+    Parameters
+    ----------
+    steps : int
+        Each item makes ``steps * CHAINS`` vectors of 64 multiply-adds.
+    numbers : int32 array, shape (2, 16)
+    out : int32 array, shape (items, 16)
+        Modified in place.
+    """
+    for item in range(start, stop):
+        x, y = load_int32(numbers, 0), load_int32(numbers, 16)
+        a, b, c, d = x, y, x + y, x + y + y
+        e, f, g, h = a + 1, b + 1, c + 1, d + 1
+        k, m, n, o = a + 2, b + 2, c + 2, d + 2
+        for _ in range(steps):
+            a, b, c, d = (
+                dot_bytes(a, x, y),
+                dot_bytes(b, x, y),
+                dot_bytes(c, x, y),
+                dot_bytes(d, x, y),
+            )
+            e, f, g, h = (
+                dot_bytes(e, x, y),
+                dot_bytes(f, x, y),
+                dot_bytes(g, x, y),
+                dot_bytes(h, x, y),
+            )
+            k, m, n, o = (
+                dot_bytes(k, x, y),
+                dot_bytes(m, x, y),
+                dot_bytes(n, x, y),
+                dot_bytes(o, x, y),
+            )
+        total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((k + m) + (n + o))
+        store_int32(out, item * LANES, total)
+
+
+@cpu_kernel
+def multiply_add_tiles(start, stop, steps, halves, shapes, out):
+    """Multiply and add in Intel's tiles; no error check. Needs the path "amx".
+
+    Parameters
+    ----------
+    steps : int
+        Each item makes ``steps * 4`` products of 16 x 64 with 64 x 16 bytes, or half as wide.
+    halves : bool
+        bfloat16, not bytes.
+    shapes : uint8 array, shape (64,)
+        Of :func:`numbatch.kernels.amx.tile_shapes`, all full.
+    out : int32 array, shape (items, 16)
+        Modified in place.
+    """
+    for item in range(start, stop):
+        amx.configure(shapes)
+        if halves:
+            for _ in range(steps):
+                amx.dot_bfloat16(0, 4, 6)
+                amx.dot_bfloat16(1, 4, 7)
+                amx.dot_bfloat16(2, 5, 6)
+                amx.dot_bfloat16(3, 5, 7)
+        else:
+            for _ in range(steps):
+                amx.dot_int8(0, 4, 6)
+                amx.dot_int8(1, 4, 7)
+                amx.dot_int8(2, 5, 6)
+                amx.dot_int8(3, 5, 7)
+        amx.release()
+        out[item, 0] = 0

@@ -1,0 +1,339 @@
+"""Attention by Intel's tile registers (AMX), for a cache of bfloat16 or int8.
+
+A unit of work is sixteen queries and 64 keys: their scores, the weights, and the sums of 64 values.
+Queries and weights are rounded to bfloat16, sums are float32. Scores are in units of log(2).
+
+The products of a tile take as long as its exponentials, and the CPU does both at a time if they do
+not wait for each other. So three units are worked on in turns: scores of the next, weights of this
+one, sums of the one before.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.kernels.amx import (
+    configure,
+    dot_bfloat16,
+    load_tile,
+    release,
+    store_tile,
+    tile_shapes,
+    zero_tile,
+)
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.attention.layout import BLOCK
+from numbatch.kernels.scoring.attention.plan import KEYS
+from numbatch.kernels.scoring.attention.scratch import DEEP, sections
+from numbatch.kernels.scoring.attention.softmax import (
+    LOWEST,
+    finish_row,
+    hide,
+    read_row,
+    scale_row,
+    soft_cap,
+)
+from numbatch.kernels.simd import (
+    LANES,
+    any_above,
+    load_float32,
+    load_int32,
+    max_lanes,
+    maximum,
+    splat,
+    store_float32,
+    store_int32,
+    sum_lanes,
+)
+from numbatch.kernels.simd_bfloat16 import (
+    exp2_short,
+    join_pairs,
+    load_pairs,
+    prefetch_bytes,
+    store_two_bfloat16,
+)
+
+__all__ = ["attend_tile"]
+
+TILE = 16
+"""Rows of a tile, and its float32 numbers in a row."""
+
+HEADROOM = np.float32(8)
+"""A score may be above the running maximum by so much before that is raised: sums have room."""
+
+# Tiles 0 and 1 are sums, 2 and 4 queries and weights, 7 more weights (fewer rows where there are
+# fewer queries), 5 and 6 keys and values.
+_SHAPES = np.stack(
+    [tile_shapes([rows] * 5 + [TILE, TILE, rows], [64] * 8) for rows in range(1, TILE + 1)]
+)
+
+_LOG2_E = np.float32(math.log2(math.e))
+
+
+@cpu_device(inline=True)
+def _score_block(scratch, queries, steps, keys, at, step_size, out):
+    """Write the products of 16 queries with a block of keys to 16 rows of scores."""
+    zero_tile(0)
+    for step in range(steps):
+        load_tile(2, scratch, queries + step * (DEEP // 2), steps * 2 * DEEP)
+        load_tile(5, keys, at + step * step_size, 64)
+        dot_bfloat16(0, 2, 5)
+    store_tile(0, scratch, out, 4 * KEYS)
+
+
+@cpu_device(inline=True)
+def _add_values(scratch, values, width, out):
+    """Add 64 values, times the weights of 16 queries (tiles 4 and 7), to 16 of their results."""
+    load_tile(1, scratch, out, 4 * width)
+    load_tile(6, scratch, values, 4 * width)
+    dot_bfloat16(1, 4, 6)
+    load_tile(6, scratch, values + TILE * width, 4 * width)
+    dot_bfloat16(1, 7, 6)
+    store_tile(1, scratch, out, 4 * width)
+
+
+@cpu_device
+def _prepare_row(scratch, row, begin, first, last, cap, narrow, factors):
+    """Apply what not every score needs, in place: factors of int8, soft cap, hidden positions."""
+    for i in range(0, KEYS, LANES):
+        x = load_float32(scratch, row + i)
+        if narrow:
+            x = x * load_float32(scratch, factors + i)
+        if cap != 0:
+            x = soft_cap(x, cap)
+        store_float32(scratch, row + i, hide(x, begin + i, first, last))
+
+
+@cpu_device
+def _raise_maximum(scratch, row, sums, largest, scale):
+    """Make a row's largest score its running maximum; what was summed is scaled down."""
+    a, b = load_float32(scratch, row), load_float32(scratch, row + LANES)
+    c, d = load_float32(scratch, row + 2 * LANES), load_float32(scratch, row + 3 * LANES)
+    now = max_lanes(maximum(maximum(a, b), maximum(c, d)))
+    factor = exp2_short(splat(scratch[largest] - now))
+    scratch[largest] = now
+    store_float32(scratch, sums, load_float32(scratch, sums) * factor)
+    scratch[scale] = sum_lanes(factor) / np.float32(LANES)
+
+
+@cpu_device(inline=True)
+def _weigh_row(scratch, row, weights, narrow, factors, sums, largest, scale):
+    """Write a row's weights as bfloat16 and add them to its sum; return whether it was raised."""
+    top = splat(scratch[largest])
+    a, b = load_float32(scratch, row) - top, load_float32(scratch, row + LANES) - top
+    c, d = (
+        load_float32(scratch, row + 2 * LANES) - top,
+        load_float32(scratch, row + 3 * LANES) - top,
+    )
+    raised = any_above(maximum(maximum(a, b), maximum(c, d)), HEADROOM)
+    if raised:
+        _raise_maximum(scratch, row, sums, largest, scale)
+        top = splat(scratch[largest])
+        a, b = load_float32(scratch, row) - top, load_float32(scratch, row + LANES) - top
+        c, d = (
+            load_float32(scratch, row + 2 * LANES) - top,
+            load_float32(scratch, row + 3 * LANES) - top,
+        )
+    a, b, c, d = exp2_short(a), exp2_short(b), exp2_short(c), exp2_short(d)
+    store_float32(scratch, sums, load_float32(scratch, sums) + ((a + b) + (c + d)))
+    if narrow:
+        factors += KEYS
+        a, b = a * load_float32(scratch, factors), b * load_float32(scratch, factors + LANES)
+        c = c * load_float32(scratch, factors + 2 * LANES)
+        d = d * load_float32(scratch, factors + 3 * LANES)
+    store_two_bfloat16(scratch, weights, a, b)
+    store_two_bfloat16(scratch, weights + LANES, c, d)
+    return raised
+
+
+@cpu_device
+def _scale_results(scratch, scales, results, width, rows):
+    """Scale the results of rows whose maximum was raised; forget the scales."""
+    for row in range(rows):
+        if scratch[scales + row] != 1:
+            scale_row(scratch, results + row * width, width, splat(scratch[scales + row]))
+            scratch[scales + row] = 1
+
+
+@cpu_device(inline=True)
+def _copy_values(cache, at, width, scratch, out):
+    """Copy a block's values next to those of the block before."""
+    for i in range(0, width * BLOCK, 2 * LANES):
+        store_int32(scratch, out + i // 2, load_int32(cache, at + i))
+
+
+@cpu_device
+def _widen(cache, at, count, scratch, out):
+    """Write int8 numbers as bfloat16; each is one exactly."""
+    for i in range(0, count, 2 * LANES):
+        even, odd = load_pairs(cache, at + i)
+        join_pairs(scratch, out + i // 2, even, odd)
+
+
+@cpu_device
+def _fill_queries(scratch, query, spare, deep, q, token, count, group, head, head_size, scale):
+    """Write the queries as rows of bfloat16, times ``scale``."""
+    scratch[spare : spare + deep] = 0
+    at = query
+    for t in range(token, token + count):
+        for column in range(head * group * head_size, (head + 1) * group * head_size, head_size):
+            read_row(q, t, column, head_size, scale, scratch, spare)
+            for i in range(spare, spare + deep, DEEP):
+                low, high = load_float32(scratch, i), load_float32(scratch, i + LANES)
+                store_two_bfloat16(scratch, at, low, high)
+                at += DEEP // 2
+
+
+@cpu_device
+def _write_results(scratch, sums, results, width, out, token, count, group, head, head_size):
+    """Write the results of all rows, divided by their sums."""
+    for t in range(token, token + count):
+        for column in range(head * group * head_size, (head + 1) * group * head_size, head_size):
+            factor = np.float32(1) / sum_lanes(load_float32(scratch, sums))
+            finish_row(scratch, results, factor, head_size, out, t, column)
+            sums += LANES
+            results += width
+
+
+@cpu_device
+def _widen_keys(cache, at, width, deep, scratch, keys, factors):
+    """Write a block's int8 keys as bfloat16, and their factors."""
+    _widen(cache, at, BLOCK * width, scratch, keys)
+    scratch[keys + BLOCK * width // 2 : keys + BLOCK * deep // 2] = 0
+    store_float32(scratch, factors, load_float32(cache, at + BLOCK * width))
+
+
+@cpu_device
+def _visible_unit(tile, row, last_tile, rows, position, group, window):
+    """Return the first unit, as (tile, row), from this one on of which anything is visible.
+
+    Units are in order of key tiles, and for each of these of rows; (-1, 0) if there is none.
+    """
+    while tile <= last_tile:
+        begin = tile * KEYS
+        last = position + (min(row + TILE, rows) - 1) // group
+        hidden = window > 0 and position + row // group - window >= begin + KEYS - 1
+        if last >= begin and not hidden:
+            return tile, row
+        row += TILE
+        if row >= rows:
+            tile, row = tile + 1, 0
+    return -1, 0
+
+
+@cpu_device
+def attend_tile(
+    scratch, q, cache, table, layer, head, group, head_size,
+    token, count, position, window, scale, cap, out,
+):  # fmt: skip
+    """Attend for ``count`` tokens from ``token``, at ``position``, and one head of keys."""
+    layers, heads, part = cache.shape[1], cache.shape[2], cache.shape[4]
+    width, steps = -(-head_size // LANES) * LANES, -(-head_size // DEEP)
+    deep = steps * DEEP
+    narrow, capped = cache.itemsize == 1, cap * _LOG2_E
+    rows = count * group
+    room = -(-rows // TILE) * TILE
+    query, all_scores, all_weights, values, keys, all_factors = sections(room, width, deep)[:6]
+    sums, largest, scales, results = sections(room, width, deep)[6:]
+    scratch[sums : sums + room * LANES] = 0
+    scratch[largest : largest + room] = LOWEST
+    scratch[scales : scales + room] = 1
+    scratch[results : results + room * width] = 0
+    _fill_queries(
+        scratch, query, all_scores, deep, q, token, count, group, head, head_size, scale * _LOG2_E
+    )
+    configure(_SHAPES[min(rows, TILE) - 1])
+    lowest = max(0, position - window + 1) if window > 0 else 0
+    highest = position + count - 1
+    # A block beyond the last one is the last one again: what it adds is hidden.
+    final, last_tile = highest // BLOCK, highest // KEYS
+    stride, base = layers * heads * 2 * part, (layer * heads + head) * 2 * part
+    up_tile, up_row = _visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
+    tile, row, old_tile, old_row = -1, 0, -1, 0
+    odd, raised, widened, copied = 0, False, -1, -1
+    ahead = 2 if rows <= TILE else 1  # tiles of keys to prefetch before they are used
+    while up_tile >= 0 or tile >= 0 or old_tile >= 0:
+        # The unit whose scores are computed.
+        query_at = query + up_row * (deep // 2)
+        scores_out = all_scores + odd * TILE * KEYS
+        up_block = up_tile * (KEYS // BLOCK)
+        if narrow and up_tile > widened:
+            widened = up_tile
+            for g in range(KEYS // BLOCK):
+                at = table[min(up_block + g, final)] * stride + base
+                _widen_keys(
+                    cache, at, width, deep, scratch, keys + g * BLOCK * deep // 2,
+                    all_factors + (up_tile & 1) * 2 * KEYS + g * BLOCK,
+                )  # fmt: skip
+        # The unit whose weights are computed.
+        begin = tile * KEYS
+        some = min(TILE, rows - row) if tile >= 0 else 0
+        scores = all_scores + (1 - odd) * TILE * KEYS
+        weights_out = all_weights + odd * TILE * KEYS // 2
+        factors = all_factors + (tile & 1) * 2 * KEYS
+        early, late = position + row // group, position + (row + some - 1) // group
+        plain = not narrow and capped == 0 and early + 1 >= begin + KEYS
+        plain = plain and (window <= 0 or late - window < begin)
+        copies = tile > copied
+        copied = max(copied, tile)
+        if copies and narrow:
+            for g in range(KEYS // BLOCK):
+                at = table[min(begin // BLOCK + g, final)] * stride + base + part
+                value_factors = load_float32(cache, at + BLOCK * width)
+                store_float32(scratch, factors + KEYS + g * BLOCK, value_factors)
+        # The unit whose values are added.
+        results_out = results + old_row * width
+        if old_tile >= 0:
+            if raised:
+                left = min(TILE, rows - old_row)
+                _scale_results(scratch, scales + old_row, results_out, width, left)
+            weights = all_weights + (1 - odd) * TILE * KEYS // 2
+            load_tile(4, scratch, weights, 2 * KEYS)
+            load_tile(7, scratch, weights + DEEP // 2, 2 * KEYS)
+        raised = False
+        for g in range(KEYS // BLOCK):
+            if up_tile >= 0:
+                out_at = scores_out + g * BLOCK
+                if narrow:
+                    at, size = keys + g * BLOCK * deep // 2, BLOCK * DEEP // 2
+                    _score_block(scratch, query_at, steps, scratch, at, size, out_at)
+                else:
+                    at = table[min(up_block + g, final)] * stride + base
+                    _score_block(scratch, query_at, steps, cache, at, BLOCK * DEEP, out_at)
+            if old_tile >= 0:
+                for i in range(g * TILE, width, KEYS):
+                    _add_values(scratch, values + i, width, results_out + i)
+            if copies and (tile + ahead) * (KEYS // BLOCK) + g <= final:
+                at = table[(tile + ahead) * (KEYS // BLOCK) + g] * stride + base
+                prefetch_bytes(cache, at, 2 * part * cache.itemsize)
+            for i in range(g * 4, min(g * 4 + 4, some)):
+                line = scores + i * KEYS
+                if not plain:
+                    last = position + (row + i) // group
+                    first = max(0, last - window + 1) if window > 0 else 0
+                    _prepare_row(scratch, line, begin, first, last, capped, narrow, factors)
+                raised |= _weigh_row(
+                    scratch, line, weights_out + i * KEYS // 2, narrow, factors,
+                    sums + (row + i) * LANES, largest + row + i, scales + row + i,
+                )  # fmt: skip
+        if copies:  # only now is nothing more added of the values before
+            for g in range(KEYS // BLOCK):
+                at = table[min(begin // BLOCK + g, final)] * stride + base + part
+                place = values + g * BLOCK * width // 2
+                if narrow:
+                    _widen(cache, at, BLOCK * width, scratch, place)
+                else:
+                    _copy_values(cache, at, width, scratch, place)
+        old_tile, old_row, tile, row = tile, row, up_tile, up_row
+        if up_tile >= 0:
+            up_row += TILE
+            if up_row >= rows:
+                up_tile, up_row = up_tile + 1, 0
+            up_tile, up_row = _visible_unit(
+                up_tile, up_row, last_tile, rows, position, group, window
+            )
+        odd = 1 - odd
+    release()
+    _write_results(scratch, sums, results, width, out, token, count, group, head, head_size)

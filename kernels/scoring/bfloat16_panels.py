@@ -1,0 +1,295 @@
+"""Weights repacked once, at load, for the bfloat16 product.
+
+A panel holds 16 rows of a matrix; its blocks of 32 columns follow each other. A block is a tile of
+16 lines of 64 bytes: line r has columns 2r and 2r + 1 of row 0, then of row 1, ..., row 15, as the
+tile registers and ``vdpbf16ps`` want them. Three ways to keep a block:
+
+16 bits (1,024 bytes)
+    The tile itself, rounded to bfloat16.
+8 bits (544 bytes)
+    16 scales (float16), then 32 vectors' worth of signed bytes: Q8_0.
+4 bits (320 bytes)
+    16 scales and 16 least weights (float16), then 4 vectors of half bytes: Q4_0, Q4_1 and Q4_K.
+
+A weight of 4 or 8 bits becomes ``scale * code + least`` in float32, or in float16 where there are
+tiles, and that is rounded to bfloat16. Scales of Q4_K, products of two numbers, are rounded to
+float16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbatch.kernels.aligned import Arena, aligned
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.scoring import formats
+from numbatch.kernels.scoring.block_codes import block_codes
+from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K, Q8_0
+from numbatch.kernels.simd import (
+    fma,
+    fma_halves,
+    load_half,
+    load_halves_of_bytes,
+    load_int32,
+    load_twice,
+    load_uint16,
+    look_up_shorts,
+    multiply_halves,
+    pair_bfloat16,
+    shift_shorts,
+    short_bfloat16,
+    store_int32,
+    to_float32,
+)
+from numbatch.kernels.simd_path import simd_path
+from numbatch.kernels.threads import Call, ThreadTeam
+
+__all__ = [
+    "BLOCK",
+    "DOWN",
+    "HALF_BYTES",
+    "HAS_TILES",
+    "PANEL",
+    "TILE",
+    "Bfloat16Matrix",
+    "bfloat16_bytes",
+    "pack_bfloat16_panels",
+    "unpack_block",
+]
+
+PANEL, BLOCK = 16, 32
+TILE = 2 * PANEL * BLOCK
+"""Bytes of an unpacked block."""
+
+LARGEST = np.float32(65000)
+"""What float16 can hold; a matrix with larger weights is kept in 16 bits."""
+
+BLOCK_BYTES = {4: 320, 8: 544, 16: TILE}
+
+
+@dataclass(frozen=True, slots=True)
+class Bfloat16Matrix:
+    """A matrix in panels; rows beyond its own, and columns up to a multiple of 32, are zero.
+
+    Parameters
+    ----------
+    data : uint8 array, shape (panels, blocks * bytes of a block)
+    bits : int
+        4, 8 or 16.
+    rows, columns : int
+    """
+
+    data: np.ndarray
+    bits: int
+    rows: int
+    columns: int
+
+    @property
+    def panels(self) -> int:
+        """How many panels there are."""
+        return len(self.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return int(self.data.nbytes)
+
+
+HALF_BYTES = aligned((64,), np.uint8)
+HALF_BYTES.view(np.float16)[:] = np.tile(np.arange(16), 2)
+"""The numbers 0 to 15 twice: a place in it needs only the low 4 of its 5 bits."""
+
+
+@cpu_device(inline=True)
+def _halves_of_half_bytes(data, at, memory, to, table):
+    """Unpack a block of 4 bits in float16, 32 weights at a time, half the time of float32."""
+    scale, least = load_twice(data, at), load_twice(data, at + 32)
+    numbers = load_int32(table, 0)
+    for i in range(4):
+        codes, line = load_int32(data, at + 64 + 64 * i), to + 256 * i
+        found = look_up_shorts(numbers, codes)
+        store_int32(memory, line, short_bfloat16(fma_halves(found, scale, least)))
+        found = look_up_shorts(numbers, shift_shorts(codes, 4))
+        store_int32(memory, line + 64, short_bfloat16(fma_halves(found, scale, least)))
+        found = look_up_shorts(numbers, shift_shorts(codes, 8))
+        store_int32(memory, line + 128, short_bfloat16(fma_halves(found, scale, least)))
+        found = look_up_shorts(numbers, shift_shorts(codes, 12))
+        store_int32(memory, line + 192, short_bfloat16(fma_halves(found, scale, least)))
+
+
+@cpu_device(inline=True)
+def _halves_of_bytes(data, at, memory, to):
+    scale = load_twice(data, at)
+    for line in range(16):
+        weights = multiply_halves(load_halves_of_bytes(data, at + 32 + 32 * line), scale)
+        store_int32(memory, to + 64 * line, short_bfloat16(weights))
+
+
+@cpu_device(inline=True)
+def _unpack_by_halves(data, at, bits, memory, to, table):
+    if bits == 4:
+        _halves_of_half_bytes(data, at, memory, to, table)
+    else:
+        _halves_of_bytes(data, at, memory, to)
+
+
+@cpu_device(inline=True)
+def _unpack_by_floats(data, at, bits, memory, to, table):
+    scale = load_half(data, at)
+    if bits == 4:
+        least = load_half(data, at + 32)
+        for line in range(16):
+            codes = load_int32(data, at + 64 + line // 4 * 64) >> (line % 4 * 4)
+            even = fma(to_float32(codes & 15), scale, least)
+            odd = fma(to_float32((codes >> 16) & 15), scale, least)
+            store_int32(memory, to + 64 * line, pair_bfloat16(even, odd))
+    else:
+        for line in range(16):
+            codes = load_uint16(data, at + 32 + 32 * line)
+            even = to_float32(((codes & 255) ^ 128) - 128) * scale
+            odd = to_float32(((codes >> 8) ^ 128) - 128) * scale
+            store_int32(memory, to + 64 * line, pair_bfloat16(even, odd))
+
+
+HAS_TILES = simd_path() == "amx"
+
+SCALED = np.float32(2.0**8 if HAS_TILES else 1)
+"""Weights are kept as so many times what they are: in float16 none is then subnormal."""
+
+DOWN = np.float32(2.0**-104 if HAS_TILES else 1)
+"""Unpacked weights are so many times what they are; activations are scaled up for it.
+
+Where float16 is unpacked, its exponent takes the place of bfloat16's without the difference of the
+biases (2**-112) being mended.
+"""
+
+unpack_block = _unpack_by_halves if HAS_TILES else _unpack_by_floats
+"""``unpack_block(data, at, bits, memory, to, HALF_BYTES)`` unpacks a block of 4 or 8 bits.
+
+No error check. ``at`` is the block's first byte in ``data``; the tile, times ``DOWN``, goes to the
+1,024 bytes of ``memory`` from ``to``.
+"""
+
+
+@cpu_device
+def _store_half(block, at, lane, value):
+    halves = block[at : at + 32].view(np.uint16)
+    halves[lane] = formats.round_to_half(np.float32(value).view(np.uint32))
+
+
+@cpu_device
+def _pack_half_bytes(format, row, index, lane, words, block):
+    """Write a row's half bytes and scales of a block; return whether they are small enough."""
+    scale, least = block_codes(format, row, index, words)
+    _store_half(block, 0, lane, scale * SCALED)
+    _store_half(block, 32, lane, least * SCALED)
+    # Each number of 16 bits has a row's codes of one column of four lines, the first line lowest.
+    for i in range(4):
+        even = odd = np.uint32(0)
+        for line in range(4):
+            pair = words[2 * i + line // 2] >> np.uint32(16 * (line % 2))
+            even |= (pair & np.uint32(15)) << np.uint32(4 * line)
+            odd |= ((pair >> np.uint32(8)) & np.uint32(15)) << np.uint32(4 * line)
+        at = 64 + 64 * i + 4 * lane
+        block[at : at + 4].view(np.uint32)[0] = even | (odd << np.uint32(16))
+    largest = max(abs(least), abs(np.float32(15) * scale + least))
+    return largest * SCALED <= LARGEST
+
+
+@cpu_device
+def _pack_bytes(row, index, lane, block):
+    """Write a row's bytes and scale of a Q8_0 block; return whether it is small enough."""
+    at = index * 34
+    scale = formats.half(row, at)
+    _store_half(block, 0, lane, scale * SCALED)
+    for line in range(16):
+        place = 32 + line * 32 + lane * 2
+        block[place] = row[at + 2 + 2 * line]
+        block[place + 1] = row[at + 3 + 2 * line]
+    return abs(scale) * np.float32(128) * SCALED <= LARGEST
+
+
+@cpu_device
+def _pack_numbers(weights, first, lane, block):
+    """Write a row's weights, rounded to bfloat16; return whether all are finite."""
+    numbers = block.view(np.uint16)
+    wrong = np.float32(0)
+    for column in range(min(BLOCK, weights.size - first)):
+        weight = np.float32(weights[first + column])
+        wrong += weight * np.float32(0)
+        bits = np.float32(weight * DOWN).view(np.uint32)
+        rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        numbers[column // 2 * 32 + lane * 2 + column % 2] = np.uint16(rounded >> np.uint32(16))
+    return wrong == 0
+
+
+@cpu_kernel
+def _pack_panels(start, stop, scratch, data, format, columns, bits, size, out, wrong):
+    """Pack panels ``start`` to ``stop - 1``. No error check.
+
+    ``wrong[0]`` becomes the number of a row that has a weight which is NaN or infinite.
+    """
+    words = np.zeros(8, np.uint32)
+    for panel in range(start, stop):
+        for lane in range(min(PANEL, data.shape[0] - panel * PANEL)):
+            row = data[panel * PANEL + lane]
+            if bits == 16:
+                formats.unpack_span(format, row, 0, scratch[:columns])
+            for index in range(-(-columns // BLOCK)):
+                block = out[panel, index * size : (index + 1) * size]
+                if bits == 4:
+                    sound = _pack_half_bytes(format, row, index, lane, words, block)
+                elif bits == 8:
+                    sound = _pack_bytes(row, index, lane, block)
+                else:
+                    sound = _pack_numbers(scratch[:columns], index * BLOCK, lane, block)
+                if not sound:
+                    wrong[0] = panel * PANEL + lane
+
+
+def bfloat16_bytes(format: int, rows: int, columns: int) -> int:
+    """Return the bytes that a packed matrix takes, if its weights are of common size."""
+    return -(-rows // PANEL) * -(-columns // BLOCK) * BLOCK_BYTES[_bits(format)]
+
+
+def _bits(format: int) -> int:
+    return 4 if format in (Q4_0, Q4_1, Q4_K) else 8 if format == Q8_0 else 16
+
+
+def pack_bfloat16_panels(
+    data: np.ndarray, format: int, columns: int, team: ThreadTeam, arena: Arena | None = None
+) -> Bfloat16Matrix:
+    """Repack a matrix.
+
+    Parameters
+    ----------
+    data : uint8 array, shape (rows, bytes of a row)
+        C-contiguous, as its file holds it.
+    format : int
+        GGML type code.
+    columns : int
+    team : ThreadTeam
+    arena : Arena, optional
+        Where the memory is taken from.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, a row is not a whole number of its blocks, or a weight is NaN or
+        infinite; the message names the row.
+    """
+    formats.row_bytes(format, columns)
+    rows, panels = len(data), -(-len(data) // PANEL)
+    own, take = _bits(format), aligned if arena is None else arena.take
+    for bits in (own, 16) if own < 16 else (16,):
+        size = BLOCK_BYTES[bits]
+        out = take((panels, -(-columns // BLOCK) * size), np.uint8)
+        scratch = np.zeros((team.threads, columns), np.float32)
+        wrong = np.full(1, -1)
+        args = (data, format, columns, bits, size, out, wrong)
+        team.run(Call(_pack_panels, panels, args, scratch))
+        if wrong[0] < 0:
+            return Bfloat16Matrix(out, bits, rows, columns)
+    raise ValueError(f"row {wrong[0]} has a weight that is NaN or infinite")

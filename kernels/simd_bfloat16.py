@@ -1,0 +1,269 @@
+"""Vectors of bfloat16 and of other narrow numbers for Numba, widened to float32.
+
+A bfloat16 is the upper half of a float32; arrays of it are uint16. What is read here lies in pairs:
+32 numbers that are two vectors, the even one and the odd one of each pair. In a uint16 array the
+two of a pair are neighbours (as the CPU's own products of pairs want them); in a float32 or int8
+array the 16 even ones come first, then the 16 odd ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numbatch.kernels.simd import _PAIRS, LANES, float32x16
+
+__all__ = [
+    "exp2_short",
+    "join_pairs",
+    "load_pairs",
+    "prefetch_bytes",
+    "store_every_second",
+    "store_number",
+    "store_pairs_apart",
+    "store_rounded",
+    "store_two_bfloat16",
+]
+
+_WORD = ir.IntType(32)
+_INT = ir.VectorType(_WORD, LANES)
+_FLOAT = ir.VectorType(ir.FloatType(), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any, kind: Any) -> Any:
+    made = context.make_array(array_type)(context, builder, array)
+    return builder.bitcast(builder.gep(made.data, [at]), kind.as_pointer())
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(_FLOAT, [value] * LANES)
+
+
+def _words(value: int) -> Any:
+    return ir.Constant(_INT, [value] * LANES)
+
+
+@intrinsic
+def load_pairs(typing: Any, array: Any, at: Any) -> Any:
+    """Return elements ``at`` to ``at + 31`` as two vectors: even and odd ones of 16 pairs.
+
+    The array is float32, int8, or uint16 (bfloat16).
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def part(kind: Any, offset: int) -> Any:
+            place = builder.add(args[1], ir.IntType(64)(offset))
+            pointer = _pointer(context, builder, array, args[0], place, kind)
+            return builder.load(pointer, align=1)
+
+        if array.dtype == types.float32:
+            both = part(_FLOAT, 0), part(_FLOAT, LANES)
+        elif array.dtype == types.int8:
+            both = tuple(builder.sitofp(part(_BYTES, i), _FLOAT) for i in (0, LANES))
+        else:
+            word = part(_INT, 0)
+            both = (
+                builder.bitcast(builder.shl(word, _words(16)), _FLOAT),
+                builder.bitcast(builder.and_(word, _words(0xFFFF0000)), _FLOAT),
+            )
+        return context.make_tuple(builder, sig.return_type, both)
+
+    if array.dtype not in (types.float32, types.int8, types.uint16):
+        return None
+    return types.UniTuple(float32x16, 2)(array, types.intp), generate
+
+
+@intrinsic
+def join_pairs(typing: Any, array: Any, at: Any, even: Any, odd: Any) -> Any:
+    """Write 16 pairs of bfloat16, neighbours, from two vectors whose numbers are bfloat16 already.
+
+    To the 64 bytes from element ``at`` of an array of any type.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low, high = (builder.bitcast(each, _INT) for each in args[2:])
+        word = builder.or_(builder.lshr(low, _words(16)), builder.and_(high, _words(0xFFFF0000)))
+        pointer = _pointer(context, builder, array, args[0], args[1], _INT)
+        builder.store(word, pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+@intrinsic
+def prefetch_bytes(typing: Any, array: Any, at: Any, count: Any) -> Any:
+    """Ask for ``count`` bytes from element ``at``; they go to the second cache.
+
+    One line in 1,024 bytes is asked for: the CPU sees the direction and fetches the rest, and
+    asking for each line was no faster.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        start = _pointer(context, builder, array, args[0], args[1], ir.IntType(8))
+        address, number = ir.IntType(8).as_pointer(), ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [address, _WORD, _WORD, _WORD])
+        name = "llvm.prefetch.p0" if start.type.is_opaque else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        with cgutils.for_range_slice(builder, number(0), args[2], number(1024)) as (index, _):
+            line = builder.gep(start, [index])
+            builder.call(function, [line, _WORD(0), _WORD(2), _WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
+def _to_bfloat16(builder: Any, x: Any) -> Any:
+    """Return the bits of the nearest bfloat16, ties to even; NaN stays NaN."""
+    bits = builder.bitcast(x, _WORD)
+    odd = builder.and_(builder.lshr(bits, _WORD(16)), _WORD(1))
+    nearest = builder.add(builder.add(bits, _WORD(0x7FFF)), odd)
+    unordered = builder.fcmp_unordered("uno", x, x)
+    nearest = builder.select(unordered, _WORD(0x7FC00000), nearest)
+    return builder.trunc(builder.lshr(nearest, _WORD(16)), ir.IntType(16))
+
+
+def _to_int8(builder: Any, x: Any) -> Any:
+    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+    rint = cgutils.get_or_insert_function(builder.module, kind, "llvm.rint.f32")
+    return builder.trunc(builder.fptosi(builder.call(rint, [x]), _WORD), ir.IntType(8))
+
+
+@intrinsic
+def store_rounded(typing: Any, array: Any, at: Any, x: Any) -> Any:
+    """Write a float32 to element ``at`` of a float32, uint16 (bfloat16) or int8 array, rounded."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = args[2]
+        if array.dtype == types.uint16:
+            value = _to_bfloat16(builder, value)
+        elif array.dtype == types.int8:
+            value = _to_int8(builder, value)
+        pointer = _pointer(context, builder, array, args[0], args[1], value.type)
+        builder.store(value, pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), generate
+
+
+def _round_lanes(builder: Any, x: Any) -> Any:
+    """Return the bits of 16 floats as the nearest bfloat16, in the higher half of each lane."""
+    bits = builder.bitcast(x, _INT)
+    odd = builder.and_(builder.lshr(bits, _words(16)), _words(1))
+    nearest = builder.add(builder.add(bits, _words(0x7FFF)), odd)
+    unordered = builder.fcmp_unordered("uno", x, x)
+    return builder.select(unordered, _words(0x7FC00000), nearest)
+
+
+@intrinsic
+def store_pairs_apart(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
+    """Round two vectors to 16 pairs of bfloat16 and write each 64 bytes after the one before.
+
+    From element ``at`` of an array of any type.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low, high = (_round_lanes(builder, each) for each in args[2:])
+        even, odd = (
+            builder.shuffle_vector(low, high, ir.Constant(_INT, list(range(i, 2 * LANES, 2))))
+            for i in (0, 1)
+        )
+        word = builder.or_(builder.lshr(even, _words(16)), builder.and_(odd, _words(0xFFFF0000)))
+        start = _pointer(context, builder, array, args[0], args[1], _WORD)
+        for i in range(LANES):
+            pointer = builder.gep(start, [ir.IntType(64)(16 * i)])
+            builder.store(builder.extract_element(word, _WORD(i)), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+@intrinsic
+def store_every_second(typing: Any, array: Any, at: Any, x: Any) -> Any:
+    """Write 16 floats as bfloat16 to elements ``at``, ``at + 2``, ... of a uint16 array.
+
+    What lies between is not touched: another thread may be writing it.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        short = ir.IntType(16)
+        bits = builder.lshr(_round_lanes(builder, args[2]), _words(16))
+        start = _pointer(context, builder, array, args[0], args[1], short)
+        halves = builder.trunc(bits, ir.VectorType(short, LANES))
+        for i in range(LANES):
+            pointer = builder.gep(start, [ir.IntType(64)(2 * i)])
+            builder.store(builder.extract_element(halves, _WORD(i)), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
+
+
+@intrinsic
+def store_number(typing: Any, array: Any, at: Any, x: Any) -> Any:
+    """Write a float32 to the 4 bytes from element ``at`` of an array of any type."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, array, args[0], args[1], ir.FloatType())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), generate
+
+
+@intrinsic
+def store_two_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
+    """Round two vectors to 32 bfloat16, one after another; AVX-512 with BF16 only.
+
+    Written to the 64 bytes from element ``at`` of an array of any type.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
+        name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        both = builder.bitcast(builder.call(function, [args[3], args[2]]), _INT)
+        pointer = _pointer(context, builder, array, args[0], args[1], _INT)
+        builder.store(both, pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+# 2**f for 0 <= f < 1: 1 + f * P(f), fitted for the least relative error.
+_EXP2 = (0.07706706, 0.22764497, 0.69511679)
+
+
+@intrinsic
+def exp2_short(typing: Any, x: Any) -> Any:
+    """Return 2 to the power of each lane: within 1e-4 of it; AVX-512 only.
+
+    For what is then rounded to bfloat16, which is 20 times as coarse. 1 for 0, 0 for minus
+    infinity, NaN for NaN.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        (x,) = args
+        half, all_lanes, current = ir.IntType(16), 0xFFFF, 4
+
+        def call(name: str, operands: list[Any]) -> Any:
+            full = [*operands, _constant(0.0), half(all_lanes), _WORD(current)]
+            kind = ir.FunctionType(_FLOAT, [each.type for each in full])
+            function = cgutils.get_or_insert_function(
+                builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"
+            )
+            return builder.call(function, full)
+
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_FLOAT, [_FLOAT] * 3), f"llvm.fmuladd.v{LANES}f32"
+        )
+        rest = call("reduce", [x, _WORD(1)])  # x - floor(x)
+        series = _constant(_EXP2[0])
+        for factor in (*_EXP2[1:], 1.0):
+            series = builder.call(multiply_add, [series, rest, _constant(factor)])
+        return call("scalef", [series, x])
+
+    return float32x16(float32x16), generate

@@ -1,0 +1,31 @@
+"""Masks, powers, selection, log-probabilities and sampling on every path that this CPU has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from numbatch.kernels.simd_path import PATHS, simd_path
+
+FILES = ["test_simd_masks.py", "test_select.py", "test_logit_tiles.py", "test_products.py"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_same_tests_pass_on_a_forced_path(path):
+    """In a process of its own: a path is chosen once, before anything is compiled."""
+    if "NUMBATCH_SIMD" in os.environ or PATHS.index(path) <= PATHS.index(simd_path()):
+        pytest.skip("this path is tested by this process, or this CPU lacks it")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FILES]
+    if path == "portable":  # the sampler takes long to compile, and is made of the others' parts
+        command.append("test_sampling.py")
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "NUMBATCH_SIMD": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
