@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from numbatch.batching.forward import ForwardPass
@@ -81,7 +83,9 @@ class StepOutputs:
     def __init__(self, model: LoadedModel, forward: ForwardPass, sampler: Sampler) -> None:
         self._model, self._forward, self._sampler = model, forward, sampler
         team = getattr(sampler, "team", None)  # a GPU's sampler has none
-        self._rows = team and RowScorer(forward, team, model.decoder.config.vocabulary)
+        self._rows: Any = None
+        if team is not None:
+            self._rows = RowScorer(forward, team, model.decoder.config.vocabulary)
 
     def prepare(self, request: Request) -> None:
         """Compile the functions that a request brings, unless they were compiled before.

@@ -574,7 +574,7 @@ def high_bytes(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def load_twice(typing: Any, array: Any, at: Any) -> Any:
-    """Return 32 bytes from element ``at``: each of 16 numbers of 16 bits in both halves of a lane."""
+    """Return 16 numbers of 16 bits from element ``at``, each in both halves of its lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element_pointer(context, builder, sig.args[0], *args)
@@ -644,7 +644,7 @@ def _round_to_bfloat16(builder: Any, value: Any) -> Any:
 
 @intrinsic
 def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
-    """Return 32 numbers rounded to bfloat16: in each lane one of ``even``, above it one of ``odd``."""
+    """Return 32 numbers rounded to bfloat16: in a lane one of ``even``, above it one of ``odd``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         low, high = (_round_to_bfloat16(builder, part) for part in args)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: the kernels of a shape cut to a few layers, by torch's profiler."""
+"""Where the time of a step goes: kernels of a shape cut to a few layers, by torch's profiler."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-TOPICS = ("attention", "statistics", "tokenization")
+TOPICS = ("attention", "scoring", "statistics", "tokenization")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TOPICS:

@@ -194,8 +194,9 @@ def _pack_half_bytes(format, row, index, lane, words, block):
             odd |= ((pair >> np.uint32(8)) & np.uint32(15)) << np.uint32(4 * line)
         at = 64 + 64 * i + 4 * lane
         block[at : at + 4].view(np.uint32)[0] = even | (odd << np.uint32(16))
-    largest = max(abs(least), abs(np.float32(15) * scale + least))
-    return largest * SCALED <= LARGEST
+    # Two comparisons: the larger of a number and NaN may be the number.
+    limit = LARGEST / SCALED
+    return abs(least) <= limit and abs(np.float32(15) * scale + least) <= limit
 
 
 @cpu_device

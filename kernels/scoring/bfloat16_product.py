@@ -5,8 +5,9 @@ not depend on the others. ``multiply_bfloat16`` uses vectors, ``multiply_bfloat1
 registers (AMX); the two sum pairs of columns differently and may differ in the last bits, so a
 process uses one of them for everything.
 
-Where weights are packed in 4 or 8 bits, they are unpacked to tiles of 1 KB in working memory: for up
-to 16 rows block by block, since only one product follows; for more rows two panels at once.
+Where weights are packed in 4 or 8 bits, they are unpacked to tiles of 1 KB in working memory: for
+up to 16 rows block by block, since only one product follows; for more rows some blocks of two
+panels at once.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ DELAY, RING = 3, 4
 """Blocks of a few rows are unpacked to a ring of tiles and multiplied so many rounds later."""
 
 CHUNK = 9
-"""Blocks of two panels that are multiplied with all rows before the next: 18 KB of weights and 18 of
-a row's activations stay in the L1 cache."""
+"""Blocks of two panels that are multiplied with all rows before the next: 18 KB of weights and 18
+of 32 rows' activations stay in the L1 cache."""
 
 SHAPES = np.stack(
     [tile_shapes([m, m, 16, 16, m, 16, 16, 16], [64] * 8) for m in range(1, ROWS + 1)]

@@ -1,8 +1,8 @@
-"""All layers of a decoder for the tokens of a step, in one kernel that a team of threads runs together.
+"""All layers of a decoder for the tokens of a step, in one kernel that a team runs together.
 
 Each thread does its share of every operation and meets the others at a barrier before what needs
-their shares. What a thread does depends on no other thread's timing, and a row's numbers on no other
-row, so the bits are the same for any team and any batch.
+their shares. What a thread does depends on no other thread's timing, and a row's numbers on no
+other row, so the bits are the same for any team and any batch.
 
 The decoder is told by tables: a record of ``MATRIX`` for each matrix, of ``NORM`` for each norm and
 of ``LAYER`` for what else differs from layer to layer.

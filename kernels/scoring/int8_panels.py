@@ -11,8 +11,8 @@ A panel holds 16 rows, a row a lane of a vector, columns rounded up to 64. Two w
     For every 4 columns a vector of 64 bytes: lane n has the codes of row n. Any format.
 4 bits
     For every 32 columns a record of 320 bytes: 16 factors and 16 summands of 16 bits, then for
-    every 8 columns a vector: lane n has 4 half bytes of row n in the low halves of its bytes and the
-    next 4 in the high ones. A code is ``(half * factor + summand) >> 8``. Q4_0, Q4_1 and Q4_K,
+    every 8 columns a vector: lane n has 4 half bytes of row n in the low halves of its bytes and
+    the next 4 in the high ones. A code is ``(half * factor + summand) >> 8``. Q4_0, Q4_1 and Q4_K,
     whose weights are linear in their half bytes, block by block.
 
 Rounding a weight to its code moves it by at most half of 1/127 of the largest in its group; 4-bit

@@ -1,7 +1,7 @@
 """Products of quantized activations with packed weights.
 
-For each group of columns the codes' products are summed in exact integers, so that every path, every
-number of rows and every way through memory gives the same bits::
+For each group of columns the codes' products are summed in exact integers, so that every path,
+every number of rows and every way through memory gives the same bits::
 
     out += (sum(code of w * code of x) - 128 * sum(code of x)) * scale of w * scale of x
 

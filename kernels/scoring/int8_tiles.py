@@ -1,8 +1,8 @@
 """The int8 product for many rows on a CPU with tile registers (AMX).
 
 Bit for bit what ``int8_product`` computes. The codes of two panels (32 rows of the matrix) meet 32
-rows of activations at a time in four tiles of exact int32 sums; at the end of each group vector code
-scales the sums and adds them to the totals, which stay in the L1 cache.
+rows of activations at a time in four tiles of exact int32 sums; at the end of each group vector
+code scales the sums and adds them to the totals, which stay in the L1 cache.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Activations as int8 with a scale for each group of columns, for the int8 product.
 
 A row keeps ``scale = largest / 127`` for each group of ``int8_panels.GROUP`` columns and codes
-``round(x / scale)``, as GGML's Q8 formats do (theirs: groups of 32 or 256). Half is rounded to even.
+``round(x / scale)``, as GGML's Q8 formats do (theirs: groups of 32 or 256). Half is rounded to
+even.
 """
 
 from __future__ import annotations
