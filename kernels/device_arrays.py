@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
 import numpy as np
 
 from numbatch.errors import DeviceError, InputError
 from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.ragged import on_device
 
 __all__ = ["blocks_for", "device_vector", "gpu_of", "shared_body", "threads_of"]
@@ -27,7 +27,7 @@ def shared_body(function: Any) -> Any:
     """
     if not is_simulated():
         return function
-    compiled = numba.njit(nogil=True, error_model="numpy")(function.py_func)
+    compiled = cpu_kernel(function.py_func)
 
     def call(*args: Any) -> Any:
         return compiled(*(getattr(getattr(arg, "_item", arg), "_ary", arg) for arg in args))

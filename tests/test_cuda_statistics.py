@@ -39,7 +39,17 @@ def test_subtrees_appended_are_those_of_the_values():
     part = tree.following()
     part.update(values[BLOCK + 5 :])
     tree.merge(part)
-    assert tree.result()[0, 1] == whole.sum
+    assert tree.result()[1] == whole.sum
+
+
+def test_a_part_stays_as_it_is_when_a_state_without_values_takes_it():
+    values = np.random.default_rng(0).standard_normal(BLOCK * 4)
+    part = RunningSum().update(values[: BLOCK * 3])
+    before = part.sum
+    whole = RunningSum().merge(part).update(values[BLOCK * 3 :])
+    assert whole.sum == RunningSum().update(values).sum
+    part._node = None  # which remembers the sum
+    assert part.sum == before
 
 
 class OnDevice:

@@ -103,11 +103,12 @@ def find_pieces(text, words, size, offsets, rules, classes, masks, counters):
     masks : uint64 array, shape (windows,)
         Bits of the windows, zero before.
     counters : int64 array
-        ``INVALID`` is raised where there is a byte that is no UTF-8.
+        ``INVALID`` is raised where there is a byte that is no UTF-8. Nothing is done where
+        :func:`prepare` has counted wrong offsets.
     """
     window = cuda.grid(1)
     low = window * WINDOW
-    if low >= size:
+    if low >= size or counters[DECREASING] > 0:  # such offsets would be followed for ever
         return
     high = min(low + WINDOW, size)
     row = text_with(offsets, 0, offsets.size - 2, low)
