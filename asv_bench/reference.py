@@ -25,6 +25,12 @@ from numbatch.models.locate import locate
 DOCUMENTS = 24
 CHARACTERS = 1500
 
+ARITHMETIC = (
+    *(("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "int8")),
+    ("int8", "bfloat16"),
+)
+"""``compute`` and ``kv_dtype``."""
+
 FIRST_TOKEN = """
 from numbatch import LLM, SamplingParams
 LLM("smollm2").generate("Hello", SamplingParams(max_tokens=1))
@@ -60,8 +66,9 @@ def reference_model():
         ).eval()
 
 
-def accuracy(llm: LLM) -> None:
-    """Print the largest difference of a log-probability, and both corpus perplexities."""
+def accuracy() -> None:
+    """Print, for each arithmetic, what differs from transformers in float32."""
+    llm = LLM("smollm2")
     texts, model = documents(), reference_model()
     expected = []
     for text in texts:
@@ -70,11 +77,17 @@ def accuracy(llm: LLM) -> None:
             logprobs = torch.log_softmax(model(tokens[None]).logits[0], -1)
         expected.append(logprobs[torch.arange(len(tokens) - 1), tokens[1:]].numpy())
     theirs = np.concatenate(expected).astype(np.float64)
-    ours = np.concatenate([row[1:] for row in llm.score(texts)]).astype(np.float64)
-    print(f"tokens of text                        {len(ours):10,}")
-    print(f"largest difference of a log-prob.     {np.abs(ours - theirs).max():10.1e}")
-    print(f"corpus perplexity, Numbatch           {np.exp(-ours.mean()):10.5f}")
-    print(f"corpus perplexity, transformers       {np.exp(-theirs.mean()):10.5f}")
+    perplexity = np.exp(-theirs.mean())
+    print(f"transformers, float32: corpus perplexity {perplexity:.5f} of {len(theirs):,} tokens")
+    for compute, kv_dtype in ARITHMETIC:
+        own = LLM("smollm2", compute=compute, kv_dtype=kv_dtype)
+        ours = np.concatenate([row[1:] for row in own.score(texts)]).astype(np.float64)
+        found, difference = np.exp(-ours.mean()), np.abs(ours - theirs)
+        print(
+            f"compute {compute:8}, kv_dtype {kv_dtype:8}: perplexity {found:.5f} "
+            f"({100 * (found / perplexity - 1):+.3f} %), log-probabilities differ by "
+            f"{difference.mean():.1e}, {difference.max():.1e} at most"
+        )
 
 
 def run(program: str, **environment: str) -> tuple[float, str]:
@@ -105,28 +118,30 @@ def processes() -> None:
     print(f"peak memory, 8 x 512, warm JIT cache  {float(run(MEMORY)[1]):10.0f} MB")
 
 
-def speed(llm: LLM) -> None:
-    """Print tokens a second: the median of five runs each."""
-    rng = np.random.default_rng(0)
+def speed() -> None:
+    """Print tokens a second: the median of five runs each, of new texts in each."""
+    llm, rng = LLM("smollm2"), np.random.default_rng(0)
     greedy = SamplingParams(temperature=0, max_tokens=32, ignore_eos=True)
+
+    def prompts(sequences: int, length: int) -> list[np.ndarray]:
+        return list(rng.integers(1000, 40000, (sequences, length)))
+
     for name, sequences, length in (("1 x 512", 1, 512), ("8 x 256", 8, 256)):
-        prompts = list(rng.integers(1000, 40000, (sequences, length)))
-        tokens = rate(lambda p=prompts: llm.score(p), sequences * length)
+        tokens = rate(lambda s=sequences, n=length: llm.score(prompts(s, n)), sequences * length)
         print(f"scoring, {name}                      {tokens}")
     for sequences in (1, 8, 32):
-        prompts = list(rng.integers(1000, 40000, (sequences, 16)))
-        tokens = rate(lambda p=prompts: llm.generate(p, greedy), sequences * 32)
+        tokens = rate(lambda s=sequences: llm.generate(prompts(s, 16), greedy), sequences * 32)
         print(f"generation, {sequences:2} sequences              {tokens}")
 
 
 def rate(action, tokens: int) -> str:
-    """Return the median tokens a second of an action."""
+    """Return the median tokens a second of an action, which is run once before."""
     times = []
-    for _ in range(5):
+    for _ in range(6):
         start = time.perf_counter()
         action()
         times.append(time.perf_counter() - start)
-    return f"{tokens / np.median(times):10.0f} tokens/s"
+    return f"{tokens / np.median(times[1:]):10.0f} tokens/s"
 
 
 def save_licence() -> None:
@@ -140,15 +155,19 @@ def save_licence() -> None:
     np.save(folder / "benchmarks" / "licence_logprobs.npy", chosen.numpy().astype(np.float32))
 
 
+PARTS = {"accuracy": accuracy, "processes": processes, "speed": speed}
+
+
 def main() -> None:
-    """Print the whole table, or with ``--save`` write what the benchmarks compare with."""
+    """Print the named parts, or all; with ``--save`` write what benchmarks compare with."""
     if sys.argv[1:] == ["--save"]:
         save_licence()
         return
-    llm = LLM("smollm2")
-    accuracy(llm)
-    processes()
-    speed(llm)
+    unknown = [name for name in sys.argv[1:] if name not in PARTS]
+    if unknown:
+        sys.exit(f"{unknown[0]} is no part, should be one of {', '.join(PARTS)}")
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.step_outputs import scored
 from numbatch.errors import DeviceError, InputError
+from numbatch.kernels.scoring.activations import default_compute
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.load import LoadedModel
 
@@ -119,6 +120,9 @@ class WorkerPool(Engine):
         self._share = 2 * max_num_seqs
         self.replaced = 0
         self.sampler: Any = SimpleNamespace(seed=seed)
+        self._outputs: Any = SimpleNamespace(prepare=lambda request: None)  # its worker does
+        on_gpus = all(device.startswith("cuda") for device in devices)
+        self.compute = "bfloat16" if on_gpus else options.get("compute") or default_compute()
         self.forward: Any = SimpleNamespace(team=ThreadTeam(1))
         self.sizer = BatchSizer(int(options.get("max_num_batched_tokens", 512)), None)
         self.scheduler: Any = _Queue(running=[], waiting=0)

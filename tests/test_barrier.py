@@ -1,0 +1,71 @@
+"""Threads meet: nobody goes on before all are there, however many there are."""
+
+import numpy as np
+import pytest
+
+from numbatch.kernels.barrier import meet, share
+from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.threads import ThreadTeam
+
+
+@cpu_kernel
+def relay(thread, threads, counter, rounds, cells, wrong):
+    """Each thread writes its cell, and after a meeting reads its neighbour's."""
+    meeting = 0
+    for i in range(rounds):
+        cells[thread] = i
+        meeting = meet(counter, threads, meeting)
+        if cells[(thread + 1) % threads] != i:
+            wrong[thread] += 1
+        meeting = meet(counter, threads, meeting)
+
+
+@cpu_kernel
+def slow_first(thread, threads, counter, work, total):
+    """The first thread comes late enough for the others to have gone to sleep."""
+    if thread == 0:
+        for i in range(work):
+            total[0] += np.sin(float(i))
+        total[1] = 7
+    meet(counter, threads, 0)
+    total[2 + thread] = total[1]
+
+
+@cpu_kernel
+def shares(items, grain, threads, out):
+    for thread in range(threads):
+        out[thread, 0], out[thread, 1] = share(items, grain, thread, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_nobody_is_ahead(threads):
+    counter, wrong = np.zeros(8, np.int64), np.zeros(threads, np.int64)
+    ThreadTeam(threads).run_together(relay, counter, 300, np.zeros(threads, np.int64), wrong)
+    assert not wrong.any()
+    assert counter.tolist()[:2] == [600 * threads if threads > 1 else 0, 0]
+
+
+def test_sleepers_are_woken():
+    for _ in range(5):
+        counter, total = np.zeros(8, np.int64), np.zeros(5)
+        ThreadTeam(3).run_together(slow_first, counter, 300_000, total)
+        assert total[2:].tolist() == [7, 7, 7]
+        assert counter[1] == 0
+
+
+@pytest.mark.parametrize(("items", "grain"), [(0, 1), (1, 16), (33, 16), (192, 32), (100, 7)])
+def test_shares_cover_all_items_once(items, grain):
+    for threads in (1, 2, 3, 16):
+        out = np.zeros((threads, 2), np.int64)
+        shares(items, grain, threads, out)
+        covered = [i for start, stop in out for i in range(start, stop)]
+        assert covered == list(range(items))
+        assert all(start % grain == 0 or start == items for start, _ in out)
+
+
+def test_an_error_in_a_kernel_reaches_the_caller():
+    def fail(thread, threads):
+        raise RuntimeError(f"thread {thread}")
+
+    with pytest.raises(RuntimeError, match="thread"):
+        ThreadTeam(2).run_together(fail)
