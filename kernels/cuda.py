@@ -33,6 +33,7 @@ __all__ = [
     "cuda_device",
     "cuda_kernel",
     "is_simulated",
+    "rounded_product",
 ]
 
 OLDEST_DRIVER = (13, 0)
@@ -70,6 +71,14 @@ class _SimulatedThread:
 
 cuda: Any = _SimulatedThread() if is_simulated() else _import_cuda()
 """``cuda.threadIdx``, ``cuda.syncthreads()``, ``cuda.shared.array(...)`` and so on."""
+
+
+def _plain_product(x: Any, y: Any) -> Any:
+    return x * y
+
+
+rounded_product: Any = _plain_product if is_simulated() else cuda.libdevice.dmul_rn
+"""The product of two float64 numbers in a kernel, which is never fused with a sum."""
 
 LANES = 1 if is_simulated() else 32
 """Threads that run in step and exchange values without memory."""
@@ -278,6 +287,10 @@ class Gpu:
             return 2**31, 2**31
         free, total = self._cupy.cuda.runtime.memGetInfo()
         return free + self._cupy.get_default_memory_pool().free_bytes(), total
+
+    def pointer_attributes(self, pointer: int) -> Any:
+        """Return what the driver knows of an address, the number of its ``device`` among it."""
+        return self._cupy.cuda.runtime.pointerGetAttributes(pointer)
 
     @property
     def multiprocessors(self) -> int:

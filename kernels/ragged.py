@@ -9,7 +9,27 @@ import numpy as np
 
 from numbatch.errors import InputError
 
-__all__ = ["Ragged"]
+__all__ = ["Ragged", "device_dtype", "on_device", "to_host"]
+
+
+def on_device(array: Any) -> bool:
+    """Return whether an array lies in the memory of a CUDA device."""
+    # The second is what Numba's simulator has.
+    return hasattr(array, "__cuda_array_interface__") or hasattr(array, "__cuda_ndarray__")
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return a copy on the host of an array on a device; an array on the host as it is."""
+    for copy in ("copy_to_host", "get", "cpu"):  # Numba, CuPy, PyTorch
+        if on_device(array) and hasattr(array, copy):
+            return np.asarray(getattr(array, copy)())
+    return np.asarray(array)
+
+
+def device_dtype(array: Any) -> np.dtype:
+    """Return NumPy's dtype of a device array; PyTorch and JAX have types of their own."""
+    interface = getattr(array, "__cuda_array_interface__", None)
+    return np.dtype(array.dtype if interface is None else interface["typestr"])
 
 
 class Ragged:
@@ -28,6 +48,11 @@ class Ragged:
     InputError
         If the two arrays do not describe rows.
 
+    Notes
+    -----
+    Both arrays may lie on a CUDA device (whatever has ``__cuda_array_interface__``). They are kept
+    as they are, and what uses them there checks the offsets; rows are read on the host only.
+
     Examples
     --------
     >>> ragged = Ragged.from_rows([[1, 2], [], [3]], dtype="int64")
@@ -37,7 +62,11 @@ class Ragged:
 
     __slots__ = ("offsets", "values")
 
-    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+    def __init__(self, values: Any, offsets: Any) -> None:
+        if on_device(values) or on_device(offsets):
+            _check_device_arrays(values, offsets)
+            self.values, self.offsets = values, offsets
+            return
         self.values = np.ascontiguousarray(values)
         self.offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         if self.values.ndim != 1 or self.offsets.ndim != 1 or len(self.offsets) == 0:
@@ -64,8 +93,23 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Length of each row, int64, shape (rows,)."""
-        return np.diff(self.offsets)
+        """Length of each row, int64, shape (rows,); on the host, wherever the rows lie."""
+        return np.diff(to_host(self.offsets))
+
+    def to_host(self) -> Ragged:
+        """Return a copy on the host of rows that lie on a device; otherwise the same object."""
+        if not on_device(self.values):
+            return self
+        return Ragged(to_host(self.values), to_host(self.offsets))
+
+    def to_device(self, gpu: Any) -> Ragged:
+        """Return a copy on a device of rows that lie on the host.
+
+        Parameters
+        ----------
+        gpu : numbatch.kernels.cuda.Gpu
+        """
+        return Ragged(gpu.upload(self.values), gpu.upload(self.offsets))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -83,3 +127,18 @@ class Ragged:
 
     def __repr__(self) -> str:
         return f"Ragged({len(self)} rows, {len(self.values)} values, {self.values.dtype})"
+
+
+def _check_device_arrays(values: Any, offsets: Any) -> None:
+    """Raise InputError where two arrays cannot be the parts of a Ragged on a device."""
+    if not (on_device(values) and on_device(offsets)):
+        raise InputError(
+            "one of values and offsets lies on a device and one on the host, should be together"
+        )
+    if len(values.shape) != 1 or len(offsets.shape) != 1 or offsets.shape[0] == 0:
+        raise InputError(
+            f"Ragged needs one-dimensional values and at least one offset, got shapes "
+            f"{tuple(values.shape)} and {tuple(offsets.shape)}"
+        )
+    if device_dtype(offsets) != np.int64:
+        raise InputError(f"offsets on a device are {device_dtype(offsets)}, should be int64")

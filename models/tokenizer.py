@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.ragged import Ragged, on_device
 from numbatch.models.tokenizers.added_tokens import AddedToken
 from numbatch.models.tokenizers.chat_template import render_chat
 from numbatch.models.tokenizers.decode import Decoding, StreamDecoder
@@ -218,7 +218,8 @@ class Tokenizer:
         Parameters
         ----------
         texts : iterable of str or bytes, Ragged of uint8, or pyarrow string array
-            A Ragged and an array of pyarrow hold UTF-8 and are read where they lie.
+            A Ragged and an array of pyarrow hold UTF-8 and are read where they lie. The ids of a
+            Ragged on a GPU are found there and stay there; see Notes.
         threads : int, optional
             How many threads at most; by default as many as there are cores, for 256 KiB each.
         out : uint32 array, optional
@@ -233,8 +234,17 @@ class Tokenizer:
         InputError
             As :meth:`encode`; it names the text by its index. If ``out`` is no contiguous array
             of uint32 or too small.
+
+        Notes
+        -----
+        Of texts on a GPU, these go by way of the host, and their ids back: batches that hold an
+        added or special token that is looked for, invalid UTF-8, or (Qwen) characters that NFC may
+        change; single pieces of more than 2,048 bytes that no merge divides; and all texts of
+        tokenizers that are not byte-level.
         """
         check_out(out)
+        if out is not None and isinstance(texts, Ragged) and on_device(texts.values):
+            raise InputError("out is on the host, but the texts lie on a GPU, as will the ids")
         ids = self._encoding.encode_batch(
             texts, add_bos, allowed_special, disallowed_special, errors, threads
         )
@@ -261,6 +271,8 @@ class Tokenizer:
         """
         if n < 0:
             raise InputError(f"n is {n}, should not be negative")
+        if isinstance(texts, Ragged):
+            texts = texts.to_host()
         return first_tokens(self.encode_batch(texts, **options), n, self._decoding.outputs)
 
     def offsets(self, text: str | bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -345,6 +357,7 @@ class Tokenizer:
         self, rows: Iterable[Any], *, skip_special: bool = False, continues: bool = False
     ) -> list[str]:
         """Return the text of each row of a Ragged or of a list; see :meth:`decode`."""
+        rows = rows.to_host() if isinstance(rows, Ragged) else rows
         if isinstance(rows, Ragged) and not (skip_special or continues):
             return self._decoding.texts(rows)
         return [self.decode(row, skip_special=skip_special, continues=continues) for row in rows]

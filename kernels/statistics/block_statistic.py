@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_tree import BlockTree
 from numbatch.kernels.statistics.values import (
     NanPolicy,
@@ -48,6 +49,7 @@ class BlockStatistic:
     _fold: ClassVar[Callable[..., None]]
     _empty: ClassVar[tuple[float, ...]]
     _values_an_item: ClassVar[int] = 1
+    _device_kernel: ClassVar[str | None] = None
 
     def __init__(
         self, nan_policy: NanPolicy = "propagate", start: int = 0, threads: int = 1
@@ -70,12 +72,16 @@ class BlockStatistic:
     def update(self, values: Any) -> Self:
         """Add an array of any shape; returns itself.
 
+        An array on a GPU (float32 or float64) is reduced there.
+
         Raises
         ------
         InputError
             If the dtype is not one of float16, float32, float64, an integer type or bool, or the
             policy is "raise" and there is a NaN; the state is then as it was.
         """
+        if on_device(values):
+            return self._update_from_device(values)
         return self._update(as_values(values))
 
     def merge(self, other: Self) -> Self:
@@ -116,6 +122,20 @@ class BlockStatistic:
             check_no_nan(int(np.count_nonzero(np.isnan(flat))), "raise")
         self._tree.update(flat)
         self._seen += len(flat) // self._values_an_item
+        self._node = None
+        return self
+
+    def _update_from_device(self, values: Any) -> Self:
+        from numbatch.kernels.statistics.cuda.reduce import append_from_device
+
+        kind = type(self)
+        part = append_from_device(self._tree, kind._device_kernel, kind._combine, values)
+        node = part.result()
+        seen = part.stop - part.start
+        if self.nan_policy == "raise":
+            check_no_nan(seen - (0 if node is None else int(node[0])), "raise")
+        self._tree.merge(part)
+        self._seen += seen
         self._node = None
         return self
 

@@ -62,7 +62,7 @@ class BlockTree:
         if start < 0:
             raise InputError(f"start is {start}, should be at least 0")
         self._reduce_blocks, self._combine, self._fold = reduce_blocks, combine, fold
-        self._width = width
+        self.width = width
         self._team = ThreadTeam(threads)
         self.start = self.stop = int(start)
         self._head = np.empty(0)
@@ -88,16 +88,40 @@ class BlockTree:
         """Append the interval of ``other``, which starts where this one stops."""
         if other.start != self.stop:
             raise InputError(f"the part starts at {other.start}, should start at {self.stop}")
+        if self.start == self.stop:
+            self.stop, self._head, self._tail = other.stop, other._head, other._tail
+            # Copies: nodes that wait are combined in place.
+            self._left = {level: node.copy() for level, node in other._left.items()}
+            self._right = {level: node.copy() for level, node in other._right.items()}
+            return
         if len(other._head):
             self._append_part(other._head)
-        place = self.stop // BLOCK
         runs = sorted(other._left.items()) + sorted(other._right.items(), reverse=True)
+        self.append_subtrees(runs, other._tail)
+
+    def following(self) -> BlockTree:
+        """Return an empty tree that starts where this one stops."""
+        return BlockTree(
+            self._reduce_blocks,
+            self._combine,
+            self._fold,
+            self.width,
+            self.stop,
+            self._team.threads,
+        )
+
+    def append_subtrees(self, runs: list[tuple[int, np.ndarray]], tail: np.ndarray) -> None:
+        """Append complete subtrees, each a level and a node of shape (1, width), then a tail.
+
+        The tree stops at the start of a block, and the tail has fewer values than one.
+        """
+        place = self.stop // BLOCK
         for level, node in runs:
             self._push(level, place >> level, node)
             place += 1 << level
             self.stop = place * BLOCK
-        if len(other._tail):
-            self._append_part(other._tail)
+        if len(tail):
+            self._append_part(tail)
 
     def result(self) -> np.ndarray | None:
         """Return the node of the whole interval, shape (width,); None of an empty one."""
@@ -125,7 +149,7 @@ class BlockTree:
             self._tail = np.empty(0)
 
     def _reduce(self, values: np.ndarray) -> np.ndarray:
-        nodes = np.empty((-(-len(values) // BLOCK), self._width))
+        nodes = np.empty((-(-len(values) // BLOCK), self.width))
         values = values.view()
         values.flags.writeable = False
         self._team.run(Call(self._reduce_blocks, len(nodes), (values, nodes), grain=16))

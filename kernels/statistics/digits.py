@@ -11,7 +11,7 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 
-__all__ = ["FEW", "DigitSelection"]
+__all__ = ["FEW", "DigitSelection", "numbers_of", "order", "order_wide"]
 
 LEADING, LEADING_FEW, FEW = 16, 13, 1 << 18
 """Bits of the first digit, those for at most ``FEW`` values; float64's exponent has 11."""
@@ -22,7 +22,7 @@ BUCKETS = 1 << DIGIT
 
 
 @cpu_device
-def _order(bits):
+def order(bits):
     """Map float32 bits in a uint32 to a key of the same order as the numbers; NaN comes last."""
     if bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
         return np.uint32(0xFFFFFFFF)
@@ -30,7 +30,7 @@ def _order(bits):
 
 
 @cpu_device
-def _order_wide(bits):
+def order_wide(bits):
     """Map float64 bits in a uint64 to a key of the same order as the numbers; NaN comes last."""
     if bits & np.uint64(0x7FFFFFFFFFFFFFFF) > np.uint64(0x7FF0000000000000):
         return np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -54,12 +54,12 @@ def _count_leading(bits, leading, counts):
     shift = np.uint32(32 - leading)
     whole = bits.size // 4 * 4
     for i in range(0, whole, 4):
-        counts[0, np.uintp(_order(bits[i]) >> shift)] += 1
-        counts[1, np.uintp(_order(bits[i + 1]) >> shift)] += 1
-        counts[2, np.uintp(_order(bits[i + 2]) >> shift)] += 1
-        counts[3, np.uintp(_order(bits[i + 3]) >> shift)] += 1
+        counts[0, np.uintp(order(bits[i]) >> shift)] += 1
+        counts[1, np.uintp(order(bits[i + 1]) >> shift)] += 1
+        counts[2, np.uintp(order(bits[i + 2]) >> shift)] += 1
+        counts[3, np.uintp(order(bits[i + 3]) >> shift)] += 1
     for i in range(whole, bits.size):
-        counts[0, np.uintp(_order(bits[i]) >> shift)] += 1
+        counts[0, np.uintp(order(bits[i]) >> shift)] += 1
 
 
 @cpu_kernel
@@ -68,12 +68,12 @@ def _count_leading_wide(bits, leading, counts):
     shift = np.uint64(64 - leading)
     whole = bits.size // 4 * 4
     for i in range(0, whole, 4):
-        counts[0, np.uintp(_order_wide(bits[i]) >> shift)] += 1
-        counts[1, np.uintp(_order_wide(bits[i + 1]) >> shift)] += 1
-        counts[2, np.uintp(_order_wide(bits[i + 2]) >> shift)] += 1
-        counts[3, np.uintp(_order_wide(bits[i + 3]) >> shift)] += 1
+        counts[0, np.uintp(order_wide(bits[i]) >> shift)] += 1
+        counts[1, np.uintp(order_wide(bits[i + 1]) >> shift)] += 1
+        counts[2, np.uintp(order_wide(bits[i + 2]) >> shift)] += 1
+        counts[3, np.uintp(order_wide(bits[i + 3]) >> shift)] += 1
     for i in range(whole, bits.size):
-        counts[0, np.uintp(_order_wide(bits[i]) >> shift)] += 1
+        counts[0, np.uintp(order_wide(bits[i]) >> shift)] += 1
 
 
 @cpu_kernel
@@ -93,7 +93,7 @@ def _collect(bits, leading, slots, cursors, out):
     shift = np.uint32(32 - leading)
     last = cursors.size - 1
     for i in range(bits.size):
-        key = _order(bits[i])
+        key = order(bits[i])
         slot = slots[np.uintp(key >> shift)]
         if slot != last:
             out[cursors[slot]] = key
@@ -106,7 +106,7 @@ def _collect_wide(bits, leading, slots, cursors, out):
     shift = np.uint64(64 - leading)
     last = cursors.size - 1
     for i in range(bits.size):
-        key = _order_wide(bits[i])
+        key = order_wide(bits[i])
         slot = slots[np.uintp(key >> shift)]
         if slot != last:
             out[cursors[slot]] = key
@@ -187,16 +187,17 @@ class DigitSelection:
             part = keys[edges[slot] : edges[slot + 1]]
             before = ends[digit] - self._counts[digit]
             found[i] = _select(part, shift, rank - before, counts, scratch)
-        return self._numbers_of(found)
+        return numbers_of(found, self._wide)
 
-    def _numbers_of(self, keys: np.ndarray) -> np.ndarray:
-        """Turn keys back to floats."""
-        if self._wide:
-            sign = np.uint64(1) << np.uint64(63)
-            return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
-        narrow, sign32 = keys.astype(np.uint32), np.uint32(0x80000000)
-        bits = np.where(narrow & sign32, narrow ^ sign32, ~narrow)
-        return bits.view(np.float32).astype(np.float64)
+
+def numbers_of(keys: np.ndarray, wide: bool) -> np.ndarray:
+    """Turn keys (uint64) back to floats, float64; ``wide`` tells keys of float64."""
+    if wide:
+        sign = np.uint64(1) << np.uint64(63)
+        return np.where(keys & sign, keys ^ sign, ~keys).view(np.float64)
+    narrow, sign32 = keys.astype(np.uint32), np.uint32(0x80000000)
+    bits = np.where(narrow & sign32, narrow ^ sign32, ~narrow)
+    return bits.view(np.float32).astype(np.float64)
 
 
 def _bits_of(values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.moments import extremes
 from numbatch.kernels.statistics.values import (
     NanPolicy,
@@ -187,7 +188,9 @@ class Histogram:
         return cls(np.geomspace(low, high, _check_bins(bins) + 1), nan_policy)
 
     def update(self, values: Any) -> Histogram:
-        """Add an array of any shape; returns itself."""
+        """Add an array of any shape, on the host or on a GPU; returns itself."""
+        if on_device(values):
+            return self._update_from_device(values)
         flat = as_values(values)
         if self.nan_policy == "raise":
             check_no_nan(int(np.count_nonzero(np.isnan(flat))), "raise")
@@ -195,6 +198,16 @@ class Histogram:
             _count_linear(flat, self._closed, self._places, self._counts)
         else:
             _count_between(flat, self._closed, self._table, self._steps, self._counts)
+        return self
+
+    def _update_from_device(self, values: Any) -> Histogram:
+        from numbatch.kernels.statistics.cuda.arrays import bin_counts
+
+        edges = self._closed[: len(self.edges)]
+        counts = bin_counts(values, edges, self._linear)
+        if self.nan_policy == "raise":
+            check_no_nan(int(counts[-1]), "raise")
+        self._counts[0] += counts
         return self
 
     def merge(self, other: Histogram) -> Histogram:
@@ -272,16 +285,17 @@ def histogram(
     if np.ndim(bins):
         made = Histogram(bins, nan_policy)
     else:
-        low, high = range if range is not None else _extent(as_values(values), scale)
+        values = values if on_device(values) else as_values(values)
+        low, high = range if range is not None else _extent(values, scale)
         make = Histogram.linear if scale == "linear" else Histogram.logarithmic
         made = make(low, high, bins, nan_policy)
     made.update(values)
     return made.counts, made.edges
 
 
-def _extent(values: np.ndarray, scale: str) -> tuple[float, float]:
+def _extent(values: Any, scale: str) -> tuple[float, float]:
     """Return the range of the values; widened as NumPy does where all are equal."""
-    low, high = extremes(values, "omit") if len(values) else (math.nan, math.nan)
+    low, high = extremes(values, "omit") if values.size else (math.nan, math.nan)
     if math.isnan(low):
         return (0.0, 1.0) if scale == "linear" else (1.0, 10.0)
     if low == high:

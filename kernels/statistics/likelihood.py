@@ -12,8 +12,10 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.moments import extremes
 from numbatch.kernels.statistics.sums import RunningSum
 from numbatch.kernels.statistics.values import NanPolicy, as_values
 
@@ -100,6 +102,7 @@ class LogSumExp(BlockStatistic):
     _combine = _combine_logs
     _fold = _fold_logs
     _empty = (0.0, -math.inf, 0.0)
+    _device_kernel = "logs"
 
     @property
     def value(self) -> float:
@@ -113,15 +116,20 @@ def logsumexp(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1
     return LogSumExp(nan_policy, threads=threads).update(values).value
 
 
+@cpu_device
+def entropy_term(p):
+    """Return ``-p log p``, and NaN where p is negative or NaN."""
+    p = np.float64(p)  # float32 has a logarithm of its own
+    if p > 0.0:
+        return -p * math.log(p)
+    return 0.0 if p == 0.0 else math.nan
+
+
 @cpu_kernel
 def _entropy_terms(probabilities, out):
-    """Write ``-p log p``, and NaN where p is negative or NaN; no error check."""
+    """Write :func:`entropy_term` of each; no error check."""
     for i in range(probabilities.size):
-        p = float(probabilities[i])
-        if p > 0.0:
-            out[i] = -p * math.log(p)
-        else:
-            out[i] = 0.0 if p == 0.0 else math.nan
+        out[i] = entropy_term(float(probabilities[i]))
 
 
 def entropy(probabilities: Any, nan_policy: NanPolicy = "propagate") -> float:
@@ -132,15 +140,22 @@ def entropy(probabilities: Any, nan_policy: NanPolicy = "propagate") -> float:
     InputError
         If a weight is negative or infinite.
     """
-    weights = as_values(probabilities, "probabilities")
-    if len(weights) and (np.nanmin(weights, initial=0) < 0 or np.isinf(weights).any()):
-        bad = weights[(weights < 0) | np.isinf(weights)][0]
+    there = on_device(probabilities)
+    weights = probabilities if there else as_values(probabilities, "probabilities")
+    least, greatest = extremes(weights, "omit") if weights.size else (0.0, 0.0)
+    if least < 0 or greatest == math.inf:
+        bad = least if least < 0 else greatest
         raise InputError(f"a probability is {bad}, should be finite and at least 0")
     sums = RunningSum(nan_policy).update(weights)
     if not sums.sum > 0:
         return math.nan
-    terms = np.empty(len(weights))
-    _entropy_terms(weights, terms)
+    if there:
+        from numbatch.kernels.statistics.cuda.arrays import device_entropy_terms
+
+        terms = device_entropy_terms(weights)
+    else:
+        terms = np.empty(len(weights))
+        _entropy_terms(weights, terms)
     return RunningSum(nan_policy).update(terms).sum / sums.sum + math.log(sums.sum)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -99,6 +100,18 @@ def _block_powers(values, low, high, mean):
     return t1, t2, t3, t4
 
 
+@cpu_device
+def central_sums(n, s1, s2, s3, s4):
+    """Return second to fourth central moment (sums) and what the mean's rounding left.
+
+    ``s1`` to ``s4`` are the sums of the powers of the differences from the rounded mean.
+    """
+    e = s1 / n
+    m3 = s3 - 3.0 * e * s2 + 2.0 * e * e * s1
+    m4 = s4 - 4.0 * e * s3 + 6.0 * e * e * s2 - 3.0 * e * e * e * s1
+    return s2 - e * s1, m3, m4, e
+
+
 @cpu_kernel
 def _reduce_moments(start, stop, values, nodes):
     """Write the moments of blocks ``start`` to ``stop - 1``; no error check.
@@ -121,11 +134,8 @@ def _reduce_moments(start, stop, values, nodes):
         if n > 0:
             # The mean is rounded; the sum of differences that this leaves is taken out again.
             s1, s2, s3, s4 = _block_powers(values, low, high, total / n)
-            e = s1 / n
-            node[MEAN], node[REST] = total / n, e
-            node[M2] = s2 - e * s1
-            node[M3] = s3 - 3.0 * e * s2 + 2.0 * e * e * s1
-            node[M4] = s4 - 4.0 * e * s3 + 6.0 * e * e * s2 - 3.0 * e * e * e * s1
+            node[M2], node[M3], node[M4], node[REST] = central_sums(n, s1, s2, s3, s4)
+            node[MEAN] = total / n
 
 
 @cpu_device
@@ -133,7 +143,8 @@ def join_moments(a, b, out):
     """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
     na, nb = a[COUNT], b[COUNT]
     if na == 0 or nb == 0:
-        out[:] = b if na == 0 else a
+        for q in range(a.size):  # CUDA knows no assignment of a row
+            out[q] = b[q] if na == 0 else a[q]
         return
     n = na + nb
     # Two numbers a mean: where means are large and close, their difference is not rounding.
@@ -182,6 +193,7 @@ class Moments(BlockStatistic):
     _combine = _combine_moments
     _fold = _fold_moments
     _empty = (0.0, 0.0, 0.0, 0.0, 0.0, math.inf, -math.inf, 0.0, 0.0)
+    _device_kernel = "moments"
 
     @property
     def sum(self) -> float:
@@ -264,12 +276,25 @@ def extremes(values: Any, nan_policy: NanPolicy = "propagate") -> tuple[float, f
         If there are no values, as in NumPy, or the policy says so. Of NaN alone both are NaN.
     """
     check_nan_policy(nan_policy)
+    if on_device(values):
+        return _device_extremes(values, nan_policy)
     flat = as_values(values)
-    if not len(flat):
-        raise InputError("there are no values, should be at least 1 for a least and a greatest")
     out = np.empty(3)
     _reduce_extremes(flat, out)
-    nans = len(flat) - int(out[0])
-    if check_no_nan(nans, nan_policy) or nans == len(flat):
+    return _checked_extremes(len(flat), len(flat) - int(out[0]), out[1], out[2], nan_policy)
+
+
+def _device_extremes(values: Any, nan_policy: NanPolicy) -> tuple[float, float]:
+    from numbatch.kernels.statistics.cuda.arrays import device_extremes
+
+    return _checked_extremes(*device_extremes(values), nan_policy)
+
+
+def _checked_extremes(
+    size: int, nans: int, least: float, greatest: float, nan_policy: NanPolicy
+) -> tuple[float, float]:
+    if not size:
+        raise InputError("there are no values, should be at least 1 for a least and a greatest")
+    if check_no_nan(nans, nan_policy) or nans == size:
         return math.nan, math.nan
-    return float(out[1]), float(out[2])
+    return float(least), float(greatest)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.bracket import Bracket
 from numbatch.kernels.statistics.digits import FEW, DigitSelection
 from numbatch.kernels.statistics.values import (
@@ -56,21 +57,31 @@ class OrderStatistics:
     def __init__(self, nan_policy: NanPolicy = "propagate") -> None:
         check_nan_policy(nan_policy)
         self.nan_policy = nan_policy
-        self._parts: list[np.ndarray] = []
+        self._parts: list[Any] = []
 
     def update(self, values: Any, copy: bool = True) -> OrderStatistics:
         """Add an array of any shape; returns itself.
 
-        With ``copy=False`` the array is kept as it is, and must not change later.
+        With ``copy=False`` the array is kept as it is, and must not change later. So is one on a
+        GPU (float32 or float64), in any case.
+
+        Raises
+        ------
+        InputError
+            If some of the values lie on a GPU and some do not.
         """
-        flat = as_values(values)
-        if len(flat):
-            self._parts.append(flat.copy() if copy else flat)
+        device = on_device(values)
+        if any(on_device(part) != device for part in self._parts):
+            raise InputError("some values lie on a GPU and some on the host, should be together")
+        flat = values if device else as_values(values)
+        if device or len(flat):
+            self._parts.append(flat if device or not copy else flat.copy())
         return self
 
     def merge(self, other: OrderStatistics) -> OrderStatistics:
         """Add what ``other`` saw; returns itself."""
-        self._parts.extend(other._parts)
+        for part in other._parts:
+            self.update(part, copy=False)
         return self
 
     def quantile(self, quantiles: Any, method: str = "linear") -> Any:
@@ -88,8 +99,6 @@ class OrderStatistics:
             raise InputError(f"method is {method!r}, should be one of {', '.join(METHODS)}")
         out = np.full(wanted.shape, np.nan)
         parts = self._parts
-        if len({part.dtype for part in parts}) > 1:
-            parts = [part.astype(np.float64) for part in parts]
         if parts and wanted.size:
             selection = _select_from(parts, wanted)
             if not check_no_nan(selection.nans, self.nan_policy) and selection.numbers:
@@ -119,8 +128,14 @@ class _Brackets:
         return found
 
 
-def _select_from(parts: list[np.ndarray], wanted: np.ndarray) -> DigitSelection | _Brackets:
-    """Choose the way that reads the values the least often."""
+def _select_from(parts: list[Any], wanted: np.ndarray) -> Any:
+    """Return what selects ranks of the values: the way that reads them the least often."""
+    if on_device(parts[0]):
+        from numbatch.kernels.statistics.cuda.select import selection_on_device
+
+        return selection_on_device(parts)
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.astype(np.float64) for part in parts]
     distinct = np.unique(wanted)
     if sum(map(len, parts)) <= FEW or len(distinct) > FEW_QUANTILES:
         return DigitSelection(parts)
@@ -133,9 +148,7 @@ def _select_from(parts: list[np.ndarray], wanted: np.ndarray) -> DigitSelection 
     return _Brackets(parts, brackets)
 
 
-def _interpolate(
-    selection: DigitSelection | _Brackets, wanted: np.ndarray, method: str
-) -> np.ndarray:
+def _interpolate(selection: Any, wanted: np.ndarray, method: str) -> np.ndarray:
     place = wanted.ravel() * (selection.numbers - 1)
     if method == "nearest":
         place = np.rint(place)

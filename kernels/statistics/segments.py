@@ -12,7 +12,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.ragged import Ragged, on_device
 from numbatch.kernels.statistics.moments import block_extremes
 from numbatch.kernels.statistics.sums import block_sum
 from numbatch.kernels.statistics.values import NanPolicy, as_values, check_nan_policy
@@ -65,6 +65,10 @@ def _reduce(
     ragged: Ragged, kind: int, nan_policy: str, out: np.ndarray | None, threads: int
 ) -> np.ndarray:
     check_nan_policy(nan_policy)
+    if on_device(ragged.values):
+        from numbatch.kernels.statistics.cuda.arrays import reduce_rows
+
+        return reduce_rows(ragged, kind, nan_policy, out)
     values = as_values(ragged.values)
     if out is None:
         out = np.empty(len(ragged))
@@ -92,7 +96,8 @@ def segment_sum(
     Parameters
     ----------
     ragged : Ragged
-        Rows of float32, float64 or whole numbers.
+        Rows of float32, float64 or whole numbers. One on a GPU (float32 or float64) is reduced
+        there, and so the result is an array there.
     nan_policy : {"propagate", "omit", "raise"}
         What a NaN does to its row.
     out : float64 array, shape (rows,), optional

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.quantiles import check_quantiles
 from numbatch.kernels.statistics.values import (
     NanPolicy,
@@ -31,6 +32,15 @@ A, B, C = 6 / 35, -3 / 5, 10 / 7
 LEAST_EXPONENT, GREATEST_EXPONENT = -1022, 1023
 SPECIAL_COUNTS = 4
 ZERO, PLUS_INFINITY, MINUS_INFINITY, NAN = range(SPECIAL_COUNTS)
+
+
+@cpu_device
+def exponent_and_rest(x):
+    """Return the biased exponent of a float64, and its mantissa less 1, which is in [0, 1)."""
+    bits = np.float64(x).view(np.int64)
+    exponent = np.int32((bits >> 52) & 0x7FF)
+    mantissa = (bits & np.int64(0x000FFFFFFFFFFFFF)) | np.int64(0x3FF0000000000000)
+    return exponent, np.int64(mantissa).view(np.float64) - 1.0
 
 
 @cpu_kernel
@@ -49,14 +59,10 @@ def _count_magnitudes(values, scale, keys, counts, special):
     special : int64 array, shape (4,)
         Modified in place: zero (and subnormal), inf, -inf, NaN.
     """
-    one = np.int64(0x3FF0000000000000)
-    mantissa = np.int64(0x000FFFFFFFFFFFFF)
     for low in range(0, values.size, keys.size):
         size = min(keys.size, values.size - low)
         for i in range(size):
-            bits = np.float64(values[low + i]).view(np.int64)
-            exponent = np.int32((bits >> 52) & 0x7FF)
-            s = np.int64((bits & mantissa) | one).view(np.float64) - 1.0
+            exponent, s = exponent_and_rest(float(values[low + i]))
             logarithm = (float(exponent) - 1.0) + ((A * s + B) * s + C) * s
             keys[i] = np.int32(logarithm * scale)
         for i in range(size):
@@ -120,11 +126,23 @@ class QuantileSketch:
         return int(self._special[NAN])
 
     def update(self, values: Any) -> QuantileSketch:
-        """Add an array of any shape; returns itself."""
+        """Add an array of any shape, on the host or on a GPU; returns itself."""
+        if on_device(values):
+            return self._update_from_device(values)
         flat = as_values(values)
         if self.nan_policy == "raise":
             check_no_nan(int(np.count_nonzero(np.isnan(flat))), "raise")
         _count_magnitudes(flat, self._scale, self._keys, self._counts, self._special)
+        return self
+
+    def _update_from_device(self, values: Any) -> QuantileSketch:
+        from numbatch.kernels.statistics.cuda.arrays import bucket_counts
+
+        counts, special = bucket_counts(values, self._scale, self._counts.shape[1])
+        if self.nan_policy == "raise":
+            check_no_nan(int(special[NAN]), "raise")
+        self._counts += counts
+        self._special += special
         return self
 
     def merge(self, other: QuantileSketch) -> QuantileSketch:

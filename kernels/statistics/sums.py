@@ -128,6 +128,7 @@ class RunningSum(BlockStatistic):
     _combine = _combine_sums
     _fold = _fold_sums
     _empty = (0.0, 0.0)
+    _device_kernel = "sums"
 
     @property
     def sum(self) -> float:

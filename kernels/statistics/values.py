@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.ragged import on_device
 
 __all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan"]
 
@@ -27,6 +28,8 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     InputError
         If the dtype is another one, or an integer is too large to be exact in float64.
     """
+    if on_device(array):
+        raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
     array = np.asarray(array)
     dtype = array.dtype
     if dtype.kind in "iu" and dtype.itemsize == 8 and array.size:

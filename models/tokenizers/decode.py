@@ -93,7 +93,7 @@ class Decoding:
         """Return the text of each row of a Ragged of ids, special tokens and all."""
         checked = Ragged(checked_ids(ids.values, len(self.outputs)), ids.offsets)
         rows = bytes_of_rows(checked, self._padded)
-        data, most = memoryview(rows.values), self.leading_spaces  # type: ignore[arg-type]
+        data, most = memoryview(rows.values), self.leading_spaces
         decode = codecs.utf_8_decode
         begins, ends = rows.offsets[:-1].tolist(), rows.offsets[1:].tolist()
         if most:

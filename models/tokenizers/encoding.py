@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.ragged import Ragged, on_device
 from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
 from numbatch.models.tokenizers.added_tokens import AddedToken
 from numbatch.models.tokenizers.byte_encoder import default_threads
@@ -19,6 +19,9 @@ from numbatch.models.tokenizers.refuse_tokens import refuse_tokens
 from numbatch.models.tokenizers.repair_text import Errors, valid_text
 from numbatch.models.tokenizers.text_groups import in_groups, piece_bytes, stacked
 from numbatch.models.tokenizers.text_pipeline import TextPipeline
+
+if TYPE_CHECKING:
+    from numbatch.models.tokenizers.device_pipeline import DevicePipeline
 
 __all__ = ["Allowed", "Encoding"]
 
@@ -53,11 +56,14 @@ class Encoding:
         self._cache_size: int | None = None
         self._lock = threading.Lock()
         self._built: BytePipeline | Literal[False] | None = False  # not built yet
+        self._device: DevicePipeline | None = None
 
     def clear_cache(self) -> None:
         """Forget the pieces that were encoded."""
         if self._built:
             self._built.encoder.clear_cache()
+        if self._device is not None:
+            self._device.clear()
 
     def set_cache_size(self, pieces: int) -> None:
         """Set how many pieces each thread remembers, no fewer than the vocabulary has."""
@@ -97,6 +103,8 @@ class Encoding:
         if add_bos and self._bos_id is None:
             raise InputError(f"add_bos is set, but tokenizer {self._name!r} has no BOS token")
         start = self._bos_id if add_bos else None
+        if isinstance(texts, Ragged) and on_device(texts.values):
+            return self._encode_on_device(texts, start, allowed, banned, errors)
         if not isinstance(texts, Ragged | list | tuple) and not is_arrow(texts):
             texts = list(texts)
         if banned:
@@ -124,6 +132,35 @@ class Encoding:
         encoded = piece_bytes(["" if isinstance(p, int) else p for p in pieces])
         ids = encode_pieces(encoded, fixed, self._tables)
         return Ragged(ids.values, ids.offsets[rows])
+
+    def _encode_on_device(
+        self,
+        texts: Ragged,
+        start: int | None,
+        allowed: frozenset[int],
+        banned: frozenset[int],
+        errors: Errors,
+    ) -> Ragged:
+        from numbatch.models.tokenizers.device_pipeline import DevicePipeline
+
+        with self._lock:
+            if self._device is None:
+                self._device = DevicePipeline(self._pipeline, self._tables)
+        names = {index: name for name, index in self._special_ids.items()}
+
+        def on_host(rows: Ragged) -> Ragged:
+            return self.encode_batch(
+                rows,
+                start is not None,
+                [names[index] for index in allowed],
+                [names[index] for index in banned],
+                errors,
+                None,
+            )
+
+        active = self._pipeline.raw_tokens.active(allowed | banned)
+        active += self._pipeline.normalized_tokens.active(allowed | banned)
+        return self._device.encode(texts, start, [token.content for token in active], on_host)
 
     def _ids_of(self, tokens: Allowed, option: str) -> frozenset[int]:
         if not tokens:

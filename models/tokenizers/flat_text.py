@@ -129,7 +129,7 @@ def _from_bytes(rows: Ragged, errors: Errors) -> FlatText:
     try:
         if not _ends_on_characters(rows):
             raise ValueError
-        codecs.utf_8_decode(rows.values, "strict", True)  # type: ignore[arg-type]
+        codecs.utf_8_decode(rows.values, "strict", True)
     except ValueError:
         texts: Iterable[bytes] = (row.tobytes() for row in rows)
         return _from_strings(

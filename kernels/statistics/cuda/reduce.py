@@ -1,0 +1,121 @@
+"""Updates of streams from arrays on a device: the part of a tree that one array makes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numbatch.errors import InputError
+from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
+from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
+from numbatch.kernels.statistics.cuda.moments import moments_kernel, reduce_logs
+from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARP, WARPS, reduce_sums
+from numbatch.kernels.statistics.cuda.tree import (
+    GROUP_LEVELS,
+    LEVELS,
+    TREE_THREADS,
+    collect_kernel,
+    tree_kernel,
+)
+
+__all__ = ["append_from_device", "as_device_values"]
+
+FLOATS = ("float32", "float64")
+
+
+class _Kind(NamedTuple):
+    reduce: Any
+    each: int
+    """Blocks of values that a block of threads reduces."""
+    threads: int
+    combine: Any
+    collect: Any
+    width: int
+
+
+@functools.cache
+def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
+    reduce, each, threads = reduce_sums, SUM_NODES, THREADS
+    if name == "moments":
+        reduce, each = moments_kernel(dtype)
+        threads = each * WARP
+    elif name == "logs":
+        reduce, each = reduce_logs, WARPS
+    return _Kind(reduce, each, threads, tree_kernel(combine, width), collect_kernel(width), width)
+
+
+def as_device_values(array: Any, name: str = "values") -> tuple[Gpu, Any]:
+    """Return the GPU of an array of any shape, and its elements in C order as a flat array.
+
+    Raises
+    ------
+    InputError
+        If it is not contiguous, or neither float32 nor float64.
+    """
+    gpu = gpu_of(array, name)
+    return gpu, device_vector(array, name, gpu, FLOATS)
+
+
+def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: Any) -> BlockTree:
+    """Return the part of a tree that an array on a device makes, where ``tree`` stops.
+
+    Parameters
+    ----------
+    tree : BlockTree
+        It is not changed; the part can be merged with it.
+    name : str or None
+        "sums", "moments" or "logs"; None where there is no kernel.
+    combine : kernel
+        The CPU's.
+    array : device array
+
+    Raises
+    ------
+    InputError
+        If the array is not one that :func:`as_device_values` takes, or there is no kernel.
+    """
+    if name is None:
+        raise InputError("this statistic has no kernel for the GPU: copy the values to the host")
+    gpu, values = as_device_values(array)
+    part = tree.following()
+    taken = min(-tree.stop % BLOCK, values.size)
+    blocks = (values.size - taken) // BLOCK
+    if blocks == 0:
+        part.update(gpu.download(values))
+        return part
+    if taken:
+        part.update(gpu.download(values[:taken]))
+    kind = _kind(name, np.dtype(values.dtype), combine, part.width)
+    first = part.stop // BLOCK
+    nodes = gpu.empty((blocks, kind.width), np.float64)
+    gpu.launch(
+        kind.reduce, blocks_for(blocks, kind.each), kind.threads, values, taken, blocks, nodes
+    )
+    level, low, high = 0, first, first + blocks
+    while high - low > 1:
+        groups = ((high - 1) >> GROUP_LEVELS) - (low >> GROUP_LEVELS) + 1
+        gpu.launch(kind.combine, groups, TREE_THREADS, nodes, level, first, blocks)
+        level += GROUP_LEVELS
+        low, high = -(-low >> GROUP_LEVELS), high >> GROUP_LEVELS
+    tail = taken + blocks * BLOCK
+    out = gpu.empty(2 * LEVELS * kind.width + values.size - tail, np.float64)
+    gpu.launch(kind.collect, 1, THREADS, nodes, first, blocks, values, tail, out)
+    found = gpu.download(out)
+    subtrees = found[: 2 * LEVELS * kind.width].reshape(LEVELS, 2, 1, kind.width)
+    part.append_subtrees(_left_over(subtrees, first, blocks), found[subtrees.size :])
+    return part
+
+
+def _left_over(subtrees: np.ndarray, first: int, count: int) -> list[tuple[int, np.ndarray]]:
+    """Return level and node of each subtree, in order."""
+    left, right, level, low, high = [], [], 0, first, first + count
+    while low < high:
+        if low & 1:
+            left.append((level, subtrees[level, 0]))
+        if high & 1:
+            right.append((level, subtrees[level, 1]))
+        level, low, high = level + 1, (low + 1) >> 1, high >> 1
+    return left + right[::-1]

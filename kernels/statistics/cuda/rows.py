@@ -1,0 +1,197 @@
+"""Reductions of each row of a Ragged on the device: a warp a row, adding in the CPU's order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_offsets import count_wrong
+from numbatch.kernels.statistics.cuda.counts import max_number, min_number
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
+from numbatch.kernels.statistics.segments import GREATEST, LEAST, MEAN, PERPLEXITY, SUM
+
+__all__ = ["row_extremes", "row_sums"]
+
+
+@cuda_device
+def _bounds(offsets, row, size, first, counters):
+    """Return where a row begins and ends; of one that does not lie in the values, 0 and 0.
+
+    The first thread of a row raises ``counters[0]`` where offsets do not describe rows.
+    """
+    rows = offsets.size - 1
+    low, high = np.int64(0), np.int64(0)
+    if row <= rows and first:
+        count_wrong(offsets, row, size, counters, 0)
+    if row < rows:
+        low, high = offsets[row], offsets[row + 1]
+        if low < 0 or high > size or low > high:
+            low, high = np.int64(0), np.int64(0)
+    return low, high
+
+
+@cuda_device
+def _lane_sum(values, low, high, lane):
+    """Return what a lane of the CPU's four vectors adds up of a row of 8 values or more."""
+    total = 0.0
+    i = low
+    while i + 8 * WARP <= high:  # eight are read before the first is added
+        at = i + lane
+        a, b = float(values[at]), float(values[at + WARP])
+        c, d = float(values[at + 2 * WARP]), float(values[at + 3 * WARP])
+        e, f = float(values[at + 4 * WARP]), float(values[at + 5 * WARP])
+        g, h = float(values[at + 6 * WARP]), float(values[at + 7 * WARP])
+        total = (((total + a) + b) + c) + d
+        total = (((total + e) + f) + g) + h
+        i += 8 * WARP
+    while i + WARP <= high:
+        total += float(values[i + lane])
+        i += WARP
+    while i + 8 <= high:
+        if lane < 8:
+            total += float(values[i + lane])
+        i += 8
+    if i < high and 8 <= lane < 16 and high - 16 + lane >= i:
+        total += float(values[high - 16 + lane])
+    return total
+
+
+@cuda_device
+def _add_rest(values, low, high, total):
+    """Add the values one by one."""
+    for i in range(low, high):
+        total += float(values[i])
+    return total
+
+
+@cuda_device
+def _add_numbers(values, low, high, total, count):
+    """Add those that are no NaN one by one, and count them."""
+    for i in range(low, high):
+        x = float(values[i])
+        if x == x:
+            total += x
+            count += 1.0
+    return total, count
+
+
+@cuda_device
+def _lane_numbers(values, low, high, lane):
+    """Return sum and count of every eighth value that is no NaN, of whole eights."""
+    total, count = 0.0, 0.0
+    i = low
+    while i + 8 <= high:
+        x = float(values[i + lane])
+        if x == x:
+            total += x
+            count += 1.0
+        i += 8
+    return total, count
+
+
+@cuda_device
+def _finish(out, row, size, count, total, kind, omit):
+    """Write what the CPU writes for a row, and return whether it holds a NaN."""
+    result = total
+    if kind == MEAN:
+        result = total / count if count > 0 else math.nan
+    elif kind == PERPLEXITY:
+        result = math.exp(-(total / count)) if count > 0 else math.nan
+    if count != size and not omit:
+        result = math.nan
+    if size == 0 and kind != SUM:
+        result = math.nan
+    out[row] = result
+    return count != size
+
+
+@cuda_kernel
+def row_sums(values, offsets, kind, omit, out, counters):
+    """Write sum, mean or perplexity of each row; no error check.
+
+    Parameters
+    ----------
+    values : float32 or float64 array
+    offsets : int64 array, shape (rows + 1,)
+    kind : int
+        SUM, MEAN or PERPLEXITY.
+    omit : bool
+        Whether NaN are left out.
+    out : float64 array, shape (rows,)
+        Modified in place.
+    counters : int64 array
+        ``counters[0]`` is raised for each offset that is wrong, ``counters[1]`` for each row that
+        holds a NaN. The launch has a row more than there are.
+    """
+    lanes = cuda.shared.array((WARPS, WARP), np.float64)
+    held, lane = cuda.threadIdx.x // WARP, cuda.threadIdx.x % WARP
+    row = cuda.blockIdx.x * WARPS + held
+    inside = row < offsets.size - 1
+    low, high = _bounds(offsets, row, values.size, lane == 0, counters)
+    size = high - low
+    lanes[held, lane] = _lane_sum(values, low, high, lane) if size >= 8 else 0.0
+    cuda.syncthreads()
+    if lane < 8:
+        near = lanes[held, lane] + lanes[held, lane + 8]
+        far = lanes[held, lane + 16] + lanes[held, lane + 24]
+        lanes[held, lane] = near + far
+    cuda.syncthreads()
+    fold_lanes(lanes, held, lane, 0, True)
+    if size < 8 and lane == 0:
+        lanes[held, 0] = _add_rest(values, low, high, lanes[held, 0])
+    cuda.syncthreads()
+    total, count = lanes[held, 0], float(size)
+    strange = math.isnan(total)  # a NaN, or infinities of both signs
+    if cuda.syncthreads_or(np.int32(strange)):
+        if strange and lane < 8:
+            summed, numbers = _lane_numbers(values, low, high, lane)
+            lanes[held, lane], lanes[held, lane + 8] = summed, numbers
+        cuda.syncthreads()
+        fold_lanes(lanes, held, lane, 0, strange)
+        fold_lanes(lanes, held, lane, 8, strange)
+        if strange and lane == 0:
+            total, count = _add_numbers(
+                values, low + size // 8 * 8, high, lanes[held, 0], lanes[held, 8]
+            )
+    if inside and lane == 0 and _finish(out, row, size, count, total, kind, omit):
+        cuda.atomic.add(counters, 1, 1)
+
+
+@cuda_kernel
+def row_extremes(values, offsets, kind, omit, out, counters):
+    """Write the least or greatest value of each row; parameters as in :func:`row_sums`."""
+    ends = cuda.shared.array(THREADS, np.float64)
+    nans = cuda.shared.array(THREADS, np.int64)
+    thread, lane = cuda.threadIdx.x, cuda.threadIdx.x % WARP
+    row = cuda.blockIdx.x * WARPS + thread // WARP
+    inside = row < offsets.size - 1
+    low, high = _bounds(offsets, row, values.size, lane == 0, counters)
+    end = math.inf if kind == LEAST else -math.inf
+    count = 0
+    i = low + lane
+    while i < high:
+        x = float(values[i])
+        count += x != x
+        end = min_number(x, end) if kind == LEAST else max_number(x, end)
+        i += WARP
+    ends[thread], nans[thread] = end, count
+    cuda.syncthreads()
+    step = WARP // 2
+    while step > 0:
+        if lane < step:
+            other = ends[thread + step]
+            mine = ends[thread]
+            ends[thread] = min(mine, other) if kind != GREATEST else max(mine, other)
+            nans[thread] += nans[thread + step]
+        cuda.syncthreads()
+        step //= 2
+    if inside and lane == 0:
+        numbers = high - low - nans[thread]
+        result = ends[thread]
+        if numbers == 0 or (nans[thread] > 0 and not omit):
+            result = math.nan
+        out[row] = result
+        if nans[thread] > 0:
+            cuda.atomic.add(counters, 1, 1)

@@ -1,0 +1,167 @@
+"""Statistics on a simulated GPU; run by test_cuda_statistics.py."""
+
+import numpy as np
+import pytest
+
+from numbatch import statistics
+from numbatch.errors import InputError
+from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.cuda import select
+
+DTYPES = ("float32", "float64")
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    return Gpu(0)
+
+
+def numbers(size, dtype, seed=0):
+    return (np.random.default_rng(seed).standard_normal(size) * 3 + 1).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_have_the_bits_of_the_cpu(gpu, dtype):
+    for size, strange in ((0, ()), (5, ()), (BLOCK * 3 + 17, ()), (BLOCK * 2, (np.nan, np.inf))):
+        values = numbers(size, dtype)
+        values[3 : 3 + len(strange)] = strange
+        here = statistics.RunningSum("omit").update(values)
+        there = statistics.RunningSum("omit").update(gpu.upload(values))
+        assert (here.count, here.sum, here.nans) == (there.count, there.sum, there.nans)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_agree_within_rounding(gpu, dtype):
+    values = numbers(BLOCK * 3 + 5, dtype) + 1000
+    values[[7, 5000]] = np.nan
+    here = statistics.Moments("omit").update(values)
+    there = statistics.Moments("omit").update(gpu.upload(values))
+    assert (here.count, here.sum, here.min, here.max) == (
+        there.count, there.sum, there.min, there.max
+    )  # fmt: skip
+    for one, other in (
+        (here.variance(), there.variance()),
+        (here.skewness, there.skewness),
+        (here.kurtosis, there.kurtosis),
+    ):
+        assert one == pytest.approx(other, rel=1e-11)
+
+
+def test_pieces_from_both_sides_make_one_stream(gpu):
+    values = numbers(BLOCK * 5 + 300, "float32")
+    whole = statistics.RunningSum().update(values)
+    made = statistics.RunningSum()
+    for low, high, there in (
+        (0, 3000, False),
+        (3000, 7500, True),
+        (7500, 7500, True),
+        (7500, values.size, True),
+    ):
+        piece = values[low:high]
+        made.update(gpu.upload(piece) if there else piece)
+    assert (made.sum, made.count) == (whole.sum, whole.count)
+
+
+def test_log_sum_exp(gpu):
+    values = numbers(BLOCK + 9, "float32")
+    values[4] = -np.inf
+    there = statistics.logsumexp(gpu.upload(values))
+    assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
+
+
+def test_entropy(gpu):
+    weights = np.abs(numbers(700, "float32"))
+    weights[3] = 0
+    there = statistics.entropy(gpu.upload(weights))
+    assert there == pytest.approx(statistics.entropy(weights), rel=1e-14)
+    for bad in (-1, np.inf):
+        weights[5] = bad
+        with pytest.raises(InputError, match="a probability is"):
+            statistics.entropy(gpu.upload(weights))
+
+
+def test_nan_policy(gpu):
+    values = numbers(BLOCK, "float32")
+    values[5] = np.nan
+    placed = gpu.upload(values)
+    assert np.isnan(statistics.mean(placed))
+    made = statistics.Moments("raise")
+    with pytest.raises(InputError, match="holds 1 NaN"):
+        made.update(placed)
+    assert made.count == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_counts_are_those_of_the_cpu(gpu, dtype):
+    values = numbers(900, dtype)
+    values[5:10] = [np.nan, np.inf, -np.inf, 0, 1e-40]
+    values[10:200] = 2.0
+    placed = gpu.upload(values)
+    for make in (
+        lambda: statistics.Histogram.linear(-2, 4, 12),
+        lambda: statistics.Histogram.linear(-2, 4, 5000),
+        lambda: statistics.Histogram.logarithmic(0.1, 10, 20),
+    ):
+        here, there = make().update(values), make().update(placed)
+        np.testing.assert_array_equal(here.counts, there.counts)
+        assert (here.below, here.above, here.nans) == (there.below, there.above, there.nans)
+    here, there = (statistics.QuantileSketch(0.01, "omit").update(x) for x in (values, placed))
+    np.testing.assert_array_equal(here._counts, there._counts)
+    np.testing.assert_array_equal(here._special, there._special)
+    assert statistics.extremes(placed, "omit") == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_quantiles_are_exact(gpu, dtype, monkeypatch):
+    monkeypatch.setattr(select, "FEW", 20)
+    values = numbers(900, dtype)
+    values[5:8] = [np.nan, np.inf, -np.inf]
+    values[300:420] = 2.0
+    wanted = [0, 0.1, 0.5, 0.77, 1]
+    there = statistics.OrderStatistics("omit")
+    for part in (values[:500], values[500:]):
+        there.update(gpu.upload(part))
+    np.testing.assert_array_equal(
+        there.quantile(wanted), statistics.quantile(values, wanted, "omit")
+    )
+    assert np.isnan(statistics.median(gpu.upload(values)))
+    assert np.isnan(statistics.median(gpu.upload(values[:0])))
+
+
+def test_rows_have_the_bits_of_the_cpu(gpu):
+    rng = np.random.default_rng(2)
+    sizes = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 100, 300, 280)
+    rows = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    rows[5][3] = rows[12][50] = rows[13][7] = np.nan
+    rows[14][3] = np.inf
+    here = Ragged.from_rows(rows, np.float32)
+    there = here.to_device(gpu)
+    for policy in ("omit", "propagate"):
+        for reduce in (
+            statistics.segment_sum,
+            statistics.segment_mean,
+            statistics.segment_min,
+            statistics.segment_max,
+        ):
+            found = gpu.download(reduce(there, policy))
+            np.testing.assert_array_equal(found, reduce(here, policy), err_msg=reduce.__name__)
+    found = gpu.download(statistics.segment_perplexity(there, "omit"))
+    np.testing.assert_allclose(found, statistics.segment_perplexity(here, "omit"), rtol=1e-14)
+    with pytest.raises(InputError, match="3 rows hold a NaN"):
+        statistics.segment_sum(there, "raise")
+
+
+def test_bad_arrays(gpu):
+    whole = gpu.upload(np.arange(4))
+    for compute in (statistics.mean, statistics.median, statistics.extremes):
+        with pytest.raises(InputError, match="int64, should be float32 or float64"):
+            compute(whole)
+    with pytest.raises(InputError, match="at least 1"):
+        statistics.extremes(gpu.upload(np.empty(0)))
+    values = gpu.upload(np.zeros(4))
+    with pytest.raises(InputError, match="never decrease"):
+        statistics.segment_sum(Ragged(values, gpu.upload(np.array([0, 5]))))
+    with pytest.raises(InputError, match="should have 1"):
+        statistics.segment_sum(Ragged(values, gpu.upload(np.array([0, 4]))), out=values)
