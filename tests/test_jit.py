@@ -34,13 +34,15 @@ RUN = (
 
 @pytest.fixture
 def package(tmp_path):
-    """A small package of the same shape, with the real jit.py in it."""
-    import numbatch.kernels.jit as jit
+    """A small package of the same shape, with the real jit.py and what it needs in it."""
+    import numbatch.errors as errors
 
     for name, text in PACKAGE.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "numbatch/kernels/jit.py").write_text(Path(jit.__file__).read_text())
+    root = Path(errors.__file__).parent
+    for name in ("errors.py", "kernels/jit.py", "kernels/simd_path.py", "kernels/amx.py"):
+        (tmp_path / "numbatch" / name).write_text((root / name).read_text())
     return tmp_path
 
 

@@ -146,7 +146,7 @@ def test_events_put_together_are_the_results(llm):
             assert np.array_equal(joined, result.token_ids)
             joined = np.concatenate([event.logprobs for event in events])
             assert joined.tobytes() == result.logprobs.tobytes()
-    assert len(seen[3]) > 3
+    assert len(seen[3]) > 1
     again = list(job.stream())
     assert sum(len(event.text) for event in again if event.id == 3) == len(job[3].result.text)
 
