@@ -77,7 +77,9 @@ def _plain_product(x: Any, y: Any) -> Any:
     return x * y
 
 
-rounded_product: Any = _plain_product if is_simulated() else cuda.libdevice.dmul_rn
+# Numba's own numba.cuda, where numba-cuda is missing, has no libdevice; nothing is launched then.
+_LIBDEVICE: Any = None if is_simulated() else getattr(cuda, "libdevice", None)
+rounded_product: Any = _plain_product if _LIBDEVICE is None else _LIBDEVICE.dmul_rn
 """The product of two float64 numbers in a kernel, which is never fused with a sum."""
 
 LANES = 1 if is_simulated() else 32
