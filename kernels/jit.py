@@ -14,9 +14,8 @@ fused multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` woul
 so it is never used.
 
 The compiled code lies in the user's cache folder (``NUMBATCH_CACHE``, else ``XDG_CACHE_HOME``, else
-``~/.cache``). Numba's own cache does not notice a change in a helper in another file
-(numba issue 1833), so every entry is stamped with a hash of all kernel sources, and lies in a
-folder of its own for each CPU.
+``~/.cache``). Every entry is stamped with a hash of the sources it is made of (source_stamp.py)
+and lies in a folder of its own for each CPU.
 """
 
 from __future__ import annotations
@@ -35,8 +34,9 @@ from llvmlite import binding as llvm
 from numba.core import caching
 
 from numbatch.kernels.simd_path import simd_path
+from numbatch.kernels.source_stamp import source_stamp
 
-__all__ = ["cache_folder", "cpu_callback", "cpu_device", "cpu_kernel", "source_stamp"]
+__all__ = ["cache_folder", "cpu_callback", "cpu_device", "cpu_kernel"]
 
 FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
@@ -46,16 +46,6 @@ def cache_folder() -> Path:
     if named := os.environ.get("NUMBATCH_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "numbatch"
-
-
-@functools.cache
-def source_stamp() -> str:
-    """Return a hash of every kernel source file, so that an edit anywhere is seen."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 @functools.cache
@@ -85,7 +75,7 @@ class _StampedLocator(caching._CacheLocator):
         return self._path
 
     def get_source_stamp(self) -> str:
-        return source_stamp()
+        return source_stamp(self._py_file)
 
     def get_disambiguator(self) -> str:
         return str(self._lineno)

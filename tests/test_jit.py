@@ -1,4 +1,4 @@
-"""The JIT cache: a second process starts compiled, and an edit to any kernel source is seen."""
+"""The JIT cache: a second process starts compiled, and an edit to what a kernel is made of is seen."""
 
 import os
 import subprocess
@@ -26,6 +26,8 @@ PACKAGE = {
     ),
 }
 
+KERNEL_FILES = [f"kernels/{name}.py" for name in ("jit", "simd_path", "amx", "source_stamp")]
+
 RUN = (
     "from numbatch.kernels.deep.main import work\n"
     "print(work(4), sum(work.stats.cache_hits.values()), sum(work.stats.cache_misses.values()))\n"
@@ -41,7 +43,7 @@ def package(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     root = Path(errors.__file__).parent
-    for name in ("errors.py", "kernels/jit.py", "kernels/simd_path.py", "kernels/amx.py"):
+    for name in ("errors.py", *KERNEL_FILES):
         (tmp_path / "numbatch" / name).write_text((root / name).read_text())
     return tmp_path
 
@@ -65,11 +67,22 @@ def test_a_second_process_starts_compiled_and_an_edit_in_another_file_is_seen(pa
     assert run(package, cache) == (60, 1, 0)
 
 
-def test_a_new_file_under_kernels_is_seen(package):
+def test_an_edit_behind_two_imports_is_seen(package):
     cache = package / "cache"
-    run(package, cache)
-    (package / "numbatch/kernels/deep/other.py").write_text("VALUE = 1\n")
+    helper = package / "numbatch/kernels/helper.py"
+    (package / "numbatch/kernels/deep/constants.py").write_text("STEP = 1\n")
+    text = helper.read_text().replace("x + 1", "x + STEP")
+    helper.write_text("from numbatch.kernels.deep.constants import STEP\n" + text)
     assert run(package, cache) == (50, 0, 1)
+    (package / "numbatch/kernels/deep/constants.py").write_text("STEP = 2\n")
+    assert run(package, cache) == (60, 0, 1)
+
+
+def test_an_edit_to_a_file_that_is_not_imported_costs_nothing(package):
+    cache = package / "cache"
+    assert run(package, cache) == (50, 0, 1)
+    (package / "numbatch/kernels/deep/other.py").write_text("VALUE = 1\n")
+    assert run(package, cache) == (50, 1, 0)
 
 
 def test_code_for_another_cpu_is_kept_apart(package):
