@@ -1,4 +1,4 @@
-"""The JIT cache: a second process starts compiled, and an edit to what a kernel is made of is seen."""
+"""The JIT cache: a second process starts compiled, and an edit that matters is seen."""
 
 import os
 import subprocess
