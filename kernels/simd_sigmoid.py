@@ -49,7 +49,7 @@ def reciprocal(typing: Any, x: Any) -> Any:
 
 @cpu_device(inline=True)
 def sigmoid(x):
-    """Return ``1 / (1 + exp(-x))`` of each lane, within 3 units in the last place; NaN stays NaN."""
+    """Return ``1 / (1 + exp(-x))`` of each lane, within 3 units in the last place."""
     low, zero = splat(-_FARTHEST), splat(np.float32(0))
     # -x between the bounds; ``maximum`` returns its second argument if one is NaN.
     negative = maximum(low, zero - maximum(low, x))

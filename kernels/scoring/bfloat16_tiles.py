@@ -143,7 +143,7 @@ def _store_sums(memory, sums_at, row, rows, panel, panels, out, shift, bias, add
 
 @cpu_device(inline=True)
 def _unpack_tiles(data, at, size, apart, bits, first, last, memory, to, table):
-    """Unpack tiles ``first`` to ``last - 1`` of a chunk: a block of the one panel, the other, ..."""
+    """Unpack tiles ``first`` to ``last - 1`` of a chunk: blocks of both panels in turns."""
     for i in range(first, last):
         place = at + i // 2 * size + i % 2 * apart
         unpack_block(data, place, bits, memory, to + i * TILE, table)

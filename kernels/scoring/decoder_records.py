@@ -1,4 +1,4 @@
-"""A decoder as records that the step's kernel reads: of each matrix, norm and layer, and its sizes."""
+"""A decoder as records that a step's kernel reads: matrices, norms, layers and sizes."""
 
 from __future__ import annotations
 
