@@ -18,13 +18,11 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import (
     BYTES,
     NEVER,
-    NOTHING,
-    ask_for_merge,
-    find_merge,
     pair_holds,
 )
 from numbatch.kernels.tokenization.merge_heap import merge_heap
 from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS, NO_RANK, merge_lanes
+from numbatch.kernels.tokenization.merge_slots import NOTHING, find_merge
 from numbatch.kernels.tokenization.piece_state import RANKS, SYMBOLS
 from numbatch.kernels.words import (
     int64_pointer,
@@ -181,9 +179,6 @@ def _merge_bytes(text, at, count, tables, state):
         # No branch: it would be guessed wrong too often.
         symbols[size] = first ^ ((first ^ merged) & -np.intp(sure >> np.uint64(i) & _1))
         size += 1
-    for i in range(size - 1):
-        if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
-            ask_for_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
     for i in range(size - 1):
         found: Any = np.uint64(NOTHING)
         if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
