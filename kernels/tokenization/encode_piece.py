@@ -31,7 +31,7 @@ from numbatch.kernels.words import (
     uint32_pointer,
 )
 
-__all__ = ["encode_piece", "whole_piece"]
+__all__ = ["encode_piece", "lacks_byte", "whole_piece"]
 
 _1, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 _PAIRS = np.intp(1 << 16)
@@ -85,7 +85,7 @@ def _symbols_of(text, at, stop, tables, symbols):
 
 
 @cpu_device
-def _lacks_byte(text, at, stop, tables):
+def lacks_byte(text, at, stop, tables):
     """Return whether the vocabulary lacks a byte of the piece."""
     for i in range(at, stop):
         if tables.ids[text[i]] < 0:
@@ -276,7 +276,7 @@ def _encode_part(text, at, stop, tables, state, out, total):
 @cpu_device
 def encode_piece(text, at, stop, tables, state, out, total):
     """Write the tokens of a piece to ``out[total:]``; return their number. No error check."""
-    if not tables.options[6] and _lacks_byte(text, at, stop, tables):
+    if not tables.options[6] and lacks_byte(text, at, stop, tables):
         end = total + _merge_by_heap(text, at, stop, tables, out, total)
         return _to_ids(tables.ids, out, total, end)
     first, begin = total, at

@@ -24,7 +24,7 @@ NOTHING = (1 << 24) - 1
 _HASH, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _VALUE = np.uint64(NOTHING)
-_1, _2, _3, _4, _20, _24 = (np.uint64(n) for n in (1, 2, 3, 4, 20, 24))
+_1, _2, _3, _4, _20, _24, _40 = (np.uint64(n) for n in (1, 2, 3, 4, 20, 24, 40))
 _DISPLACEMENT = np.uint64(0xFFFF)
 _FIRST_BITS = 6
 
@@ -42,7 +42,9 @@ def find_merge(left, right, pairs, shift):
     word = pairs[np.intp((_EMPTY >> np.uint64(shift)) + _1 + (group >> _2))]
     mixed ^= word >> ((group & _3) << _4) & _DISPLACEMENT
     found = pairs[np.intp((mixed * _SPREAD) >> np.uint64(shift))]
-    return found & _VALUE if found >> _24 == key else _VALUE
+    # All ones where the keys, of 40 bits, are the same, else 0. LLVM would make a branch of an if.
+    same = ((found >> _24 ^ key) - _1) >> _40
+    return ((found ^ _VALUE) & same) ^ _VALUE
 
 
 @cpu_kernel
