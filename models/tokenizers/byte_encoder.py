@@ -308,6 +308,7 @@ def _room(bounds: np.ndarray, begin: int, done: int, stop: int, total: int) -> i
     fresh from the system at every call, which costs more than encoding.
     """
     rest = int(bounds[stop] - bounds[done])
-    share = total / int(bounds[done] - bounds[begin]) if total else 1 / 3
+    seen = int(bounds[done] - bounds[begin])
+    share = total / seen if total and seen else 1 / 3
     wanted = int(1.2 * share * rest) + (stop - done)
     return total + max(int(bounds[done + 1] - bounds[done]), min(wanted, rest)) + 2 * SLACK
