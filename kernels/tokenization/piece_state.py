@@ -60,7 +60,7 @@ SYMBOLS = ENDS + int(ROOM) + 1
 """One place before the symbols and one behind them stand for no symbol."""
 RANKS = -(-(SYMBOLS + MOST_SYMBOLS + 1) // 8) * 8
 GROUP_AT = RANKS + MOST_SYMBOLS // 2
-KEYS = GROUP_AT + GROUP_WORDS
+KEYS = GROUP_AT + 2 * GROUP_WORDS
 TABLE = -(-(KEYS + 3 * int(ROOM)) // 8) * 8  # so that no entry lies in two cache lines
 STORE = 4
 """Words for long pieces and long rows of tokens, for each entry; memory only where it is used."""
