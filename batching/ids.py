@@ -41,9 +41,6 @@ CHUNK = 512
 LONGEST = 2**31 - 1
 """Bytes of an id."""
 
-_ITEMS = 24
-"""Where a list of CPython has the address of its items' addresses."""
-
 _PAD = bytes(TAIL)
 _WORD = bytes(8)
 _END = "\0" * TAIL
@@ -131,10 +128,10 @@ class IdMap:
             return self._places(*_flatten(ids))
         out, (strings, texts) = np.empty(len(ids), np.intp), _look_ups()
         for begin in range(0, len(ids), CHUNK):
-            some = ids[begin : begin + CHUNK]  # nobody else can change it
-            size, table = len(some), self._table
-            if strings is not None and strings(id(some), size, begin, _LAYOUT, table, out):
+            size, table = min(CHUNK, len(out) - begin), self._table
+            if strings is not None and strings(id(ids), begin, size, _LAYOUT, table, out):
                 continue
+            some = ids[begin : begin + CHUNK]
             joined = _joined(some)
             if joined is None or not texts(joined, size, begin, table, out):
                 out[begin : begin + CHUNK] = self._places(*_flatten(some, begin))
@@ -234,7 +231,7 @@ def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
 
 _NOTHING = _addresses(np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64))
 _find = _entry(find_id, _WORD, 0, 0, _NOTHING)
-_LAYOUT = np.zeros(4, np.int64)
+_LAYOUT = np.zeros(3, np.int64)
 
 
 @functools.cache
@@ -248,10 +245,10 @@ def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
     layout, rows = string_layout(), ["a", "b"]
     if layout is None or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return None, texts
-    items = ctypes.c_int64.from_address(id(rows) + _ITEMS).value
+    items = ctypes.c_int64.from_address(id(rows) + 24).value
     if list((ctypes.c_int64 * 2).from_address(items)) != [id(row) for row in rows]:
         return None, texts
-    _LAYOUT[:] = _ITEMS, id(str), layout[0], COMPACT_ASCII
+    _LAYOUT[:] = id(str), layout[0], COMPACT_ASCII
     return _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, out), texts
 
 

@@ -71,8 +71,8 @@ AHEAD = 64
 COMPACT_ASCII = 32 + 64
 """Bits of the state of a string whose characters stand behind its header, a byte each."""
 
-# Words of CPython's strings, the same from 3.11 to 3.13.
-_TYPE, _LENGTH, _STATE = 1, 2, 4
+# Words of CPython's lists and strings, the same from 3.11 to 3.13.
+_TYPE, _LENGTH, _ITEMS, _STATE = 1, 2, 3, 4
 
 _PLACE = np.uint64((1 << 40) - 1)
 _NUMBER = np.uint64(0xFFFFFFFF)
@@ -351,47 +351,52 @@ def find_texts(data, count, first, table, out):
     return True
 
 
-@cpu_kernel
-def find_strings(strings, count, first, layout, table, out):
+@cpu_kernel(nogil=False)
+def find_strings(strings, first, count, layout, table, out):
     """Find the strings of a list, read where CPython keeps them: their numbers, or -1.
 
-    No error check. Strings lie strewn over memory, in two cache lines each: these are fetched ahead
-    as those of the map are.
+    No error check but those below. Holds the GIL, so that nobody changes the list. Strings lie
+    strewn over memory, in two cache lines each: these are fetched ahead as those of the map are.
 
     Parameters
     ----------
     strings : int
-        The address of a list that is not changed meanwhile.
-    count, first, table, out
-        As for :func:`find_texts`.
-    layout : int64 array, shape (4,)
-        Where a list has the address of its items' addresses; the address of the type ``str``; the
-        size of an ASCII string's header; the bits of a string's state that say it is one.
+        The address of a list.
+    first, count : int
+        Which of its items: those from ``first`` on.
+    layout : int64 array, shape (3,)
+        The address of the type ``str``, the size of an ASCII string's header, and the bits of a
+        string's state that say it is one.
+    table : int64 array, shape (3,)
+        As for :func:`find_id`.
+    out : intp array
+        Those from ``first`` on are modified in place.
 
     Returns
     -------
     bool
-        Whether all items are strings of ASCII, none of them empty; if it is False, ``out`` has
-        wrong numbers.
+        Whether there are so many items, and all are strings of ASCII, none of them empty; if it is
+        False, ``out`` has wrong numbers.
     """
     ids, groups = uint8_at(table[0]), table[2]
     slots = uint64_pointer(uint8_at(table[1]), 0)
-    kind, header, state = layout[1], layout[2], np.uint32(layout[3])
-    items = int64_pointer(uint8_at(int64_pointer(uint8_at(strings), layout[0])[0]), 0)
+    kind, header, state = layout[0], layout[1], np.uint32(layout[2])
+    whole = int64_pointer(uint8_at(strings), 0)
+    if whole[_LENGTH] < first + count:
+        return False
+    items = int64_pointer(uint8_at(whole[_ITEMS]), 8 * first)
     hashes, places = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.intp)
-    for j in range(min(AHEAD, count)):
-        prefetch(uint8_at(items[j]), header)
-    for start in range(0, count, AHEAD):
-        some = min(AHEAD, count - start)
-        for j in range(min(AHEAD, count - start - some)):
-            prefetch(uint8_at(items[start + AHEAD + j]), header)
+    for start in range(-AHEAD, count, AHEAD):
+        for j in range(start + AHEAD, min(start + 2 * AHEAD, count)):
+            prefetch(uint8_at(items[j]), 0)
+            prefetch(uint8_at(items[j]), header)
+        some = min(AHEAD, count - start) if start >= 0 else 0
         for j in range(some):
             string = int64_pointer(uint8_at(items[start + j]), 0)
-            size = string[_LENGTH]
             bits = uint32_at(items[start + j] + 8 * _STATE)[0]
-            if string[_TYPE] != kind or bits & state != state or size == 0:
+            if string[_TYPE] != kind or bits & state != state or string[_LENGTH] == 0:
                 return False
-            hashes[j] = _hash(uint8_at(items[start + j] + header), 0, size, 0)
+            hashes[j] = _hash(uint8_at(items[start + j] + header), 0, string[_LENGTH], 0)
             prefetch(slots, 64 * _home(hashes[j], groups))
         for j in range(some):
             size = int64_pointer(uint8_at(items[start + j]), 0)[_LENGTH]
