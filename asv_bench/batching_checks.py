@@ -191,32 +191,33 @@ def check_throughput(scale: float) -> Iterator[Row]:
 def check_fairness(scale: float) -> Iterator[Row]:
     """Two tags, one sending 100 times more, over the scheduler alone.
 
-    Alike, they are held within two steps' budget. Where outputs are long, what runs already is
-    served on, and the bound is VTC's own: twice the most tokens that run at a time.
+    Prompts and outputs are alike, or prompts of one against outputs of the other, or the light one
+    comes when the heavy one's long outputs have taken every place.
     """
     budget = 512
-    for heavy, light in (((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))):
-        worst, running = tags_apart(budget, heavy, light, steps=round(3000 * scale))
-        most = 2 * budget if heavy == light else 2 * running
+    cases = [((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))]
+    cases += [((20, 900), (100, 30)), ((900, 100), (1, 1))]
+    for (heavy, light), late in itertools.product(cases, (0, 200)):
+        worst = tags_apart(budget, heavy, light, late, steps=round(3000 * scale))
         what = f"tags, one sending 100 times more, prompts and outputs {heavy}, {light}"
-        yield Row(what, f"<= {most}", f"{worst:.0f} tokens", worst <= most)
+        what += f", {late} steps late" if late else ""
+        yield Row(what, f"<= {2 * budget}", f"{worst:.0f} tokens", worst <= 2 * budget)
 
 
 def tags_apart(
-    budget: int, heavy: tuple[int, int], light: tuple[int, int], steps: int
-) -> tuple[int, int]:
-    """Return how far apart what two tags were served grows, and the most tokens that run.
+    budget: int, heavy: tuple[int, int], light: tuple[int, int], late: int, steps: int
+) -> int:
+    """Return how far apart what two tags were served grows while both have requests waiting.
 
-    Both have requests waiting at all times.
+    ``late``: how many steps after the heavy one the light one begins.
     """
     pool = KVPool(SimpleNamespace(head_size=1, kv_heads=1), 1, 32 * 1024)
     scheduler = Scheduler(pool, 32, budget)
     rng, ids = np.random.default_rng(0), itertools.count()
-    served, worst, most_running = {"heavy": 0, "light": 0}, 0, 0
-    waiting = {"heavy": 0, "light": 0}
-    for _ in range(steps):
+    served, waiting, worst = {"heavy": 0, "light": 0}, {"heavy": 0, "light": 0}, 0
+    for step in range(late + steps):
         for tag, most, (prompt, output) in (("heavy", 6400, heavy), ("light", 64, light)):
-            while waiting[tag] < most:
+            while waiting[tag] < most and (tag == "heavy" or step >= late):
                 params = SamplingParams(max_tokens=output, ignore_eos=True)
                 tokens = rng.integers(0, 1 << 20, prompt)
                 scheduler.add(Sequence(Request(next(ids), tokens, params, tag=tag), 1024))
@@ -224,15 +225,14 @@ def tags_apart(
         chunks = scheduler.schedule()
         scheduler.advance(chunks)
         for sequence, _, length in chunks:
-            served[sequence.request.tag] += length
+            served[sequence.request.tag] += length if step >= late else 0
             if sequence.behind == 0:
                 sequence.append(1, -1.0)
                 if sequence.length == sequence.capacity:
                     waiting[sequence.request.tag] -= 1
                     scheduler.finish(sequence)
         worst = max(worst, abs(served["heavy"] - served["light"]))
-        most_running = max(most_running, sum(each.length for each in scheduler.running))
-    return worst, most_running
+    return worst
 
 
 def check_journal(scale: float) -> Iterator[Row]:

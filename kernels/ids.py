@@ -65,7 +65,7 @@ EVERY = 8
 GROUP = 8
 """Slots that are compared at once."""
 
-AHEAD = 64
+AHEAD = 128
 """Look-ups whose memory accesses overlap."""
 
 COMPACT_ASCII = 32 + 64
