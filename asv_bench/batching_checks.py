@@ -12,7 +12,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,37 +121,50 @@ def check_overhead(scale: float) -> Iterator[Row]:
 
 
 def check_sharing(scale: float) -> Iterator[Row]:
-    """Multiple choice: 100 contexts of 400 tokens, 8 options of 10."""
-    contexts = max(1, round(100 * scale))
-    results, seconds = {}, {}
-    for shared in (True, False):
-        case = cases.SharedContext()
-        case.contexts = contexts
-        case.setup(shared)
-        begin = time.perf_counter()
-        case.time_choose(shared)
-        seconds[shared] = time.perf_counter() - begin
-        results[shared] = {r.id: r.logprobs.tobytes() for r in case.results}
+    """Multiple choice: 100 contexts of 400 tokens, 8 options of 10, shared and not in turns."""
+    rounds = max(1, round(10 * scale))
+    seconds, same = sharing(range(rounds))
     ratio = seconds[False] / seconds[True]
-    what = f"{contexts} contexts of 400 tokens, 8 options of 10: shared by not shared"
+    what = f"{10 * rounds} contexts of 400 tokens, 8 options of 10: shared by not shared"
     yield Row(what, ">= 5 times", f"{ratio:.2f} times", ratio >= 5)
-    same = results[True] == results[False]
     yield Row("the same, bits of the log-probabilities", "same", "same" if same else "differ", same)
+
+
+def sharing(rounds: Iterable[int]) -> tuple[dict[bool, float], bool]:
+    """Return the seconds that rounds of 10 contexts take, shared and not, and if bits are equal."""
+    engines, seconds, same = {}, {True: 0.0, False: 0.0}, True
+    for shared in (True, False):
+        engines[shared] = cases.SharedContext()
+        engines[shared].contexts = 10
+        engines[shared].setup(shared)
+    for i in rounds:
+        results = {}
+        for shared, case in engines.items():
+            case.seed = i
+            begin = time.perf_counter()
+            case.time_choose(shared)
+            seconds[shared] += time.perf_counter() - begin
+            results[shared] = {r.id: r.logprobs.tobytes() for r in case.results}
+        same &= results[True] == results[False]
+    return seconds, same
 
 
 def check_continuous(scale: float) -> Iterator[Row]:
     """Continuous batching against batches that wait for their longest, at equal KV memory."""
-    seconds = {}
-    for continuous in (True, False):
-        case = cases.Continuous()
-        case.count = max(8, round(500 * scale))
-        case.setup(continuous)
-        begin = time.perf_counter()
-        case.time_generate(continuous)
-        seconds[continuous] = time.perf_counter() - begin
-    ratio = seconds[False] / seconds[True]
-    what = f"{case.count} requests of 8 to 256 tokens: continuous by static batches"
+    count = max(8, round(500 * scale))
+    ratio = serve(False, count) / serve(True, count)
+    what = f"{count} requests of 8 to 256 tokens: continuous by static batches"
     yield Row(what, ">= 1.5 times", f"{ratio:.2f} times", ratio >= 1.5)
+
+
+def serve(continuous: bool, count: int, part: slice = slice(None)) -> float:
+    """Return the seconds that ``count`` requests, or a part of them, take."""
+    case = cases.Continuous()
+    case.count = count
+    case.setup(continuous)
+    begin = time.perf_counter()
+    case.serve(list(case.requests())[part], continuous)
+    return time.perf_counter() - begin
 
 
 def check_latency(scale: float) -> Iterator[Row]:
@@ -254,7 +267,7 @@ def check_journal(scale: float) -> Iterator[Row]:
     JournaledRun._keep = timed
     llm.run(requests)  # compile
     ratios, shares = [], []
-    for i in range(8):
+    for i in range(6):
         seconds = {}
         for journaled in (True, False) if i % 2 else (False, True):
             spent, begin = 0.0, time.perf_counter()
