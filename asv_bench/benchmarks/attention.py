@@ -2,6 +2,8 @@
 
 from asv_bench.attention_steps import SMOLLM2, AttentionSteps
 
+from .sizes import repeat, rounds  # noqa: F401
+
 SHAPES = {  # sequences, tokens of context, tokens attended for, layers
     "score 512 at 4096": (1, 4096, 512, 2),
     "score 8 x 256": (8, 256, 256, 2),
