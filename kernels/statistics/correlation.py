@@ -18,7 +18,7 @@ from numbatch.kernels.simd64 import (
     swap_pairs,
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
-from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.values import NanPolicy, as_values
 
 __all__ = ["Correlation", "pearson", "spearman"]
@@ -146,13 +146,10 @@ def _combine_pairs(left, right, out):
 
 
 @cpu_kernel
-def _fold_pairs(nodes):
-    """Combine a power of two of nodes into the first, level by level; no error check."""
-    half = nodes.shape[0] // 2
-    while half > 0:
-        for i in range(half):
-            join_pairs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
-        half //= 2
+def _fold_pairs(nodes, whole):
+    """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    for left, right in pairs_to_fold(nodes.shape[0], whole):
+        join_pairs(nodes[left], nodes[right], nodes[left])
 
 
 class Correlation(BlockStatistic):
@@ -229,7 +226,7 @@ def _average_ranks(values, order, ranks):
 def spearman(x: Any, y: Any, nan_policy: NanPolicy = "propagate") -> float:
     """Return Spearman's rank correlation of two arrays of one shape; equal values share a rank.
 
-    Ranks need all values at once: it sorts, and has no mergeable state.
+    Ranks need all values at once: :class:`PairedSample` keeps those of a stream.
     """
     linear = Correlation(nan_policy).update(x, y)
     if linear.nans and nan_policy == "propagate":
