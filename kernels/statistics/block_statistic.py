@@ -159,7 +159,7 @@ class BlockStatistic:
         kind = type(self)
         part = append_from_device(self._tree, kind._device_kernel, kind._combine, values)
         node = part.result()
-        seen = part.stop - part.start
+        seen = (part.stop - part.start) // kind._values_an_item
         if self.nan_policy == "raise":
             check_no_nan(seen - (0 if node is None else int(node[0])), "raise")
         self._tree.merge(part)
