@@ -82,6 +82,8 @@ class _StampedLocator(caching._CacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _StampedLocator | None:
+        if not os.path.isfile(py_file):  # typed into a notebook or a prompt
+            return None
         locator = cls(py_func, py_file)
         try:
             locator.ensure_cache_path()
