@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from numbatch import statistics
+from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.ragged import Ragged
@@ -206,6 +207,13 @@ def test_resampling(gpu):
         )
         assert there == here
     assert statistics.sign_test(gpu.upload(b), b - 1) == statistics.sign_test(b, b - 1)
+
+
+def test_what_runs_there_is_timed(gpu):
+    placed = gpu.upload(numbers(100, "float64"))
+    stats = measure_operation(lambda: statistics.mean(placed), gpu=gpu, seconds=0, min_samples=3)
+    assert stats.n == 3
+    assert stats.median > 0
 
 
 def test_bad_arrays(gpu):
