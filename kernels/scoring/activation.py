@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import LANES, exp, load_float32, store_float32
+from numbatch.kernels.simd import LANES, load_float32, store_float32
+from numbatch.kernels.simd_sigmoid import sigmoid
 
 __all__ = ["ACTIVATIONS", "activate", "activate_span", "softcap"]
 
@@ -36,11 +37,11 @@ def activate_span(code, gated, gate, up, at, size):
     for i in range(at, at + size, LANES):
         x = load_float32(gate, i) if gated else load_float32(up, i)
         if code == 0:
-            y = x / (exp(np.float32(0) - x) + one)
+            y = x * sigmoid(x)
         elif code == 2:
             inner = x * x * np.float32(0.044715) * x + x
             # 0.5 * (1 + tanh(u)) = 1 / (1 + exp(-2 u))
-            y = x / (exp(inner * np.float32(-2 * math.sqrt(2 / math.pi))) + one)
+            y = x * sigmoid(inner * np.float32(2 * math.sqrt(2 / math.pi)))
         else:
             for j in range(i, i + LANES):
                 value = gate[j] if gated else up[j]

@@ -59,11 +59,11 @@ def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
     """Norm rows of the residual stream and put them into the form of a product."""
     weight = _vector(norm.weight, norm.width)
     bias = _vector(norm.bias, norm.width if norm.bias else 0)
-    flat = normed.reshape(normed.size)
+    x, out = hidden.reshape(hidden.size), normed.reshape(normed.size)
     for token in range(start, stop):
-        norm_row(hidden[token], weight, bias, config.epsilon, normed[token])
         at = token * normed.shape[1]
-        convert_row(config.compute, flat, at, token, config.width, activations)
+        norm_row(x, at, weight, bias, config.epsilon, out, at)
+        convert_row(config.compute, out, at, token, config.width, activations)
 
 
 @cpu_device
@@ -76,10 +76,10 @@ def convert_rows(start, stop, compute, x, columns, activations):
 
 @cpu_device
 def _norm_heads(x, token, heads, head_size, norm, epsilon):
-    weight, bias = _vector(norm.weight, norm.width), _vector(norm.bias, 0)
-    for head in range(heads):
-        row = x[token, head * head_size : (head + 1) * head_size]
-        norm_row(row, weight, bias, epsilon, row)
+    weight, bias, flat = _vector(norm.weight, norm.width), _vector(norm.bias, 0), x.reshape(x.size)
+    first = token * x.shape[1]
+    for at in range(first, first + heads * head_size, head_size):
+        norm_row(flat, at, weight, bias, epsilon, flat, at)
 
 
 @cpu_device
@@ -102,8 +102,9 @@ def place_heads(start, stop, config, layer, norms, q, k, cosine, sine):
 def add_normed(start, stop, config, norm, added, hidden):
     """Norm rows in place and add them to the residual stream (Gemma)."""
     weight, bias = _vector(norm.weight, norm.width), _vector(norm.bias, 0)
+    flat = added.reshape(added.size)
     for token in range(start, stop):
-        norm_row(added[token], weight, bias, config.epsilon, added[token])
-        for i in range(0, hidden.shape[1], LANES):
-            at = token * hidden.shape[1] + i
+        first = token * hidden.shape[1]
+        norm_row(flat, first, weight, bias, config.epsilon, flat, first)
+        for at in range(first, first + hidden.shape[1], LANES):
             store_float32(hidden, at, load_float32(hidden, at) + load_float32(added, at))
