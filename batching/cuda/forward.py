@@ -27,6 +27,9 @@ ROW_THREADS = 512
 
 WARPS_OF_HEADS = 8
 
+HEAD_THREADS = 384
+"""Threads that rotate and store the heads of a token."""
+
 SMALLEST = 64
 """Tokens that buffers are made for at least."""
 
@@ -148,9 +151,10 @@ class CudaForward:
             weights.embedding.words, np.float32(config.embedding_scale), places,
             weights.positions is not None, config.width, space.hidden,
         )  # fmt: skip
-        for number, layer in enumerate(weights.layers):
+        following = [layer.attention_inputs for layer in weights.layers[1:]] + [weights.head]
+        for number, (layer, then) in enumerate(zip(weights.layers, following, strict=True)):
             self._attend(number, layer, n, space, inputs, plan)
-            self._mlp(layer, n, space)
+            self._mlp(layer, n, space, then)
 
     def _attend(
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
@@ -158,8 +162,31 @@ class CudaForward:
     ) -> None:  # fmt: skip
         config = self.decoder.config
         self.norm(layer.attention_norm, space.hidden, n, space.normed)
-        self.products.run(layer.attention_inputs, space.normed, n, space.inputs, mode=STORE)
+        self.products.run(
+            layer.attention_inputs, space.normed, n, space.inputs, mode=STORE, then=layer.output
+        )
+        self._prepare_heads(number, layer, n, space, inputs)
+        self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
+        self._add(
+            layer.output, space.attended, layer.post_attention_norm, n, space, layer.mlp_inputs
+        )
+
+    def _prepare_heads(
+        self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs
+    ) -> None:
+        """Rotate queries and keys, and store keys and values in the cache."""
+        config = self.decoder.config
         cosine, sine = self._angles[layer.rotary]
+        pairs, size = cosine.shape[1], config.head_size
+        is_bare = not (layer.attention_inputs.has_bias or layer.query_norm.size)
+        is_whole = not config.rotary_interleaved and 2 * pairs == size == space.q.shape[2]
+        if is_bare and is_whole and pairs % 8 == 0:
+            self.gpu.launch(
+                rows.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
+                sine, inputs.positions, inputs.rows, inputs.tables, 2 * number, space.q,
+                self.pool.cache,
+            )  # fmt: skip
+            return
         warps = block_threads(WARPS_OF_HEADS)
         total = config.heads + 2 * config.kv_heads
         self.gpu.launch(
@@ -169,22 +196,22 @@ class CudaForward:
             inputs.positions, inputs.rows, inputs.tables, 2 * number, config.head_size, space.q,
             self.pool.cache,
         )  # fmt: skip
-        self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
-        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
 
-    def _mlp(self, layer: DeviceLayer, n: int, space: Workspace) -> None:
+    def _mlp(self, layer: DeviceLayer, n: int, space: Workspace, then: Any) -> None:
+        """Run a layer's second half; ``then`` is the product that comes after it."""
         self.norm(layer.mlp_norm, space.hidden, n, space.normed)
         inner = layer.down.columns
         code = ACTIVATIONS[self.decoder.config.activation]
         linear = layer.mlp_inputs
         if layer.is_gated and not linear.has_bias and self.products.fits_matvec(linear, n):
             self.products.run(
-                linear, space.normed, n, space.active, mode=GATED, apart=inner, code=code
-            )
+                linear, space.normed, n, space.active, mode=GATED, apart=inner, code=code,
+                then=layer.down,
+            )  # fmt: skip
         else:
-            self.products.run(linear, space.normed, n, space.wide, mode=STORE)
+            self.products.run(linear, space.normed, n, space.wide, mode=STORE, then=layer.down)
             self._activate(layer, n, code, inner, space)
-        self._add(layer.down, space.active, layer.post_mlp_norm, n, space)
+        self._add(layer.down, space.active, layer.post_mlp_norm, n, space, then)
 
     def _activate(
         self, layer: DeviceLayer, n: int, code: int, inner: int, space: Workspace
@@ -202,16 +229,16 @@ class CudaForward:
         )  # fmt: skip
 
     def _add(
-        self, linear: Any, x: Any, post_norm: DeviceNorm | None, n: int, space: Workspace
+        self, linear: Any, x: Any, post_norm: DeviceNorm | None, n: int, space: Workspace, then: Any
     ) -> None:
         """Add a product, normed where the family does that, to the residual stream."""
         threads = block_threads(ROW_THREADS)
         if post_norm is None:
-            self.products.run(linear, x, n, space.hidden, mode=ADD)
+            self.products.run(linear, x, n, space.hidden, mode=ADD, then=then)
             if linear.has_bias:
                 self.gpu.launch(rows.add_bias, n, threads, linear.bias, space.hidden)
             return
-        self.products.run(linear, x, n, space.added, mode=LOGITS)
+        self.products.run(linear, x, n, space.added, mode=LOGITS, then=then)
         if linear.has_bias:
             self.gpu.launch(rows.add_bias, n, threads, linear.bias, space.added)
         epsilon = np.float32(self.decoder.config.norm_epsilon)
@@ -225,6 +252,8 @@ class CudaForward:
         chosen = self._nowhere if places is None else places
         threads = block_threads(ROW_THREADS)
         if norm.bias is None:
+            # Few enough that each holds 16 numbers.
+            threads = min(threads, -(-norm.weight.size // 512) * 32)
             self.gpu.launch(rows.rms_norm, n, threads, x, chosen, norm.weight, epsilon, out)
         else:
             self.gpu.launch(
@@ -244,7 +273,10 @@ class CudaForward:
         """Start the product onto the vocabulary, from normed hidden states."""
         config, head = self.decoder.config, self.weights.head
         scale, cap = config.logit_scale, config.logit_softcap
-        self.products.run(head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap)
+        first = self.weights.layers[0].attention_inputs  # of the next step
+        self.products.run(
+            head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap, then=first
+        )
         if head.has_bias:
             self.gpu.launch(rows.add_bias, n, block_threads(ROW_THREADS), head.bias, out)
 
@@ -282,6 +314,6 @@ class CudaForward:
             high = min(low + logprob.PIECE, config.vocabulary)
             self.products.rows(head, space.normed, first, count, low, high, self._pieces)
             self.gpu.launch(
-                logprob.reduce_piece, count, block_threads(ROW_THREADS), self._pieces, low,
+                logprob.reduce_piece, count, block_threads(logprob.REDUCE_THREADS), self._pieces, low,
                 high - low, head.bias, scale, cap, targets, first, largest, sums, best, wanted,
             )  # fmt: skip
