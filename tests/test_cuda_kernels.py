@@ -278,7 +278,8 @@ def test_products_with_one_input(gpu, height, columns):
     inner = height // 2
     run(matvec.GATED, inner, inner)
     gate, up = wanted[:, :inner], wanted[:, inner : 2 * inner]
-    close(float32_array(gpu.download(half))[:, 7 : 7 + inner], gate / (1 + np.exp(-gate)) * up, 4e-3)
+    found = float32_array(gpu.download(half))[:, 7 : 7 + inner]
+    close(found, gate / (1 + np.exp(-gate)) * up, 4e-3)
 
 
 @pytest.mark.parametrize("format", [formats.Q4_0, formats.Q4_1, formats.Q8_0])

@@ -160,7 +160,6 @@ class CudaForward:
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
         plan: Any,
     ) -> None:  # fmt: skip
-        config = self.decoder.config
         self.norm(layer.attention_norm, space.hidden, n, space.normed)
         self.products.run(
             layer.attention_inputs, space.normed, n, space.inputs, mode=STORE, then=layer.output
@@ -274,9 +273,7 @@ class CudaForward:
         config, head = self.decoder.config, self.weights.head
         scale, cap = config.logit_scale, config.logit_softcap
         first = self.weights.layers[0].attention_inputs  # of the next step
-        self.products.run(
-            head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap, then=first
-        )
+        self.products.run(head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap, then=first)
         if head.has_bias:
             self.gpu.launch(rows.add_bias, n, block_threads(ROW_THREADS), head.bias, out)
 
@@ -310,10 +307,11 @@ class CudaForward:
         """Reduce the logits of some tokens, a piece of the vocabulary at a time."""
         config, head = self.decoder.config, self.weights.head
         scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
+        threads = block_threads(logprob.REDUCE_THREADS)
         for low in range(0, config.vocabulary, logprob.PIECE):
             high = min(low + logprob.PIECE, config.vocabulary)
             self.products.rows(head, space.normed, first, count, low, high, self._pieces)
             self.gpu.launch(
-                logprob.reduce_piece, count, block_threads(logprob.REDUCE_THREADS), self._pieces, low,
-                high - low, head.bias, scale, cap, targets, first, largest, sums, best, wanted,
+                logprob.reduce_piece, count, threads, self._pieces, low, high - low, head.bias,
+                scale, cap, targets, first, largest, sums, best, wanted,
             )  # fmt: skip

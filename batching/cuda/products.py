@@ -27,7 +27,7 @@ from numbatch.kernels.scoring.cuda.rows import scale_rows
 __all__ = ["Products"]
 
 FETCHED_AHEAD = 3 << 23
-"""Bytes of a product's weights that the product before it asks for: 24 MiB, about half the cache."""
+"""Bytes of a product's weights that the product before it asks for, about half the cache."""
 
 
 class Products:
@@ -96,9 +96,7 @@ class Products:
         if self._is_ours(part, tokens) and self._invariant:
             inputs, own = x[first : first + tokens], part.words[low:high]
             piece = DeviceMatrix(part.kind, high - low, part.columns, own, None, None)
-            self._matvec(
-                piece, inputs, tokens, out, 0, LOGITS, 0, 0, 1.0, 0.0, NOTHING_AHEAD
-            )
+            self._matvec(piece, inputs, tokens, out, 0, LOGITS, 0, 0, 1.0, 0.0, NOTHING_AHEAD)
             return
         self._dense_product(part, x, first, tokens, (low, high), out, 0, add=False)
 

@@ -110,7 +110,7 @@ if is_simulated():
         return tuple(values.view(np.uint32))
 
     def load_floats(array, at):
-        """Four float32 from flat element ``at``, a multiple of 4."""
+        """Four float32 or float64 from flat element ``at``, where a multiple of 16 bytes lies."""
         flat = array.reshape(-1)
         return flat[at], flat[at + 1], flat[at + 2], flat[at + 3]
 
@@ -165,17 +165,21 @@ else:
 
     @intrinsic
     def load_floats(typingctx, array, at):
-        """Four float32 from flat element ``at``, a multiple of 4."""
+        """Four float32 or float64 from flat element ``at``, where a multiple of 16 bytes lies."""
+        each = 16 // (array.dtype.bitwidth // 8)
 
         def emit(context, builder, signature, args):
             pointer = _element_pointer(context, builder, signature.args[0], *args)
-            vector = ir.VectorType(_F32, 4)
-            loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
-            return _tuple(
-                builder, [builder.extract_element(loaded, _I32(lane)) for lane in range(4)]
-            )
+            vector = ir.VectorType(pointer.type.pointee, each)
+            pointer = builder.bitcast(pointer, vector.as_pointer())
+            values = []
+            for first in range(0, 4, each):
+                place = builder.gep(pointer, [_I32(first // each)])
+                loaded = builder.load(place, align=16)
+                values += [builder.extract_element(loaded, _I32(lane)) for lane in range(each)]
+            return _tuple(builder, values)
 
-        return types.UniTuple(types.float32, 4)(array, types.intp), emit
+        return types.UniTuple(array.dtype, 4)(array, types.intp), emit
 
     @intrinsic
     def fetch_ahead(typingctx, address, size):
