@@ -226,7 +226,7 @@ def test_products_with_few_inputs(gpu, format, tokens):
         blocks = matvec.matvec_blocks(mode, count, tokens)
         gpu.launch(
             kernel, blocks, matvec.THREADS, *arrays, count, d_x, tokens, mode, apart, 0,
-            np.float32(scale), np.float32(cap), 7, half, full, matvec.NOTHING_AHEAD,
+            np.float32(scale), np.float32(cap), 7, half, full,
         )  # fmt: skip
 
     run(matvec.STORE, height, 0)
@@ -244,7 +244,6 @@ def test_products_with_few_inputs(gpu, format, tokens):
 @pytest.mark.parametrize("columns", [250, 1024, 2400])
 @pytest.mark.parametrize("height", [200, 37])
 def test_products_with_one_input(gpu, height, columns):
-    from numbatch.kernels.cuda import array_pointer
     from numbatch.kernels.scoring.cuda import matvec
 
     rng = np.random.default_rng(columns)
@@ -259,12 +258,11 @@ def test_products_with_one_input(gpu, height, columns):
     wanted = x[:, :columns].astype(np.float64) @ unpacked(packed).astype(np.float64).T
     half = gpu.zeros((1, height + 7), np.uint16)
     full = gpu.upload(np.ones((1, height + 7), np.float32))
-    ahead = (array_pointer(weights), packed.words.nbytes & ~15, *matvec.NOTHING_AHEAD[2:])
 
     def run(mode, count, apart, scale=1.0, cap=0.0):
         gpu.launch(
             matvec.multiply_one, matvec.matvec_blocks(mode, count, 1)[1], matvec.THREADS, weights,
-            count, d_x, mode, apart, 0, np.float32(scale), np.float32(cap), 7, half, full, ahead,
+            count, d_x, mode, apart, 0, np.float32(scale), np.float32(cap), 7, half, full,
         )  # fmt: skip
 
     run(matvec.STORE, height, 0)

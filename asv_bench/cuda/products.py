@@ -58,13 +58,11 @@ def main() -> None:
                             gpu.launch(
                                 matvec.multiply_one, blocks[1], matvec.THREADS, each[0], rows, x,
                                 matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
-                                matvec.NOTHING_AHEAD,
                             )  # fmt: skip
                             continue
                         gpu.launch(
                             kernel, blocks, matvec.THREADS, *each, rows, x, tokens,
                             matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
-                            matvec.NOTHING_AHEAD,
                         )  # fmt: skip
 
                 def theirs(

@@ -151,24 +151,19 @@ class CudaForward:
             weights.embedding.words, np.float32(config.embedding_scale), places,
             weights.positions is not None, config.width, space.hidden,
         )  # fmt: skip
-        following = [layer.attention_inputs for layer in weights.layers[1:]] + [weights.head]
-        for number, (layer, then) in enumerate(zip(weights.layers, following, strict=True)):
+        for number, layer in enumerate(weights.layers):
             self._attend(number, layer, n, space, inputs, plan)
-            self._mlp(layer, n, space, then)
+            self._mlp(layer, n, space)
 
     def _attend(
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
         plan: Any,
     ) -> None:  # fmt: skip
         self.norm(layer.attention_norm, space.hidden, n, space.normed)
-        self.products.run(
-            layer.attention_inputs, space.normed, n, space.inputs, mode=STORE, then=layer.output
-        )
+        self.products.run(layer.attention_inputs, space.normed, n, space.inputs, mode=STORE)
         self._prepare_heads(number, layer, n, space, inputs)
         self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
-        self._add(
-            layer.output, space.attended, layer.post_attention_norm, n, space, layer.mlp_inputs
-        )
+        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
 
     def _prepare_heads(
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs
@@ -196,21 +191,19 @@ class CudaForward:
             self.pool.cache,
         )  # fmt: skip
 
-    def _mlp(self, layer: DeviceLayer, n: int, space: Workspace, then: Any) -> None:
-        """Run a layer's second half; ``then`` is the product that comes after it."""
+    def _mlp(self, layer: DeviceLayer, n: int, space: Workspace) -> None:
         self.norm(layer.mlp_norm, space.hidden, n, space.normed)
         inner = layer.down.columns
         code = ACTIVATIONS[self.decoder.config.activation]
         linear = layer.mlp_inputs
         if layer.is_gated and not linear.has_bias and self.products.fits_matvec(linear, n):
             self.products.run(
-                linear, space.normed, n, space.active, mode=GATED, apart=inner, code=code,
-                then=layer.down,
-            )  # fmt: skip
+                linear, space.normed, n, space.active, mode=GATED, apart=inner, code=code
+            )
         else:
-            self.products.run(linear, space.normed, n, space.wide, mode=STORE, then=layer.down)
+            self.products.run(linear, space.normed, n, space.wide, mode=STORE)
             self._activate(layer, n, code, inner, space)
-        self._add(layer.down, space.active, layer.post_mlp_norm, n, space, then)
+        self._add(layer.down, space.active, layer.post_mlp_norm, n, space)
 
     def _activate(
         self, layer: DeviceLayer, n: int, code: int, inner: int, space: Workspace
@@ -228,16 +221,16 @@ class CudaForward:
         )  # fmt: skip
 
     def _add(
-        self, linear: Any, x: Any, post_norm: DeviceNorm | None, n: int, space: Workspace, then: Any
+        self, linear: Any, x: Any, post_norm: DeviceNorm | None, n: int, space: Workspace
     ) -> None:
         """Add a product, normed where the family does that, to the residual stream."""
         threads = block_threads(ROW_THREADS)
         if post_norm is None:
-            self.products.run(linear, x, n, space.hidden, mode=ADD, then=then)
+            self.products.run(linear, x, n, space.hidden, mode=ADD)
             if linear.has_bias:
                 self.gpu.launch(rows.add_bias, n, threads, linear.bias, space.hidden)
             return
-        self.products.run(linear, x, n, space.added, mode=LOGITS, then=then)
+        self.products.run(linear, x, n, space.added, mode=LOGITS)
         if linear.has_bias:
             self.gpu.launch(rows.add_bias, n, threads, linear.bias, space.added)
         epsilon = np.float32(self.decoder.config.norm_epsilon)
@@ -272,8 +265,7 @@ class CudaForward:
         """Start the product onto the vocabulary, from normed hidden states."""
         config, head = self.decoder.config, self.weights.head
         scale, cap = config.logit_scale, config.logit_softcap
-        first = self.weights.layers[0].attention_inputs  # of the next step
-        self.products.run(head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap, then=first)
+        self.products.run(head, space.normed, n, out, mode=LOGITS, scale=scale, cap=cap)
         if head.has_bias:
             self.gpu.launch(rows.add_bias, n, block_threads(ROW_THREADS), head.bias, out)
 

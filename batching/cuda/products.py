@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.cuda.weights import DeviceLinear, DeviceMatrix, DeviceWeights
-from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.cuda import Gpu, is_simulated
 from numbatch.kernels.scoring.cuda import unpacking
 from numbatch.kernels.scoring.cuda.dense import Dense
 from numbatch.kernels.scoring.cuda.matvec import (
@@ -15,7 +15,6 @@ from numbatch.kernels.scoring.cuda.matvec import (
     GATED,
     LOGITS,
     MOST_INPUTS,
-    NOTHING_AHEAD,
     STORE,
     THREADS,
     matvec_blocks,
@@ -25,9 +24,6 @@ from numbatch.kernels.scoring.cuda.matvec import (
 from numbatch.kernels.scoring.cuda.rows import scale_rows
 
 __all__ = ["Products"]
-
-FETCHED_AHEAD = 3 << 23
-"""Bytes of a product's weights that the product before it asks for, about half the cache."""
 
 
 class Products:
@@ -69,17 +65,12 @@ class Products:
         code: int = 0,
         scale: float = 1.0,
         cap: float = 0.0,
-        then: DeviceLinear | None = None,
     ) -> None:
-        """Start a product of the first ``tokens`` rows of ``x``; see ``matvec`` for the modes.
-
-        ``then`` is the product that comes next: the cache is asked for the weights it begins with.
-        """
+        """Start a product of the first ``tokens`` rows of ``x``; see ``matvec`` for the modes."""
         at = 0
-        ahead = NOTHING_AHEAD if then is None else _ahead(then)
         for part in linear.parts:
             if self._is_ours(part, tokens):
-                self._matvec(part, x, tokens, out, at, mode, apart, code, scale, cap, ahead)
+                self._matvec(part, x, tokens, out, at, mode, apart, code, scale, cap)
             else:
                 self._dense_product(part, x, 0, tokens, (0, part.rows), out, at, add=mode == ADD)
                 if mode == LOGITS and (scale != 1 or cap != 0):
@@ -96,13 +87,13 @@ class Products:
         if self._is_ours(part, tokens) and self._invariant:
             inputs, own = x[first : first + tokens], part.words[low:high]
             piece = DeviceMatrix(part.kind, high - low, part.columns, own, None, None)
-            self._matvec(piece, inputs, tokens, out, 0, LOGITS, 0, 0, 1.0, 0.0, NOTHING_AHEAD)
+            self._matvec(piece, inputs, tokens, out, 0, LOGITS, 0, 0, 1.0, 0.0)
             return
         self._dense_product(part, x, first, tokens, (low, high), out, 0, add=False)
 
     def _matvec(
         self, part: DeviceMatrix, x: Any, tokens: int, out: Any, at: int, mode: int, apart: int,
-        code: int, scale: Any, cap: Any, ahead: tuple[int, ...],
+        code: int, scale: Any, cap: Any,
     ) -> None:  # fmt: skip
         rows = apart if mode == GATED else part.rows
         half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
@@ -110,7 +101,7 @@ class Products:
         if part.kind == "plain" and tokens == 1 and not self._invariant:
             self._gpu.launch(
                 multiply_one, matvec_blocks(mode, rows, 1)[1], THREADS, part.words, rows, x, mode,
-                apart, code, scale, cap, at, half, full, ahead,
+                apart, code, scale, cap, at, half, full,
             )  # fmt: skip
             return
         has_least = part.leasts is not None
@@ -119,7 +110,7 @@ class Products:
         leasts = part.leasts if has_least else scales
         self._gpu.launch(
             kernel, matvec_blocks(mode, rows, tokens), THREADS, part.words, scales,
-            leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full, ahead,
+            leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full,
         )  # fmt: skip
 
     def _dense_product(
@@ -152,24 +143,3 @@ class Products:
             args = (part.words, part.scales, leasts, part.leasts is not None, rows[0], out)
             self._gpu.launch(unpacking.unpack_nibbles, grid, threads, *args)
         return out
-
-
-def _ahead(linear: DeviceLinear) -> tuple[int, ...]:
-    """Return addresses and sizes of what a product reads first: of its gate and of what it gates.
-
-    Both have weights, and scales where these are packed.
-    """
-    if is_simulated():
-        return NOTHING_AHEAD
-    part, starts = linear.parts[0], (0, linear.apart) if linear.apart else (0,)
-    places: list[int] = []
-    for array in (part.words, part.scales):
-        if array is not None:
-            wide = array.nbytes // part.rows
-            size = FETCHED_AHEAD * array.nbytes // part.words.nbytes
-            most = array.nbytes // len(starts)
-            for row in starts:
-                places += [array_pointer(array) + row * wide & ~15, min(size // len(starts), most)]
-    sizes = [size & ~15 for size in places[1::2]]
-    pairs = [value for pair in zip(places[::2], sizes, strict=True) for value in pair]
-    return tuple(pairs + [0] * (len(NOTHING_AHEAD) - len(pairs)))

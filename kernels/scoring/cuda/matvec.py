@@ -22,14 +22,13 @@ from numbatch.kernels.scoring.cuda.matvec_tiles import (
 )
 from numbatch.kernels.scoring.cuda.rows import _activation
 from numbatch.kernels.scoring.cuda.tiles import zero_tile
-from numbatch.kernels.scoring.cuda.words import fetch_ahead, to_bfloat16, warp_sum
+from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
 __all__ = [
     "ADD",
     "GATED",
     "LOGITS",
     "MOST_INPUTS",
-    "NOTHING_AHEAD",
     "STORE",
     "THREADS",
     "UNIT",
@@ -51,16 +50,6 @@ THREADS = 32 * WARPS
 MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
 
-
-NOTHING_AHEAD = (0,) * 8
-"""No addresses and sizes of what comes next."""
-
-LAST_BLOCKS = 264
-"""The blocks that run last, two on each multiprocessor: they ask for what the next product reads
-first, so that memory is busy while the small kernels between two products run."""
-
-FETCHED = 2048
-"""Bytes that a thread asks for at a time."""
 
 STEPS = 4
 """Pieces of 256 columns of two rows whose loads are under way at once."""
@@ -85,41 +74,15 @@ def _finish(mode, value, below, code, scale, cap):
     return value
 
 
-@cuda_device
-def _fetch(address, size, part, parts):
-    """Ask for a block's share of some memory."""
-    share = (size // parts + 15) // 16 * 16
-    begin, end = part * share, min((part + 1) * share, size)
-    for at in range(begin + FETCHED * cuda.threadIdx.x, end, FETCHED * THREADS):
-        fetch_ahead(address + at, min(FETCHED, end - at))
-
-
-@cuda_device
-def _fetch_next(block, blocks, ahead):
-    """Ask for what lies at ``ahead``'s four addresses, of the sizes after them."""
-    parts = min(blocks, LAST_BLOCKS)
-    part = block - (blocks - parts)
-    if part >= 0 and ahead[1] > 0:
-        _fetch(ahead[0], ahead[1], part, parts)
-        _fetch(ahead[2], ahead[3], part, parts)
-        _fetch(ahead[4], ahead[5], part, parts)
-        _fetch(ahead[6], ahead[7], part, parts)
-
-
 @cuda_kernel(fast=True)
 def multiply_one(
-    weights, rows, x, mode, apart, code, scale, cap, at_column, out, out32, ahead
+    weights, rows, x, mode, apart, code, scale, cap, at_column, out, out32
 ):  # fmt: skip
     """Multiply rows of bfloat16 weights with one input, a warp two rows. No error check.
 
     It is launched with ``ceil(rows / 16)`` blocks (``GATED``: of 8) of ``THREADS`` threads.
 
-    Parameters
-    ----------
-    ahead : tuple of int64
-        Four addresses of what the next product reads first, each with its bytes (0: nothing).
-    others
-        As in :func:`matvec_kernel`.
+    Parameters as in :func:`matvec_kernel`.
     """
     thread = np.int32(cuda.threadIdx.x)
     lane, warp = np.intp(thread & 31), np.intp(thread >> 5)
@@ -163,7 +126,6 @@ def multiply_one(
                     out32[0, at_column + row] = before + value
                     if has_below:
                         out32[0, at_column + row + 1] = before_below + lower
-    _fetch_next(block, np.intp(cuda.gridDim.x), ahead)
 
 
 @functools.cache
@@ -179,11 +141,12 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     slots = WARPS * 16 * tokens_held
     steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
     unit_step, piece = steps[kind]
+    is_plain = kind == "plain"
 
     @cuda_kernel(fast=True)
     def matvec(
         weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out,
-        out32, ahead,
+        out32,
     ):  # fmt: skip
         """Multiply a block's rows of weights with all inputs. No error check.
 
@@ -206,8 +169,6 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
             The column of the first output.
         out, out32 : uint16 and float32 arrays, shape (at least tokens, at least rows)
             The one that the mode asks for is modified in place.
-        ahead : tuple of int64
-            Four addresses of what the next product reads first, each with its bytes (0: nothing).
         """
         shared = cuda.shared.array(slots, np.float32)
         thread = np.int32(cuda.threadIdx.x)
@@ -227,18 +188,23 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         a1 = (base + min(group + 8, here - 1)) * x.shape[1] + four * 8
         wide, blocks = weights.shape[1], scales.shape[1]
         minimum = leasts if has_least else None
-        # The next weights are under way while these are worked on.
         column = min(begin, units - 1) * unit_step + four * piece
         block = min(begin, units - 1) * (UNIT // 32)
         at = (row * wide + column, row_below * wide + column)
         scale_at = (row * blocks + block, row_below * blocks + block)
-        coming = load_weights(weights, at, scales, minimum, scale_at, kind)
+        # Of bfloat16 the next weights are under way while these are worked on. Packed ones are
+        # fewer bytes for as much work: there more warps at a time are worth more.
+        if is_plain:
+            coming = load_weights(weights, at, scales, None, scale_at, kind)
         for unit in range(begin, end):
-            held = coming
-            if unit + 1 < end:
-                at = (at[0] + unit_step, at[1] + unit_step)
-                scale_at = (scale_at[0] + UNIT // 32, scale_at[1] + UNIT // 32)
-                coming = load_weights(weights, at, scales, minimum, scale_at, kind)
+            if is_plain:
+                held = coming
+            else:
+                held = load_weights(weights, at, scales, minimum, scale_at, kind)
+            at = (at[0] + unit_step, at[1] + unit_step)
+            scale_at = (scale_at[0] + UNIT // 32, scale_at[1] + UNIT // 32)
+            if is_plain and unit + 1 < end:
+                coming = load_weights(weights, at, scales, None, scale_at, kind)
             x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
             total = add_weights(total, held, x, x_at, kind, has_least)
         own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
@@ -261,7 +227,5 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
                     out32[base + token, at_column + first + place] = value
                 else:
                     out[base + token, at_column + first + place] = to_bfloat16(value)
-        if cuda.blockIdx.x == 0:
-            _fetch_next(np.intp(cuda.blockIdx.y), np.intp(cuda.gridDim.y), ahead)
 
     return matvec

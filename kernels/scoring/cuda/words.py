@@ -16,7 +16,6 @@ __all__ = [
     "block_max",
     "block_sum",
     "exp2",
-    "fetch_ahead",
     "float32_array",
     "load_floats",
     "load_words",
@@ -114,9 +113,6 @@ if is_simulated():
         flat = array.reshape(-1)
         return flat[at], flat[at + 1], flat[at + 2], flat[at + 3]
 
-    def fetch_ahead(address, size):
-        """Ask for bytes of device memory, a multiple of 16, to be brought to the L2 cache."""
-
     def store_words(array, at, words):
         """Write two or four uint32 to as many bytes from flat element ``at``."""
         flat = array.reshape(-1)
@@ -180,21 +176,6 @@ else:
             return _tuple(builder, values)
 
         return types.UniTuple(array.dtype, 4)(array, types.intp), emit
-
-    @intrinsic
-    def fetch_ahead(typingctx, address, size):
-        """Ask for bytes of device memory, a multiple of 16, to be brought to the L2 cache."""
-
-        def emit(context, builder, signature, args):
-            template = (
-                "{ .reg .u64 t; cvta.to.global.u64 t, $0; "
-                "cp.async.bulk.prefetch.L2.global [t], $1; }"
-            )
-            size = builder.trunc(args[1], _I32)
-            _assembly(builder, template, ir.VoidType(), "l,r", [args[0], size], effects=True)
-            return context.get_dummy_value()
-
-        return types.none(types.int64, types.int64), emit
 
     @intrinsic
     def store_words(typingctx, array, at, words):

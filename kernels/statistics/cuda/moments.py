@@ -14,7 +14,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda.sums import WARP, join_lanes
+from numbatch.kernels.statistics.cuda.sums import WARP, four_apart, join_lanes
 from numbatch.kernels.statistics.moments import (
     COUNT,
     GREATEST,
@@ -45,23 +45,33 @@ central = shared_body(central_sums)
 
 
 @cuda_device
+def _keep_four(kept, j, a, b, c, d):
+    kept[j], kept[j + WARP], kept[j + 2 * WARP], kept[j + 3 * WARP] = a, b, c, d
+
+
+@cuda_device
 def _keep_and_sum(values, first, kept, place):
-    """Copy 64 values, 32 apart, to ``kept``; return their sum."""
+    """Copy 64 values, 32 apart, to ``kept``; return their sum.
+
+    Sixteen are read before the first is used.
+    """
     total = 0.0
     i, j = first, place
-    for _ in range(8):
-        a, b = values[i], values[i + WARP]
-        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
-        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
-        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
-        kept[j], kept[j + WARP] = a, b
-        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
-        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
-        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
+    for _ in range(4):
+        a, b, c, d = four_apart(values, i)
+        e, f, g, h = four_apart(values, i + 4 * WARP)
+        k, m, n, o = four_apart(values, i + 8 * WARP)
+        p, q, r, s = four_apart(values, i + 12 * WARP)
+        _keep_four(kept, j, a, b, c, d)
+        _keep_four(kept, j + 4 * WARP, e, f, g, h)
+        _keep_four(kept, j + 8 * WARP, k, m, n, o)
+        _keep_four(kept, j + 12 * WARP, p, q, r, s)
         total = (((total + float(a)) + float(b)) + float(c)) + float(d)
         total = (((total + float(e)) + float(f)) + float(g)) + float(h)
-        i += 8 * WARP
-        j += 8 * WARP
+        total = (((total + float(k)) + float(m)) + float(n)) + float(o)
+        total = (((total + float(p)) + float(q)) + float(r)) + float(s)
+        i += 16 * WARP
+        j += 16 * WARP
     return total
 
 
@@ -186,19 +196,21 @@ def _keep_and_find(values, first, kept, place):
     """Copy 64 values, 32 apart, to ``kept``; return the largest number."""
     peak = values.dtype.type(-math.inf)
     i, j = first, place
-    for _ in range(8):
-        a, b = values[i], values[i + WARP]
-        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
-        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
-        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
-        kept[j], kept[j + WARP] = a, b
-        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
-        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
-        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
+    for _ in range(4):
+        a, b, c, d = four_apart(values, i)
+        e, f, g, h = four_apart(values, i + 4 * WARP)
+        k, m, n, o = four_apart(values, i + 8 * WARP)
+        p, q, r, s = four_apart(values, i + 12 * WARP)
+        _keep_four(kept, j, a, b, c, d)
+        _keep_four(kept, j + 4 * WARP, e, f, g, h)
+        _keep_four(kept, j + 8 * WARP, k, m, n, o)
+        _keep_four(kept, j + 12 * WARP, p, q, r, s)
         peak = _greater(_greater(_greater(_greater(peak, a), b), c), d)
         peak = _greater(_greater(_greater(_greater(peak, e), f), g), h)
-        i += 8 * WARP
-        j += 8 * WARP
+        peak = _greater(_greater(_greater(_greater(peak, k), m), n), o)
+        peak = _greater(_greater(_greater(_greater(peak, p), q), r), s)
+        i += 16 * WARP
+        j += 16 * WARP
     return peak
 
 
@@ -214,9 +226,8 @@ def _power(x, table):
     ``x`` is ``n / 64 * log 2 + r``: 2 ** (n % 64 / 64) stands in ``table``, and a polynomial has
     the rest, in eleven operations of float64; the library's function takes three times as long.
     """
-    if x < -700.0:
-        return 0.0  # beside a sum of at least 1
-    moved = x * STEPS_OF_LOG + SHIFTER
+    x = x if x > -700.0 else -700.0  # nothing, beside a sum of at least 1; so is NaN
+    moved = np.float64(x * STEPS_OF_LOG + SHIFTER)
     steps = moved - SHIFTER
     rest = x - steps * STEP_HIGH
     rest -= steps * STEP_LOW
@@ -226,7 +237,7 @@ def _power(x, table):
     tail = rest + rest * rest * tail
     n = moved.view(np.int64) - SHIFTER_BITS
     value = table[n & 63]
-    value += value * tail
+    value = np.float64(value + value * tail)
     return np.int64(value.view(np.int64) + ((n >> 6) << 52)).view(np.float64)
 
 
@@ -267,16 +278,22 @@ def logs_kernel(dtype: Any) -> tuple[Any, int]:
             step //= 2
         peak = part[0, thread - lane]
         warp_barrier()
-        numbers, total, other = np.int32(0), 0.0, 0.0
-        if inside:
-            for k in range(0, BLOCK, 2 * WARP):
-                x, y = float(kept[place + k]), float(kept[place + k + WARP])
+        numbers, total = np.int32(0), 0.0
+        if inside and math.isinf(peak):
+            for k in range(0, BLOCK, WARP):
+                x = float(kept[place + k])
+                numbers += np.int32(x == x)
+                total += 1.0 if x == peak else 0.0
+        elif inside:
+            for k in range(0, BLOCK, 4 * WARP):  # four chains of arithmetic at a time
+                x, y = kept[place + k], kept[place + k + WARP]
+                z, w = kept[place + k + 2 * WARP], kept[place + k + 3 * WARP]
                 numbers += np.int32(x == x) + np.int32(y == y)
-                if x == x:
-                    total += 1.0 if x == peak else _power(x - peak, table)
-                if y == y:
-                    other += 1.0 if y == peak else _power(y - peak, table)
-        part[0, thread], part[1, thread] = numbers, total + other
+                numbers += np.int32(z == z) + np.int32(w == w)
+                a, b = _power(float(x) - peak, table), _power(float(y) - peak, table)
+                c, d = _power(float(z) - peak, table), _power(float(w) - peak, table)
+                total += (a + b) + (c + d)
+        part[0, thread], part[1, thread] = numbers, total
         warp_barrier()
         step = WARP // 2
         while step > 0:
