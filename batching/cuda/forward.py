@@ -300,10 +300,11 @@ class CudaForward:
         config, head = self.decoder.config, self.weights.head
         scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
         threads = block_threads(logprob.REDUCE_THREADS)
+        blocks = -(-count // (threads // LANES))
         for low in range(0, config.vocabulary, logprob.PIECE):
             high = min(low + logprob.PIECE, config.vocabulary)
             self.products.rows(head, space.normed, first, count, low, high, self._pieces)
             self.gpu.launch(
-                logprob.reduce_piece, count, threads, self._pieces, low, high - low, head.bias,
-                scale, cap, targets, first, largest, sums, best, wanted,
+                logprob.reduce_piece, blocks, threads, self._pieces, count, low, high - low,
+                head.bias, scale, cap, targets, first, largest, sums, best, wanted,
             )  # fmt: skip

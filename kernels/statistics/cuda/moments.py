@@ -14,7 +14,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda.sums import WARP, four_apart, join_lanes
+from numbatch.kernels.statistics.cuda.sums import WARP, join_lanes
 from numbatch.kernels.statistics.moments import (
     COUNT,
     GREATEST,
@@ -45,33 +45,23 @@ central = shared_body(central_sums)
 
 
 @cuda_device
-def _keep_four(kept, j, a, b, c, d):
-    kept[j], kept[j + WARP], kept[j + 2 * WARP], kept[j + 3 * WARP] = a, b, c, d
-
-
-@cuda_device
 def _keep_and_sum(values, first, kept, place):
-    """Copy 64 values, 32 apart, to ``kept``; return their sum.
-
-    Sixteen are read before the first is used.
-    """
+    """Copy 64 values, 32 apart, to ``kept``; return their sum."""
     total = 0.0
     i, j = first, place
-    for _ in range(4):
-        a, b, c, d = four_apart(values, i)
-        e, f, g, h = four_apart(values, i + 4 * WARP)
-        k, m, n, o = four_apart(values, i + 8 * WARP)
-        p, q, r, s = four_apart(values, i + 12 * WARP)
-        _keep_four(kept, j, a, b, c, d)
-        _keep_four(kept, j + 4 * WARP, e, f, g, h)
-        _keep_four(kept, j + 8 * WARP, k, m, n, o)
-        _keep_four(kept, j + 12 * WARP, p, q, r, s)
+    for _ in range(8):
+        a, b = values[i], values[i + WARP]
+        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
+        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
+        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
+        kept[j], kept[j + WARP] = a, b
+        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
+        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
+        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
         total = (((total + float(a)) + float(b)) + float(c)) + float(d)
         total = (((total + float(e)) + float(f)) + float(g)) + float(h)
-        total = (((total + float(k)) + float(m)) + float(n)) + float(o)
-        total = (((total + float(p)) + float(q)) + float(r)) + float(s)
-        i += 16 * WARP
-        j += 16 * WARP
+        i += 8 * WARP
+        j += 8 * WARP
     return total
 
 
@@ -196,21 +186,19 @@ def _keep_and_find(values, first, kept, place):
     """Copy 64 values, 32 apart, to ``kept``; return the largest number."""
     peak = values.dtype.type(-math.inf)
     i, j = first, place
-    for _ in range(4):
-        a, b, c, d = four_apart(values, i)
-        e, f, g, h = four_apart(values, i + 4 * WARP)
-        k, m, n, o = four_apart(values, i + 8 * WARP)
-        p, q, r, s = four_apart(values, i + 12 * WARP)
-        _keep_four(kept, j, a, b, c, d)
-        _keep_four(kept, j + 4 * WARP, e, f, g, h)
-        _keep_four(kept, j + 8 * WARP, k, m, n, o)
-        _keep_four(kept, j + 12 * WARP, p, q, r, s)
+    for _ in range(8):
+        a, b = values[i], values[i + WARP]
+        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
+        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
+        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
+        kept[j], kept[j + WARP] = a, b
+        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
+        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
+        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
         peak = _greater(_greater(_greater(_greater(peak, a), b), c), d)
         peak = _greater(_greater(_greater(_greater(peak, e), f), g), h)
-        peak = _greater(_greater(_greater(_greater(peak, k), m), n), o)
-        peak = _greater(_greater(_greater(_greater(peak, p), q), r), s)
-        i += 16 * WARP
-        j += 16 * WARP
+        i += 8 * WARP
+        j += 8 * WARP
     return peak
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_offsets import count_wrong
-from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes, four_apart
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
 from numbatch.kernels.statistics.segments import GREATEST, LEAST, MEAN, PERPLEXITY, SUM
 
 __all__ = ["row_extremes", "row_sums"]
@@ -36,18 +36,7 @@ def _lane_sum(values, low, high, lane):
     """Return what a lane of the CPU's four vectors adds up of a row of 8 values or more."""
     total = 0.0
     i = low
-    while i + 16 * WARP <= high:  # sixteen are read before the first is added
-        at = i + lane
-        a, b, c, d = four_apart(values, at)
-        e, f, g, h = four_apart(values, at + 4 * WARP)
-        k, m, n, o = four_apart(values, at + 8 * WARP)
-        p, q, r, s = four_apart(values, at + 12 * WARP)
-        total = (((total + float(a)) + float(b)) + float(c)) + float(d)
-        total = (((total + float(e)) + float(f)) + float(g)) + float(h)
-        total = (((total + float(k)) + float(m)) + float(n)) + float(o)
-        total = (((total + float(p)) + float(q)) + float(r)) + float(s)
-        i += 16 * WARP
-    while i + 8 * WARP <= high:
+    while i + 8 * WARP <= high:  # eight are read before the first is added
         at = i + lane
         a, b = float(values[at]), float(values[at + WARP])
         c, d = float(values[at + 2 * WARP]), float(values[at + 3 * WARP])
@@ -178,14 +167,6 @@ def _take(x, kind, end, count):
     return x if x > end else end, count
 
 
-@cuda_device
-def _take_four(four, kind, end, count):
-    end, count = _take(four[0], kind, end, count)
-    end, count = _take(four[1], kind, end, count)
-    end, count = _take(four[2], kind, end, count)
-    return _take(four[3], kind, end, count)
-
-
 @cuda_kernel
 def row_extremes(values, offsets, kind, omit, out, counters):
     """Write the least or greatest value of each row; parameters as in :func:`row_sums`."""
@@ -198,14 +179,19 @@ def row_extremes(values, offsets, kind, omit, out, counters):
     end = values.dtype.type(math.inf if kind == LEAST else -math.inf)
     count = np.int32(0)
     i = low + lane
-    while i + 15 * WARP < high:  # sixteen are read before the first is compared
-        first, second = four_apart(values, i), four_apart(values, i + 4 * WARP)
-        third, fourth = four_apart(values, i + 8 * WARP), four_apart(values, i + 12 * WARP)
-        i += 16 * WARP
-        end, count = _take_four(first, kind, end, count)
-        end, count = _take_four(second, kind, end, count)
-        end, count = _take_four(third, kind, end, count)
-        end, count = _take_four(fourth, kind, end, count)
+    while i + 7 * WARP < high:  # eight are read before the first is compared
+        a, b, c, d = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
+        i += 4 * WARP
+        e, f, g, h = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
+        i += 4 * WARP
+        end, count = _take(a, kind, end, count)
+        end, count = _take(b, kind, end, count)
+        end, count = _take(c, kind, end, count)
+        end, count = _take(d, kind, end, count)
+        end, count = _take(e, kind, end, count)
+        end, count = _take(f, kind, end, count)
+        end, count = _take(g, kind, end, count)
+        end, count = _take(h, kind, end, count)
     while i < high:
         end, count = _take(values[i], kind, end, count)
         i += WARP

@@ -14,28 +14,13 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.statistics.block_tree import BLOCK
 
-__all__ = [
-    "SUM_NODES",
-    "THREADS",
-    "WARP",
-    "WARPS",
-    "fold_lanes",
-    "four_apart",
-    "join_lanes",
-    "reduce_sums",
-]
+__all__ = ["SUM_NODES", "THREADS", "WARP", "WARPS", "fold_lanes", "join_lanes", "reduce_sums"]
 
 THREADS = threads_of(256, 64)
 WARP = 32
 WARPS = THREADS // WARP
 SUM_NODES = THREADS // 8
 """Nodes of a launch's block: eight threads join the sums of one."""
-
-
-@cuda_device
-def four_apart(values, i):
-    """Return four values, a warp's threads apart."""
-    return values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
 
 
 @cuda_device
