@@ -36,15 +36,16 @@ class StepTime:
     def observe(self, tokens: int, sequences: int, kv_read: int, seconds: float) -> None:
         """Learn from a step."""
         x = SCALES * (1, tokens, sequences, kv_read)
-        expected = self.expected(tokens, sequences, kv_read)
+        expected = float(np.maximum(self._weights, 0.0) @ x)
         if self.observations > 8 and expected > 0:
             above = seconds / expected > self.spread
             self.spread *= 1.0 + 0.02 * (QUANTILE if above else QUANTILE - 1.0)
             self.spread = min(max(self.spread, 1.0), 4.0)
-        gain = self._covariance @ x / (FORGET + x @ self._covariance @ x)
-        self._weights += gain * (seconds - x @ self._weights)
-        self._covariance = (self._covariance - np.outer(gain, x @ self._covariance)) / FORGET
-        self._covariance *= min(1.0, 400.0 / np.trace(self._covariance))
+        carried = self._covariance @ x  # symmetric, so it is x @ covariance as well
+        gain = carried / (FORGET + float(x @ carried))
+        self._weights += gain * (seconds - float(x @ self._weights))
+        self._covariance -= gain[:, None] * carried
+        self._covariance *= min(1.0 / FORGET, 400.0 / float(self._covariance.trace()))
         self.observations += 1
 
     @property

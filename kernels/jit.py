@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import llvmlite
 import numba
 from llvmlite import binding as llvm
-from numba.core import caching
+from numba.core import caching, types
 
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.source_stamp import source_stamp
@@ -118,16 +118,23 @@ def cpu_kernel(
 
 
 def cpu_device(
-    function: Callable[..., Any] | None = None, *, fast: bool = False, inline: bool = False
+    function: Callable[..., Any] | None = None,
+    *,
+    fast: bool = False,
+    inline: bool = False,
+    general: bool = False,
 ) -> Any:
     """Compile a function that only kernels call; LLVM inlines it where that pays.
 
     ``inline``: always. A call counts references to each array that it passes, with atomic
     instructions: too much for a function that works for 50 nanoseconds.
+
+    ``general``: once for all constants. Numba compiles a function anew for each combination of
+    numbers and truth values that calls name as constants, which a large one takes seconds for.
     """
     if function is None:
-        return functools.partial(cpu_device, fast=fast, inline=inline)
-    return numba.njit(
+        return functools.partial(cpu_device, fast=fast, inline=inline, general=general)
+    dispatcher = numba.njit(
         nogil=True,
         error_model="numpy",
         fastmath=FAST if fast else False,
@@ -135,6 +142,15 @@ def cpu_device(
         no_cfunc_wrapper=True,
         forceinline=inline,
     )(function)
+    if general:
+        own = dispatcher.get_call_template
+
+        def without_constants(args: Any, kws: Any) -> Any:
+            named = {name: types.unliteral(kind) for name, kind in kws.items()}
+            return own(tuple(types.unliteral(kind) for kind in args), named)
+
+        dispatcher.get_call_template = without_constants
+    return dispatcher
 
 
 def cpu_callback(function: Callable[..., Any], signature: Any) -> Any:

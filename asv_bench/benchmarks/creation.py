@@ -1,5 +1,6 @@
 """What it takes to begin: import, loading, compilation with a warm and with an empty cache."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,19 @@ import time
 from .sizes import repeat, rounds, sized  # noqa: F401
 
 FIRST_SCORE = "from numbatch import LLM; LLM('smollm2').score(['Hello there'])"
+WARM_UP = """
+from numbatch import LLM
+from numbatch.batching.warmup import warm_up
+warm_up(LLM("smollm2"))
+"""
+COUNTED = """
+import json, resource, time
+from numbatch.batching.warmup import compilations
+with compilations() as found:
+    exec({program!r})
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([found.functions, found.seconds, used.ru_maxrss / 1024]))
+"""
 FIRST_MEAN = "from numbatch import statistics; statistics.mean([1.0, 2.0])"
 
 
@@ -78,3 +92,40 @@ class Compile:
             return run(self.program, NUMBATCH_CACHE=folder)
 
     track_cold_seconds.unit = "seconds"
+
+
+class Specialisations:
+    """What a process compiles that finds an empty cache: all of a model, or one statistic."""
+
+    timeout = 900
+    params = sized(("mean", "everything"), ("mean",))
+    param_names = ("first",)
+    programs = {"mean": FIRST_MEAN, "everything": WARM_UP}  # noqa: RUF012
+
+    def count(self, first):
+        """Functions, seconds in the compiler, and peak memory in MB."""
+        from numbatch.models.locate import locate
+
+        with tempfile.TemporaryDirectory() as folder:
+            os.symlink(locate("smollm2").parent, os.path.join(folder, "models"))
+            done = subprocess.run(
+                [sys.executable, "-c", COUNTED.format(program=self.programs[first])],
+                check=True,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "NUMBATCH_CACHE": folder},
+            )
+        return json.loads(done.stdout)
+
+    def track_functions(self, first):
+        return self.count(first)[0]
+
+    def track_compiler_seconds(self, first):
+        return self.count(first)[1]
+
+    def track_peak_memory(self, first):
+        return self.count(first)[2]
+
+    track_functions.unit = "functions"
+    track_compiler_seconds.unit = "seconds"
+    track_peak_memory.unit = "MB"

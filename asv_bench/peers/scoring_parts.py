@@ -30,7 +30,7 @@ imported = time.perf_counter()
 llm = LLM({path!r}, threads={threads})
 loaded = time.perf_counter()
 llm.generate("Hello", SamplingParams(max_tokens=1))
-print(imported - begin, loaded - imported, time.perf_counter() - loaded)
+print(imported - begin, loaded - imported, time.perf_counter() - loaded, time.time())
 """
 
 THEIRS = """
@@ -43,7 +43,7 @@ imported = time.perf_counter()
 llama = Llama(Setting({path!r}, "", {repacked}), {threads}, (1,))
 loaded = time.perf_counter()
 llama.generate(llama.tokens("Hello")[None], 1)
-print(imported - begin, loaded - imported, time.perf_counter() - loaded)
+print(imported - begin, loaded - imported, time.perf_counter() - loaded, time.time())
 """
 
 
@@ -118,14 +118,14 @@ def first_token(path: Path, llama: Setting | None, threads: int, rounds: int) ->
     times: dict[str, list[list[float]]] = {name: [] for name in programs}
     for round_number in range(rounds + 1):
         for name, program in programs.items():
-            begin = time.perf_counter()
+            begin = time.time()
             done = subprocess.run(
                 [sys.executable, "-c", program],
                 check=True, capture_output=True, text=True, env=os.environ,
             )  # fmt: skip
             if round_number:  # the first warms up
-                parts = [float(part) for part in done.stdout.split()]
-                times[name].append([time.perf_counter() - begin, *parts])
+                *parts, end = [float(part) for part in done.stdout.split()]
+                times[name].append([end - begin, *parts])
     print("a new process to its first token, seconds: all, imports, loading, first token")
     middle = {name: np.median(rows, axis=0) for name, rows in times.items()}
     for name, row in middle.items():

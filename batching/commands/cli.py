@@ -351,6 +351,35 @@ def profile(
 
 
 @main.command()
+@click.option(
+    "--compute",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="Arithmetic of products.  [default: the CPU's best]",
+)
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="How keys and values are held.  [default: the CPU's best]",
+)
+@_model_options
+def warmup(model: str, **sizes: Any) -> None:
+    """Compile all that a model needs, and keep it for later processes.
+
+    Without it the first use compiles, which takes a minute or two, once for each arithmetic, kind
+    of keys and values, version and CPU. Compiled code lies in NUMBATCH_CACHE, else
+    XDG_CACHE_HOME/numbatch, else ~/.cache/numbatch.
+    """
+    from numbatch.batching.warmup import compilations, warm_up
+
+    with compilations() as found:
+        warm_up(load_llm(model, **sizes))
+    click.echo(
+        f"{found.kernels} kernels were compiled ({found.functions} functions) in "
+        f"{found.seconds:.1f} s; those that were there already are not counted."
+    )
+
+
+@main.command()
 @click.argument("model", default="smollm2")
 def fetch(model: str) -> None:
     """Fetch MODEL (smollm2, or hf:owner/name), check it, and print where it is kept."""

@@ -131,7 +131,7 @@ else:
         multiply_panels(start, stop, memory, data, scales, bits, x, rows, out, shift, bias, add)
 
 
-@cpu_device
+@cpu_device(general=True)
 def multiply_range(
     compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, shift, add
 ):
@@ -193,7 +193,7 @@ def multiply_range(
         multiply_rows(start, stop, scratch, x, data, matrix.bits, columns, out, shift, bias, add)
 
 
-@cpu_device
+@cpu_device(general=True)
 def multiply(
     compute, thread, threads, memory, shapes, table, matrix, activations, first, rows, out, add
 ):
