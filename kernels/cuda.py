@@ -35,6 +35,7 @@ __all__ = [
     "cuda_kernel",
     "is_simulated",
     "rounded_product",
+    "warp_barrier",
 ]
 
 OLDEST_DRIVER = (13, 0)
@@ -83,7 +84,8 @@ _LIBDEVICE: Any = None if is_simulated() else getattr(cuda, "libdevice", None)
 rounded_product: Any = _plain_product if _LIBDEVICE is None else _LIBDEVICE.dmul_rn
 """The product of two float64 numbers in a kernel, which is never fused with a sum."""
 
-LANES = 1 if is_simulated() else 32
+_SIMULATED = is_simulated()
+LANES = 1 if _SIMULATED else 32
 """Threads that run in step and exchange values without memory."""
 
 
@@ -108,6 +110,15 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args)
 
     return run
+
+
+@cuda_device
+def warp_barrier():  # type: ignore[no-untyped-def]
+    """Wait for the threads of a warp; in the simulator for those of the block, so all must call."""
+    if _SIMULATED:
+        cuda.syncthreads()
+    else:
+        cuda.syncwarp()
 
 
 def cuda_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:

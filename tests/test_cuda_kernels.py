@@ -240,6 +240,46 @@ def test_products_with_few_inputs(gpu, format, tokens):
     close(float32_array(gpu.download(half))[:, 7:103], gate / (1 + np.exp(-gate)) * up, 4e-3)
 
 
+@on_gpu
+@pytest.mark.parametrize("columns", [250, 1024, 2400])
+@pytest.mark.parametrize("height", [200, 37])
+def test_products_with_one_input(gpu, height, columns):
+    from numbatch.kernels.scoring.cuda import matvec
+
+    rng = np.random.default_rng(columns)
+    packed = pack_matrix(
+        rng.standard_normal((height, columns)).astype(np.float32).view(np.uint8), formats.F32,
+        columns,
+    )  # fmt: skip
+    weights = gpu.upload(packed.words)
+    x = np.zeros((1, packed.words.shape[1]), np.float32)
+    x[:, :columns] = rounded(rng.standard_normal(columns))
+    d_x = gpu.upload(bfloat16_array(x))
+    wanted = x[:, :columns].astype(np.float64) @ unpacked(packed).astype(np.float64).T
+    half = gpu.zeros((1, height + 7), np.uint16)
+    full = gpu.upload(np.ones((1, height + 7), np.float32))
+
+    def run(mode, count, apart, scale=1.0, cap=0.0):
+        gpu.launch(
+            matvec.multiply_one, matvec.matvec_blocks(mode, count, 1)[1], matvec.THREADS, weights,
+            count, d_x, mode, apart, 0, np.float32(scale), np.float32(cap), 7, half, full,
+        )  # fmt: skip
+
+    run(matvec.STORE, height, 0)
+    found = float32_array(gpu.download(half))
+    close(found[:, 7:], wanted, 4e-3)
+    assert not found[:, :7].any()
+    run(matvec.ADD, height, 0)
+    close(gpu.download(full)[:, 7:] - 1, wanted, 2e-5)
+    run(matvec.LOGITS, height, 0, 0.1, 5.0)
+    close(gpu.download(full)[:, 7:], naive.softcap(wanted * np.float32(0.1), 5.0), 2e-5)
+    inner = height // 2
+    run(matvec.GATED, inner, inner)
+    gate, up = wanted[:, :inner], wanted[:, inner : 2 * inner]
+    found = float32_array(gpu.download(half))[:, 7 : 7 + inner]
+    close(found, gate / (1 + np.exp(-gate)) * up, 4e-3)
+
+
 @pytest.mark.parametrize("format", [formats.Q4_0, formats.Q4_1, formats.Q8_0])
 def test_unpacking_on_the_device(gpu, format):
     from numbatch.batching.cuda.products import Products
@@ -275,20 +315,22 @@ def test_dense_products(gpu):
     close(float32_array(gpu.download(half)), x @ weight.T, 4e-3)
 
 
-def test_norms(gpu):
+# The second is held in registers, the last is wider than its threads can hold.
+@pytest.mark.parametrize("width", [37, 60, 52, 4 * 517])
+def test_norms(gpu, width):
     rng = np.random.default_rng(6)
-    x = rng.standard_normal((4, 37)).astype(np.float32) * 3 + 1
-    weight, bias = rng.standard_normal((2, 37)).astype(np.float32)
+    x = rng.standard_normal((4, width)).astype(np.float32) * 3 + 1
+    weight, bias = rng.standard_normal((2, width)).astype(np.float32)
     places = np.array([2, 0, 3], np.int32)
-    out = gpu.zeros((3, 64), np.uint16)
+    out = gpu.zeros((3, width + 64 - width % 64), np.uint16)
     args = [gpu.upload(each) for each in (x, places, weight)]
     gpu.launch(rows.rms_norm, 3, THREADS, *args, np.float32(1e-5), out)
     found = float32_array(gpu.download(out))
-    close(found[:, :37], naive.rms_norm(x[places], weight, 1e-5), 4e-3)
-    assert not found[:, 37:].any()
+    close(found[:, :width], naive.rms_norm(x[places], weight, 1e-5), 4e-3)
+    assert not found[:, width:].any()
     gpu.launch(rows.layer_norm, 3, THREADS, *args, gpu.upload(bias), np.float32(1e-5), out)
     close(
-        float32_array(gpu.download(out))[:, :37],
+        float32_array(gpu.download(out))[:, :width],
         naive.layer_norm(x[places], weight, bias, 1e-5), 4e-3,
     )  # fmt: skip
     hidden = gpu.upload(x)
@@ -339,6 +381,37 @@ def test_queries_and_keys_are_rotated_and_stored(gpu, interleaved, pairs, has_no
             assert not stored[size:].any()
 
 
+@pytest.mark.parametrize("size", [16, 64])
+def test_heads_of_whole_words_are_rotated_alike(gpu, size):
+    rng = np.random.default_rng(13)
+    heads, kv_heads, n = 3, 2, 3
+    qkv = rounded(rng.standard_normal((n, (heads + 2 * kv_heads) * size)))
+    angles = np.arange(40)[:, None] * rng.random(size // 2)
+    tables = np.array([[4, 0, 0], [1, 2, 3]], np.int32)
+    empty, (cosine, sine) = gpu.zeros(0, np.float32), (
+        gpu.upload(turn(angles).astype(np.float32)) for turn in (np.cos, np.sin)
+    )  # fmt: skip
+    places = [np.array([5, -1, 33], np.int32), np.array([0, 0, 1], np.int32), tables]
+    d_qkv, places = gpu.upload(bfloat16_array(qkv)), [gpu.upload(each) for each in places]
+    found = []
+    for kernel in (rows.prepare_heads, rows.prepare_heads_words):
+        q = gpu.zeros((n, heads, size), np.uint16)
+        cache = gpu.zeros((4, 5, kv_heads, 16, size), np.uint16)
+        if kernel is rows.prepare_heads:
+            gpu.launch(
+                kernel, (n, 2), (1, 4) if SIMULATED else (32, 4), d_qkv, empty, empty, empty,
+                np.float32(0), cosine, sine, False, *places, 2, size, q, cache,
+            )  # fmt: skip
+        else:
+            gpu.launch(kernel, n, 5, d_qkv, cosine, sine, *places, 2, q, cache)
+        found.append([float32_array(gpu.download(each)) for each in (q, cache)])
+    assert found[0][0].any()
+    assert found[0][1].any()
+    for one, other in zip(*found, strict=True):
+        assert np.allclose(one, other, rtol=8e-3, atol=1e-2)
+        assert np.mean(one != other) < 1e-2  # a product fused with a sum may round otherwise
+
+
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_activations(gpu, code):
     import math
@@ -362,20 +435,24 @@ def test_activations(gpu, code):
     close(float32_array(gpu.download(out))[:, :24], active, 5e-3)
 
 
-def test_logprobs_from_pieces(gpu):
+@pytest.mark.parametrize("piece_size", [32, 28])
+def test_logprobs_from_pieces(gpu, piece_size):
     rng = np.random.default_rng(9)
     logits = (rng.standard_normal((4, 70)) * 5).astype(np.float32)
     logits[1, 40] = logits[1].max()
     logits[2, 3] = np.nan
+    logits[0, 1:40] = -np.inf
     bias = rng.standard_normal(70).astype(np.float32)
     targets = np.array([0, 69, 5, int(np.argmax(naive.softcap((logits[3] + bias) * 2.0, 9.0)))])
     state = [gpu.empty(4, kind) for kind in (np.float32, np.float64, np.int32, np.float32)]
     d_targets = gpu.upload(targets.astype(np.int32))
-    for low in (0, 32, 64):
-        piece = logits[:, low : low + 32]
+    for low in range(0, 70, piece_size):
+        piece = np.zeros((4, piece_size), np.float32)
+        count = min(piece_size, 70 - low)
+        piece[:, :count] = logits[:, low : low + count]
         gpu.launch(
-            logprob.reduce_piece, 4, THREADS, gpu.upload(np.ascontiguousarray(piece)), low,
-            piece.shape[1], gpu.upload(bias), np.float32(2), np.float32(9), d_targets, 0, *state,
+            logprob.reduce_piece, 2, 3 if SIMULATED else 96, gpu.upload(piece), 4, low, count,
+            gpu.upload(bias), np.float32(2), np.float32(9), d_targets, 0, *state,
         )  # fmt: skip
     found, greedy = gpu.empty(4, np.float32), gpu.empty(4, np.uint8)
     gpu.launch(logprob.finish_logprobs, 1, 4, 4, *state, d_targets, found, greedy)

@@ -46,13 +46,20 @@ def main() -> None:
                 out, full = gpu.zeros((tokens, rows), np.uint16), gpu.zeros((1, 1), np.float32)
                 blocks = matvec.matvec_blocks(matvec.STORE, rows, tokens)
                 kernel = matvec.matvec_kernel(packed.kind, 1 if tokens <= 8 else 2)
+                is_one = kind == "bf16" and tokens == 1
 
                 def ours(
                     arrays: Any = arrays, kernel: Any = kernel, x: Any = x, out: Any = out,
                     full: Any = full, tokens: int = tokens, rows: int = rows,
-                    blocks: Any = blocks,
+                    blocks: Any = blocks, is_one: bool = is_one,
                 ) -> None:  # fmt: skip
                     for each in arrays:
+                        if is_one:
+                            gpu.launch(
+                                matvec.multiply_one, blocks[1], matvec.THREADS, each[0], rows, x,
+                                matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
+                            )  # fmt: skip
+                            continue
                         gpu.launch(
                             kernel, blocks, matvec.THREADS, *each, rows, x, tokens,
                             matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,

@@ -27,6 +27,9 @@ ROW_THREADS = 512
 
 WARPS_OF_HEADS = 8
 
+HEAD_THREADS = 384
+"""Threads that rotate and store the heads of a token."""
+
 SMALLEST = 64
 """Tokens that buffers are made for at least."""
 
@@ -156,10 +159,28 @@ class CudaForward:
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
         plan: Any,
     ) -> None:  # fmt: skip
-        config = self.decoder.config
         self.norm(layer.attention_norm, space.hidden, n, space.normed)
         self.products.run(layer.attention_inputs, space.normed, n, space.inputs, mode=STORE)
+        self._prepare_heads(number, layer, n, space, inputs)
+        self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
+        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
+
+    def _prepare_heads(
+        self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs
+    ) -> None:
+        """Rotate queries and keys, and store keys and values in the cache."""
+        config = self.decoder.config
         cosine, sine = self._angles[layer.rotary]
+        pairs, size = cosine.shape[1], config.head_size
+        is_bare = not (layer.attention_inputs.has_bias or layer.query_norm.size)
+        is_whole = not config.rotary_interleaved and 2 * pairs == size == space.q.shape[2]
+        if is_bare and is_whole and pairs % 8 == 0:
+            self.gpu.launch(
+                rows.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
+                sine, inputs.positions, inputs.rows, inputs.tables, 2 * number, space.q,
+                self.pool.cache,
+            )  # fmt: skip
+            return
         warps = block_threads(WARPS_OF_HEADS)
         total = config.heads + 2 * config.kv_heads
         self.gpu.launch(
@@ -169,8 +190,6 @@ class CudaForward:
             inputs.positions, inputs.rows, inputs.tables, 2 * number, config.head_size, space.q,
             self.pool.cache,
         )  # fmt: skip
-        self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
-        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
 
     def _mlp(self, layer: DeviceLayer, n: int, space: Workspace) -> None:
         self.norm(layer.mlp_norm, space.hidden, n, space.normed)
@@ -225,6 +244,8 @@ class CudaForward:
         chosen = self._nowhere if places is None else places
         threads = block_threads(ROW_THREADS)
         if norm.bias is None:
+            # Few enough that each holds 16 numbers.
+            threads = min(threads, -(-norm.weight.size // 512) * 32)
             self.gpu.launch(rows.rms_norm, n, threads, x, chosen, norm.weight, epsilon, out)
         else:
             self.gpu.launch(
@@ -278,10 +299,12 @@ class CudaForward:
         """Reduce the logits of some tokens, a piece of the vocabulary at a time."""
         config, head = self.decoder.config, self.weights.head
         scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
+        threads = block_threads(logprob.REDUCE_THREADS)
+        blocks = -(-count // (threads // LANES))
         for low in range(0, config.vocabulary, logprob.PIECE):
             high = min(low + logprob.PIECE, config.vocabulary)
             self.products.rows(head, space.normed, first, count, low, high, self._pieces)
             self.gpu.launch(
-                logprob.reduce_piece, count, block_threads(ROW_THREADS), self._pieces, low,
-                high - low, head.bias, scale, cap, targets, first, largest, sums, best, wanted,
+                logprob.reduce_piece, blocks, threads, self._pieces, count, low, high - low,
+                head.bias, scale, cap, targets, first, largest, sums, best, wanted,
             )  # fmt: skip

@@ -19,13 +19,11 @@ from numbatch.kernels.scoring.cuda.matvec import (
     THREADS,
     matvec_blocks,
     matvec_kernel,
+    multiply_one,
 )
 from numbatch.kernels.scoring.cuda.rows import scale_rows
 
 __all__ = ["Products"]
-
-MOST_PLAIN = 8
-"""Inputs up to which our kernel reads bfloat16 weights about as fast as cuBLAS."""
 
 
 class Products:
@@ -52,8 +50,8 @@ class Products:
     def _is_ours(self, part: DeviceMatrix, tokens: int) -> bool:
         if is_simulated():
             return False
-        most = MOST_PLAIN if part.kind == "plain" else MOST_INPUTS
-        return self._invariant or tokens <= most
+        # Of bfloat16 weights cuBLAS is the faster from two inputs on.
+        return self._invariant or tokens <= (1 if part.kind == "plain" else MOST_INPUTS)
 
     def run(
         self,
@@ -97,16 +95,22 @@ class Products:
         self, part: DeviceMatrix, x: Any, tokens: int, out: Any, at: int, mode: int, apart: int,
         code: int, scale: Any, cap: Any,
     ) -> None:  # fmt: skip
+        rows = apart if mode == GATED else part.rows
+        half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
+        scale, cap = np.float32(scale), np.float32(cap)
+        if part.kind == "plain" and tokens == 1 and not self._invariant:
+            self._gpu.launch(
+                multiply_one, matvec_blocks(mode, rows, 1)[1], THREADS, part.words, rows, x, mode,
+                apart, code, scale, cap, at, half, full,
+            )  # fmt: skip
+            return
         has_least = part.leasts is not None
         kernel = matvec_kernel(part.kind, 1 if tokens <= 8 else 2, has_least)
         scales = self._weights.none16 if part.scales is None else part.scales
         leasts = part.leasts if has_least else scales
-        rows = apart if mode == GATED else part.rows
-        half, full = (out, self._unused) if mode in (STORE, GATED) else (self._weights.none16, out)
         self._gpu.launch(
             kernel, matvec_blocks(mode, rows, tokens), THREADS, part.words, scales,
-            leasts, rows, x, tokens, mode, apart, code, np.float32(scale), np.float32(cap), at,
-            half, full,
+            leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full,
         )  # fmt: skip
 
     def _dense_product(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_kernel
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.decode_tiles import (
     add_values,
     head_rows,
@@ -147,6 +147,16 @@ def attend_parts_kernel(width: int) -> Any:
     return attend_parts
 
 
+@cuda_device(fast=True)
+def _joined(total, value, height, part_total, part_value):
+    """Add a part; one that saw nothing left no value."""
+    if height > np.float32(-np.inf):
+        weight = exp2(height)
+        total += weight * part_total
+        value += weight * part_value
+    return total, value
+
+
 @cuda_kernel(fast=True)
 def merge_parts(partial, extremes, tokens, positions, head_size, out):
     """Put the parts of a token (block x) and a head (block y) together. No error check.
@@ -164,17 +174,28 @@ def merge_parts(partial, extremes, tokens, positions, head_size, out):
     last = np.intp(positions[token])
     if last < 0:
         return
-    parts = last // SPLIT + 1
-    largest = np.float32(-np.inf)
-    for part in range(parts):
-        largest = max(largest, extremes[item, head, part, 0])
-    i = np.intp(cuda.threadIdx.x)
-    total, value = np.float32(0), np.float32(0)
-    for part in range(parts):
-        top = extremes[item, head, part, 0]
-        if top > np.float32(-np.inf):
-            weight = exp2(top - largest)
-            total += weight * extremes[item, head, part, 1]
-            value += weight * partial[item, head, part, i]
+    i, ends = np.intp(cuda.threadIdx.x), last // SPLIT
+    largest, total, value = np.float32(-np.inf), np.float32(0), np.float32(0)
+    for part in range(0, ends + 1, 4):
+        # Four parts are under way at a time; behind the last it is read again, and left out.
+        p1, p2, p3 = min(part + 1, ends), min(part + 2, ends), min(part + 3, ends)
+        t0, t1 = extremes[item, head, part, 0], extremes[item, head, p1, 0]
+        t2, t3 = extremes[item, head, p2, 0], extremes[item, head, p3, 0]
+        s0, s1 = extremes[item, head, part, 1], extremes[item, head, p1, 1]
+        s2, s3 = extremes[item, head, p2, 1], extremes[item, head, p3, 1]
+        v0, v1 = partial[item, head, part, i], partial[item, head, p1, i]
+        v2, v3 = partial[item, head, p2, i], partial[item, head, p3, i]
+        top = max(max(largest, max(t0, t1)), max(t2, t3))
+        if top == np.float32(-np.inf):
+            continue
+        shrink = exp2(largest - top)
+        total, value, largest = total * shrink, value * shrink, top
+        total, value = _joined(total, value, t0 - top, s0, v0)
+        if p1 > part:
+            total, value = _joined(total, value, t1 - top, s1, v1)
+        if p2 > p1:
+            total, value = _joined(total, value, t2 - top, s2, v2)
+        if p3 > p2:
+            total, value = _joined(total, value, t3 - top, s3, v3)
     if i < head_size:
         out[token, head * head_size + i] = to_bfloat16(value / total)

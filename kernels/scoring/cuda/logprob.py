@@ -12,15 +12,21 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.words import block_max, block_sum
+from numbatch.kernels.scoring.cuda.words import exp2, load_floats, warp_max, warp_sum
 
-__all__ = ["PIECE", "TOKENS", "finish_logprobs", "reduce_piece"]
+__all__ = ["PIECE", "REDUCE_THREADS", "TOKENS", "finish_logprobs", "reduce_piece"]
 
 PIECE = 4096
 """Vocabulary entries in a piece."""
 
 TOKENS = 2048
 """Tokens whose pieces are held at a time: 32 MB with float32, less than the cache of an H100."""
+
+
+REDUCE_THREADS = 256
+"""Threads of a block, whose warps take a token each."""
+
+LOG2_E = np.float32(1 / math.log(2))
 
 
 @cuda_device(fast=True)
@@ -32,16 +38,71 @@ def _finished(value, entry, bias, scale, cap):
     return value if cap == np.float32(0) else cap * np.float32(math.tanh(value / cap))
 
 
+@cuda_device(fast=True)
+def _four(logits, row, i, count, low, bias, scale, cap):
+    """Return four logits from place ``i`` on; minus infinity beyond ``count``."""
+    none = np.float32(-np.inf)
+    if i >= count:
+        return none, none, none, none
+    a, b, c, d = load_floats(logits, row * logits.shape[1] + i)
+    a = _finished(a, low + i, bias, scale, cap)
+    b = _finished(b, low + i + 1, bias, scale, cap) if i + 1 < count else none
+    c = _finished(c, low + i + 2, bias, scale, cap) if i + 2 < count else none
+    d = _finished(d, low + i + 3, bias, scale, cap) if i + 3 < count else none
+    return a, b, c, d
+
+
+@cuda_device
+def _highest(four, i, top, place, target, at, wanted):
+    """Return the largest so far and its place; note the target's logit where it is here."""
+    a, b, c, d = four
+    if 0 <= target - i < 4:
+        wanted[at] = a if target == i else b if target == i + 1 else c if target == i + 2 else d
+    if a > top:
+        top, place = a, i
+    if b > top:
+        top, place = b, i + 1
+    if c > top:
+        top, place = c, i + 2
+    if d > top:
+        top, place = d, i + 3
+    return top, place
+
+
+@cuda_device(fast=True)
+def _exponentials(four, peak):
+    a, b = exp2((four[0] - peak) * LOG2_E), exp2((four[1] - peak) * LOG2_E)
+    c, d = exp2((four[2] - peak) * LOG2_E), exp2((four[3] - peak) * LOG2_E)
+    return (a + b) + (c + d)
+
+
+@cuda_device
+def _take_in(token, low, peak, place, total, largest, sums, best):
+    """Join a piece's largest logit, its place and its sum to what earlier pieces left."""
+    if low == 0:
+        largest[token], sums[token], best[token] = peak, total, np.int32(place)
+    elif peak > largest[token]:
+        shrink = math.exp(np.float64(largest[token]) - np.float64(peak))
+        sums[token] = sums[token] * shrink + total
+        largest[token], best[token] = peak, np.int32(low + place)
+    else:
+        shrink = math.exp(np.float64(peak) - np.float64(largest[token]))
+        sums[token] += total * shrink
+
+
 @cuda_kernel(fast=True)
-def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, sums, best, wanted):
+def reduce_piece(
+    logits, tokens, low, count, bias, scale, cap, targets, first, largest, sums, best, wanted
+):  # fmt: skip
     """Take in the logits of vocabulary entries ``low`` to ``low + count - 1``. No error check.
 
-    Block x is the token; threads share its row.
+    A warp takes a token: 16 logits of each lane at a time, their sum scaled anew where a larger one
+    came. With a block a token, whose threads hold all of a piece, barriers took most of the time.
 
     Parameters
     ----------
-    logits : float32 array, shape (at least tokens, at least count)
-    low, count : int
+    logits : float32 array, shape (at least tokens, a multiple of 4, at least count)
+    tokens, low, count : int
     bias : float32 array, shape (vocabulary,), or empty
     scale, cap : float32
         Factor on logits, and soft cap (0: none).
@@ -56,38 +117,37 @@ def reduce_piece(logits, low, count, bias, scale, cap, targets, first, largest, 
     wanted : float32 array
         Modified in place: the logit of the target, once it has come.
     """
-    slots = cuda.shared.array(32, np.float32)
-    places = cuda.shared.array(32, np.float32)
-    totals = cuda.shared.array(32, np.float64)
-    row = np.intp(cuda.blockIdx.x)
+    thread = np.intp(cuda.threadIdx.x)
+    lane = thread % LANES
+    row = np.intp(cuda.blockIdx.x) * (cuda.blockDim.x // LANES) + thread // LANES
+    if row >= tokens:
+        return
     token = first + row
-    thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
-    top, place = np.float32(-np.inf), np.intp(count)
-    target = np.intp(targets[token]) - low
-    for i in range(thread, count, threads):
-        value = _finished(logits[row, i], low + i, bias, scale, cap)
-        if value > top:
-            top, place = value, i
-        if i == target:
-            wanted[token] = value
-    peak = block_max(top, slots, thread, threads, LANES)
+    none = np.float32(-np.inf)
+    top, place, total = none, np.intp(count), np.float64(0)
+    target, step = np.intp(targets[token]) - low, 4 * LANES
+    for i in range(4 * lane, count, 4 * step):
+        p = _four(logits, row, i, count, low, bias, scale, cap)
+        q = _four(logits, row, i + step, count, low, bias, scale, cap)
+        r = _four(logits, row, i + 2 * step, count, low, bias, scale, cap)
+        s = _four(logits, row, i + 3 * step, count, low, bias, scale, cap)
+        before = top
+        top, place = _highest(p, i, top, place, target, token, wanted)
+        top, place = _highest(q, i + step, top, place, target, token, wanted)
+        top, place = _highest(r, i + 2 * step, top, place, target, token, wanted)
+        top, place = _highest(s, i + 3 * step, top, place, target, token, wanted)
+        level = top if top > none else np.float32(0)
+        part = _exponentials(p, level) + _exponentials(q, level)
+        part += _exponentials(r, level) + _exponentials(s, level)
+        total = np.float64(exp2((before - top) * LOG2_E)) * total if before > none else total
+        total += np.float64(part)
+    peak = warp_max(top)
     # Places are below 2**24, exact in float32; the least of those that hold the peak is the first.
-    own = np.float32(-place) if top == peak else np.float32(-count)
-    least = block_max(own, places, thread, threads, LANES)
-    total = np.float64(0)
-    for i in range(thread, count, threads):
-        total += np.float64(math.exp(_finished(logits[row, i], low + i, bias, scale, cap) - peak))
-    total = block_sum(total, totals, thread, threads, LANES)
-    if thread == 0:
-        if low == 0:
-            largest[token], sums[token], best[token] = peak, total, np.int32(-least)
-        elif peak > largest[token]:
-            shrink = math.exp(np.float64(largest[token]) - np.float64(peak))
-            sums[token] = sums[token] * shrink + total
-            largest[token], best[token] = peak, np.int32(low - np.intp(least))
-        else:
-            shrink = math.exp(np.float64(peak) - np.float64(largest[token]))
-            sums[token] += total * shrink
+    least = warp_max(np.float32(-place) if top == peak else np.float32(-count))
+    shift = np.float64(exp2((top - peak) * LOG2_E))
+    total = warp_sum(total * shift if top > none or total != total else np.float64(0))
+    if lane == 0:
+        _take_in(token, low, peak, -np.intp(least), total, largest, sums, best)
 
 
 @cuda_kernel

@@ -15,14 +15,14 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.matvec_tiles import (
-    add_bytes,
-    add_nibbles,
-    add_plain,
+    add_row_dots,
+    add_weights,
+    load_weights,
     store_sums,
 )
 from numbatch.kernels.scoring.cuda.rows import _activation
 from numbatch.kernels.scoring.cuda.tiles import zero_tile
-from numbatch.kernels.scoring.cuda.words import to_bfloat16
+from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
 __all__ = [
     "ADD",
@@ -34,6 +34,7 @@ __all__ = [
     "UNIT",
     "matvec_blocks",
     "matvec_kernel",
+    "multiply_one",
 ]
 
 STORE, ADD, LOGITS, GATED = 0, 1, 2, 3
@@ -48,6 +49,10 @@ THREADS = 32 * WARPS
 
 MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
+
+
+STEPS = 4
+"""Pieces of 256 columns of two rows whose loads are under way at once."""
 
 
 def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
@@ -69,6 +74,60 @@ def _finish(mode, value, below, code, scale, cap):
     return value
 
 
+@cuda_kernel(fast=True)
+def multiply_one(
+    weights, rows, x, mode, apart, code, scale, cap, at_column, out, out32
+):  # fmt: skip
+    """Multiply rows of bfloat16 weights with one input, a warp two rows. No error check.
+
+    It is launched with ``ceil(rows / 16)`` blocks (``GATED``: of 8) of ``THREADS`` threads.
+
+    Parameters as in :func:`matvec_kernel`.
+    """
+    thread = np.int32(cuda.threadIdx.x)
+    lane, warp = np.intp(thread & 31), np.intp(thread >> 5)
+    block = np.intp(cuda.blockIdx.x)
+    row = block * WARPS + warp
+    below = row + apart
+    if mode != GATED:
+        row = 2 * row
+        below = min(row + 1, weights.shape[0] - 1)
+    if row < rows:
+        before, before_below = np.float32(0), np.float32(0)
+        if mode == ADD and lane == 0:
+            before = out32[0, at_column + row]
+            if below < rows:
+                before_below = out32[0, at_column + below]
+        wide, units = weights.shape[1], x.shape[1] // UNIT
+        at, at_below, x_at = row * wide + 8 * lane, below * wide + 8 * lane, 8 * lane
+        total = zero_tile(4)
+        unit = np.intp(0)
+        while unit + STEPS <= units:
+            total = add_row_dots(total, weights, (at, at_below), x, x_at, STEPS)
+            at, at_below, x_at = at + STEPS * UNIT, at_below + STEPS * UNIT, x_at + STEPS * UNIT
+            unit += STEPS
+        while unit < units:
+            total = add_row_dots(total, weights, (at, at_below), x, x_at, 1)
+            at, at_below, x_at = at + UNIT, at_below + UNIT, x_at + UNIT
+            unit += 1
+        value, lower = warp_sum(total[0] + total[1]), warp_sum(total[2] + total[3])
+        if lane == 0:
+            if mode == GATED:
+                out[0, at_column + row] = to_bfloat16(_activation(code, value) * lower)
+            else:
+                has_below = row + 1 < rows
+                value = _finish(mode, value, lower, code, scale, cap)
+                lower = _finish(mode, lower, value, code, scale, cap)
+                if mode == STORE:
+                    out[0, at_column + row] = to_bfloat16(value)
+                    if has_below:
+                        out[0, at_column + row + 1] = to_bfloat16(lower)
+                else:
+                    out32[0, at_column + row] = before + value
+                    if has_below:
+                        out32[0, at_column + row + 1] = before_below + lower
+
+
 @functools.cache
 def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """Return the kernel for ``plain``, ``nibbles`` or ``bytes`` and up to ``8 * tiles`` inputs.
@@ -82,7 +141,7 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     slots = WARPS * 16 * tokens_held
     steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
     unit_step, piece = steps[kind]
-    is_plain, is_nibbles = kind == "plain", kind == "nibbles"
+    is_plain = kind == "plain"
 
     @cuda_kernel(fast=True)
     def matvec(
@@ -128,20 +187,26 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         a0 = (base + min(group, here - 1)) * x.shape[1] + four * 8
         a1 = (base + min(group + 8, here - 1)) * x.shape[1] + four * 8
         wide, blocks = weights.shape[1], scales.shape[1]
+        minimum = leasts if has_least else None
+        column = min(begin, units - 1) * unit_step + four * piece
+        block = min(begin, units - 1) * (UNIT // 32)
+        at = (row * wide + column, row_below * wide + column)
+        scale_at = (row * blocks + block, row_below * blocks + block)
+        # Of bfloat16 the next weights are under way while these are worked on. Packed ones are
+        # fewer bytes for as much work: there more warps at a time are worth more.
+        if is_plain:
+            coming = load_weights(weights, at, scales, None, scale_at, kind)
         for unit in range(begin, end):
-            column = unit * unit_step + four * piece
-            at = (row * wide + column, row_below * wide + column)
-            x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
-            block = unit * (UNIT // 32)
-            scale_at = (row * blocks + block, row_below * blocks + block)
             if is_plain:
-                total = add_plain(total, weights, at, x, x_at)
-            elif not is_nibbles:
-                total = add_bytes(total, weights, at, scales, None, scale_at, x, x_at)
-            elif has_least:
-                total = add_nibbles(total, weights, at, scales, leasts, scale_at, x, x_at)
+                held = coming
             else:
-                total = add_nibbles(total, weights, at, scales, None, scale_at, x, x_at)
+                held = load_weights(weights, at, scales, minimum, scale_at, kind)
+            at = (at[0] + unit_step, at[1] + unit_step)
+            scale_at = (scale_at[0] + UNIT // 32, scale_at[1] + UNIT // 32)
+            if is_plain and unit + 1 < end:
+                coming = load_weights(weights, at, scales, None, scale_at, kind)
+            x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
+            total = add_weights(total, held, x, x_at, kind, has_least)
         own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
         store_sums(total, shared, own, tiles)
         cuda.syncthreads()

@@ -15,9 +15,15 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.scoring.cuda.tiles import _mma
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.scoring.cuda.words import (
+    _assembly,
+    _element_pointer,
+    _elements,
+    _stream,
+    _tuple,
+)
 
-__all__ = ["add_bytes", "add_nibbles", "add_plain", "store_sums"]
+__all__ = ["add_row_dots", "add_weights", "load_weights", "store_sums"]
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 GROUP = 128
@@ -45,10 +51,13 @@ class _Reader:
         loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4 * count)
         return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(count)]
 
-
-def _inputs(reader: _Reader, places: list[Any]) -> list[list[list[Any]]]:
-    """Load the inputs of a group: for each tile of 8 tokens, four pieces of four words."""
-    return [[reader.words(at, 32 * chunk) for chunk in range(4)] for at in places]
+    def stream(self, at: Any, offset: int) -> list[Any]:
+        """Load four words that are read once."""
+        element = self.builder.add(at, ir.Constant(_I64, offset)) if offset else at
+        return _stream(
+            self.builder,
+            _element_pointer(self.context, self.builder, self.kind, self.array, element),
+        )
 
 
 def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
@@ -83,13 +92,10 @@ def _byte_pair(builder: Any, word: Any, low: int) -> Any:
     return _assembly(builder, template, _I32, "=r,f,f", [numbers[1], numbers[0]])
 
 
-def _scales(reader: _Reader, at: Any, offset: int) -> list[Any]:
-    """Load the float32 scales of a row's four blocks, from float16 bits or float32."""
-    builder = reader.builder
-    if reader.kind.dtype == types.float32:
-        return [builder.bitcast(word, _F32) for word in reader.words(at, offset)]
+def _halves(builder: Any, words: list[Any]) -> list[Any]:
+    """Return the float16 numbers of words as float32."""
     out = []
-    for word in reader.words(at, offset, 2):
+    for word in words:
         for half in (word, builder.lshr(word, ir.Constant(_I32, 16))):
             bits = builder.trunc(half, _I16)
             out.append(_assembly(builder, "cvt.f32.f16 $0, $1;", _F32, "=f,h", [bits]))
@@ -107,125 +113,162 @@ def _add_scaled(
     ]
 
 
-@intrinsic
-def add_plain(typingctx, total, weights, at, x, x_at):
-    """Add the products of 256 columns of bfloat16 weights.
+def _words_of(kind: str) -> int:
+    """Return the words that a lane has of a group of a row."""
+    return {"plain": 16, "nibbles": 4, "bytes": 8}[kind]
+
+
+@intrinsic(prefer_literal=True)
+def load_weights(typingctx, weights, at, scales, leasts, scale_at, kind):
+    """Begin to load a lane's part of 256 columns of weights, and their scales.
+
+    Parameters
+    ----------
+    weights : uint16 (plain) or uint32 array
+    at, scale_at : tuples of int64
+        Flat elements: this lane's piece, and the first scale, in rows ``g`` and ``g + 8``.
+    scales, leasts : uint16 arrays
+        ``leasts`` is None where weights have none.
+    kind : str
+        A literal: ``plain``, ``nibbles`` or ``bytes``.
+    """
+    step = _words_of(kind.literal_value)
+    is_plain = kind.literal_value == "plain"
+    factors = 0 if is_plain else 1 if leasts == types.none else 2
+
+    def emit(context, builder, signature, args):
+        weights, at, scales, leasts, scale_at, _ = args
+        reader = _Reader(context, builder, signature.args[0], weights)
+        words: list[Any] = []
+        for row in _elements(builder, at, 2):
+            for offset in range(0, 4 * step * GROUPS, 4 * step):
+                for i in range(0, step, 4):
+                    words += reader.stream(row, 2 * offset + 8 * i if is_plain else offset + i)
+        for place, array in ((2, scales), (3, leasts))[:factors]:
+            factor_reader = _Reader(context, builder, signature.args[place], array)
+            for row in _elements(builder, scale_at, 2):
+                words += factor_reader.words(row, 0, 2 * GROUPS)
+        return _tuple(builder, words)
+
+    count = 2 * GROUPS * (step + 2 * factors)
+    return types.UniTuple(types.uint32, count)(weights, at, scales, leasts, scale_at, kind), emit
+
+
+@intrinsic(prefer_literal=True)
+def add_weights(typingctx, total, held, x, x_at, kind, has_least):
+    """Add the products of 256 columns of weights that :func:`load_weights` loaded.
+
+    Packed weights are ``scale * (code - 8)`` or ``scale * code + least`` (nibbles), or
+    ``scale * (code - 128)`` (bytes).
 
     Parameters
     ----------
     total : tuple of float32
         Four for each tile of 8 tokens.
-    weights, x : uint16 arrays
-    at, x_at : tuples of int64
-        Flat elements: this lane's piece in rows ``g`` and ``g + 8``; its piece of token ``g`` of
-        each tile of tokens.
+    held : tuple of uint32
+    x : uint16 array
+    x_at : tuple of int64
+        Flat elements: this lane's piece of token ``g`` of each tile of tokens.
+    kind, has_least
+        Literals.
     """
+    step, with_least = _words_of(kind.literal_value), bool(has_least.literal_value)
+    is_plain = kind.literal_value == "plain"
+    less = _MINUS_128 if with_least else _MINUS_136
+
+    def words(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
+        if is_plain:
+            return loads[4 * chunk : 4 * chunk + 4]
+        if step == 4:
+            return [_bent(builder, loads[chunk], shift, less) for shift in (0, 4, 8, 12)]
+        pair = loads[2 * chunk : 2 * chunk + 2]
+        return [_byte_pair(builder, word, low) for word in pair for low in (0, 2)]
 
     def emit(context, builder, signature, args):
-        total_, weights_, at_, x_, x_at_ = args
-        rows, tiles = _elements(builder, at_, 2), total.count // 4
-        places = _elements(builder, x_at_, tiles)
-        reader = _Reader(context, builder, signature.args[1], weights_)
-        inputs = _Reader(context, builder, signature.args[3], x_)
-        totals = _elements(builder, total_, total.count)
-        chunks = range(GROUPS * GROUP // 32)
-        loaded = [[reader.words(row, 32 * chunk) for row in rows] for chunk in chunks]
-        for chunk, (own, below) in enumerate(loaded):
-            for tile in range(tiles):
-                b = inputs.words(places[tile], 32 * chunk)
-                part = totals[4 * tile : 4 * tile + 4]
-                for i in (0, 2):
-                    a = [own[i], below[i], own[i + 1], below[i + 1]]
-                    part = _mma(builder, part, a, b[i : i + 2])
-                totals[4 * tile : 4 * tile + 4] = part
-        return _tuple(builder, totals)
-
-    return total(total, weights, at, x, x_at), emit
-
-
-def _packed(total: Any, at: Any, words_of_chunk: Any) -> Any:
-    """Return the emitter of products with packed weights.
-
-    ``words_of_chunk`` is the emitter of the four bfloat16 words of a row's chunk, and how many
-    words a lane has of a group.
-    """
-
-    def emit(context, builder, signature, args):
-        total_, weights, at_, scales, leasts, scale_at, x, x_at = args
-        rows = _elements(builder, at_, at.count)
+        total_, held_, x, x_at, _, _ = args
         tiles = total.count // 4
-        scale_rows = _elements(builder, scale_at, at.count)
         places = _elements(builder, x_at, tiles)
-        reader = _Reader(context, builder, signature.args[1], weights)
-        factor_reader = _Reader(context, builder, signature.args[3], scales)
-        has_least = signature.args[4] != types.none
-        least_reader = _Reader(context, builder, signature.args[4], leasts)
-        inputs = _Reader(context, builder, signature.args[6], x)
+        inputs = _Reader(context, builder, signature.args[2], x)
         totals = _elements(builder, total_, total.count)
-        words, step = words_of_chunk
-        loaded = [
-            [[w for i in range(0, step, 4) for w in reader.words(row, 4 * step * group + i)]
-             for row in rows]
-            for group in range(GROUPS)
-        ]  # fmt: skip
-        factors = [[_scales(factor_reader, r, 4 * i) for r in scale_rows] for i in range(GROUPS)]
-        lowest = [
-            [_scales(least_reader, r, 4 * i) for r in scale_rows] if has_least else []
-            for i in range(GROUPS)
-        ]
+        loads = _elements(builder, held_, held.count)
+        size = GROUPS * step
+        rows = [loads[:size], loads[size : 2 * size]]
+        rest = loads[2 * size :]
+        # Two words hold the scales of a group: those of both rows, then the leasts of both.
+        factors = [_halves(builder, rest[i : i + 2 * GROUPS]) for i in range(0, len(rest), 4)]
         zero, ones = [ir.Constant(_F32, 0.0)] * 4, [ir.Constant(_I32, 0x3F803F80)] * 4
         for group in range(GROUPS):
             for chunk in range(4):
-                own, below = (words(builder, row, chunk) for row in loaded[group])
+                own, below = (
+                    words(builder, row[step * group : step * (group + 1)], chunk) for row in rows
+                )
                 for tile in range(tiles):
                     b = inputs.words(places[tile], GROUP * group + 32 * chunk)
-                    sums = zero
-                    for i in (0, 2):
-                        if has_least:
-                            sums = _mma(builder, sums, ones, b[i : i + 2])
                     place = slice(4 * tile, 4 * tile + 4)
-                    part = zero
+                    part, sums = totals[place] if is_plain else zero, zero
                     for i in (0, 2):
+                        if with_least:
+                            sums = _mma(builder, sums, ones, b[i : i + 2])
                         a = [own[i], below[i], own[i + 1], below[i + 1]]
                         part = _mma(builder, part, a, b[i : i + 2])
-                    pair = (factors[group][0][chunk], factors[group][1][chunk])
+                    if is_plain:
+                        totals[place] = part
+                        continue
+                    at = 4 * group + chunk
+                    pair = (factors[0][at], factors[1][at])
                     totals[place] = _add_scaled(builder, totals[place], part, pair)
-                    if has_least:
-                        pair = (lowest[group][0][chunk], lowest[group][1][chunk])
+                    if with_least:
+                        pair = (factors[2][at], factors[3][at])
                         totals[place] = _add_scaled(builder, totals[place], sums, pair)
         return _tuple(builder, totals)
 
-    return emit
+    return total(total, held, x, x_at, kind, has_least), emit
 
 
-def _nibbles(less: int) -> Any:
-    def words(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
-        return [_bent(builder, loads[chunk], shift, less) for shift in (0, 4, 8, 12)]
+@intrinsic(prefer_literal=True)
+def add_row_dots(typingctx, total, weights, at, x, x_at, steps):
+    """Add the products of two rows of bfloat16 weights with one input, 256 columns a step.
 
-    return words, 4
-
-
-def _bytes(builder: Any, loads: list[Any], chunk: int) -> list[Any]:
-    pair = loads[2 * chunk : 2 * chunk + 2]
-    return [_byte_pair(builder, word, low) for word in pair for low in (0, 2)]
-
-
-@intrinsic
-def add_nibbles(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
-    """:func:`add_plain` for 4-bit weights (see ``packing``).
-
-    ``scale_at`` are the first scales of rows ``g`` and ``g + 8``. ``leasts`` is None where weights
-    are ``scale * (code - 8)``, else they are ``scale * code + least``.
+    Parameters
+    ----------
+    total : tuple of four float32
+        Two sums for each row: of even and of odd columns.
+    weights, x : uint16 arrays
+    at : tuple of two int64
+        Flat elements of this lane's first piece of 8 columns in both rows.
+    x_at : int64
+        The same of the input.
+    steps : int
+        A literal. All their loads are under way at once.
     """
-    emit = _packed(total, at, _nibbles(_MINUS_136 if leasts == types.none else _MINUS_128))
-    return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit
+    count = int(steps.literal_value)
+
+    def emit(context, builder, signature, args):
+        total_, weights_, at_, x_, x_at_, _ = args
+        reader = _Reader(context, builder, signature.args[1], weights_)
+        inputs = _Reader(context, builder, signature.args[3], x_)
+        rows, totals = _elements(builder, at_, 2), _elements(builder, total_, 4)
+        loaded = [[reader.stream(row, 256 * step) for row in rows] for step in range(count)]
+        for step in range(count):
+            for i, word in enumerate(inputs.words(x_at_, 256 * step)):
+                numbers = _two_floats(builder, word)
+                for row in range(2):
+                    weight = _two_floats(builder, loaded[step][row][i])
+                    for half in range(2):
+                        place = 2 * row + half
+                        operands = [weight[half], numbers[half], totals[place]]
+                        template = "fma.rn.f32 $0, $1, $2, $3;"
+                        totals[place] = _assembly(builder, template, _F32, "=f,f,f,f", operands)
+        return _tuple(builder, totals)
+
+    return total(total, weights, at, x, types.int64, steps), emit
 
 
-@intrinsic
-def add_bytes(typingctx, total, weights, at, scales, leasts, scale_at, x, x_at):
-    """:func:`add_nibbles` for 8-bit weights: ``scale * (code - 128)``; ``leasts`` is None."""
-    emit = _packed(total, at, (_bytes, 8))
-    return total(total, weights, at, scales, leasts, scale_at, x, x_at), emit
+def _two_floats(builder: Any, word: Any) -> list[Any]:
+    """Return the two bfloat16 numbers of a word as float32."""
+    low = builder.shl(word, ir.Constant(_I32, 16))
+    high = builder.and_(word, ir.Constant(_I32, 0xFFFF0000))
+    return [builder.bitcast(low, _F32), builder.bitcast(high, _F32)]
 
 
 @intrinsic(prefer_literal=True)

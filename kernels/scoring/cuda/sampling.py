@@ -18,7 +18,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.random import draw_bits
-from numbatch.kernels.scoring.cuda.words import block_max, block_sum
+from numbatch.kernels.scoring.cuda.words import block_max, block_sum, load_floats
 
 __all__ = ["PARAMETERS", "RECORD", "WHOLE", "sample_kernel"]
 
@@ -63,6 +63,39 @@ def _penalized(x, count, repetition, presence, frequency):
     if count >= 2:
         x -= frequency * np.float32(count // 2) + presence
     return x
+
+
+@cuda_device
+def _four(logits, row, i, vocabulary):
+    """Return four logits of a row from place ``i`` on, minus infinity beyond the vocabulary."""
+    if i < vocabulary:
+        return load_floats(logits, row * logits.shape[1] + i)
+    none = np.float32(-np.inf)
+    return none, none, none, none
+
+
+@cuda_device
+def _highest(four, i, top, place, broken):
+    """Return the largest so far, its place, and 1 if any was not a number."""
+    a, b, c, d = four
+    if math.isnan(a) or math.isnan(b) or math.isnan(c) or math.isnan(d):
+        broken = np.float32(1)
+    if a > top:
+        top, place = a, i
+    if b > top:
+        top, place = b, i + 1
+    if c > top:
+        top, place = c, i + 2
+    if d > top:
+        top, place = d, i + 3
+    return top, place, broken
+
+
+@cuda_device
+def _exponentials(four, top):
+    a, b = np.float32(math.exp(four[0] - top)), np.float32(math.exp(four[1] - top))
+    c, d = np.float32(math.exp(four[2] - top)), np.float32(math.exp(four[3] - top))
+    return (a + b) + (c + d)
 
 
 @cuda_device
@@ -148,29 +181,33 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         top, place, broken = np.float32(-np.inf), np.intp(vocabulary), np.float32(0)
         total = np.float64(0)
         low = np.float32(-np.inf)
-        for begin in range(thread, vocabulary, 4 * threads):
-            # Four loads are under way at a time.
-            i1, i2, i3 = begin + threads, begin + 2 * threads, begin + 3 * threads
-            x0 = logits[row, begin]
-            x1 = logits[row, i1] if i1 < vocabulary else low
-            x2 = logits[row, i2] if i2 < vocabulary else low
-            x3 = logits[row, i3] if i3 < vocabulary else low
-            if math.isnan(x0) or math.isnan(x1) or math.isnan(x2) or math.isnan(x3):
-                broken = np.float32(1)
-            before = top
-            if x0 > top:
-                top, place = x0, begin
-            if x1 > top:
-                top, place = x1, i1
-            if x2 > top:
-                top, place = x2, i2
-            if x3 > top:
-                top, place = x3, i3
-            if top > low:
-                shrink = np.float32(math.exp(before - top))
-                part = np.float32(math.exp(x0 - top)) + np.float32(math.exp(x1 - top))
-                part += np.float32(math.exp(x2 - top)) + np.float32(math.exp(x3 - top))
-                total = total * np.float64(shrink) + np.float64(part)
+        if logits.shape[1] % 4 == 0 and vocabulary % 4 == 0:
+            for begin in range(4 * thread, vocabulary, 16 * threads):
+                # Four loads of 16 bytes are under way at a time.
+                i1, i2, i3 = begin + 4 * threads, begin + 8 * threads, begin + 12 * threads
+                a, b = _four(logits, row, begin, vocabulary), _four(logits, row, i1, vocabulary)
+                c, d = _four(logits, row, i2, vocabulary), _four(logits, row, i3, vocabulary)
+                before = top
+                top, place, broken = _highest(a, begin, top, place, broken)
+                top, place, broken = _highest(b, i1, top, place, broken)
+                top, place, broken = _highest(c, i2, top, place, broken)
+                top, place, broken = _highest(d, i3, top, place, broken)
+                if top > low:
+                    part = _exponentials(a, top) + _exponentials(b, top)
+                    part += _exponentials(c, top) + _exponentials(d, top)
+                    total = total * np.float64(np.float32(math.exp(before - top)))
+                    total += np.float64(part)
+        else:
+            for i in range(thread, vocabulary, threads):
+                x = logits[row, i]
+                before = top
+                if math.isnan(x):
+                    broken = np.float32(1)
+                if x > top:
+                    top, place = x, i
+                if top > low:
+                    total = total * np.float64(np.float32(math.exp(before - top)))
+                    total += np.float64(np.float32(math.exp(x - top)))
         peak = block_max(top, slots, thread, threads, LANES)
         cuda.syncthreads()
         broken = block_max(broken, slots, thread, threads, LANES)

@@ -17,6 +17,7 @@ __all__ = [
     "block_sum",
     "exp2",
     "float32_array",
+    "load_floats",
     "load_words",
     "pack_pair",
     "store_words",
@@ -72,6 +73,21 @@ def _tuple(builder: Any, values: list[Any]) -> Any:
     return out
 
 
+def _stream(builder: Any, pointer: Any) -> list[Any]:
+    """Load 16 bytes that are read once: past the first cache, in the order in which it is said.
+
+    Left to itself the compiler moves loads to where they are used, so that few are under way.
+    """
+    kind = ir.LiteralStructType([_I32] * 4)
+    template = (
+        "{ .reg .u64 t; cvta.to.global.u64 t, $4; "
+        "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {$0,$1,$2,$3}, [t]; }"
+    )
+    address = builder.ptrtoint(pointer, ir.IntType(64))
+    loaded = _assembly(builder, template, kind, "=r,=r,=r,=r,l", [address], effects=True)
+    return _elements(builder, loaded, 4)
+
+
 def _element_pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     """Return the address of the element with flat index ``at`` of a C-contiguous array."""
     data = context.make_array(kind)(context, builder, array).data
@@ -92,8 +108,13 @@ if is_simulated():
         values = np.array([flat[at + i] for i in range(count)])
         return tuple(values.view(np.uint32))
 
+    def load_floats(array, at):
+        """Four float32 or float64 from flat element ``at``, where a multiple of 16 bytes lies."""
+        flat = array.reshape(-1)
+        return flat[at], flat[at + 1], flat[at + 2], flat[at + 3]
+
     def store_words(array, at, words):
-        """Write four uint32 to 16 bytes from flat element ``at``."""
+        """Write two or four uint32 to as many bytes from flat element ``at``."""
         flat = array.reshape(-1)
         values = np.array(words, np.uint32).view(flat.dtype)
         for i in range(len(values)):
@@ -139,16 +160,36 @@ else:
         return types.UniTuple(types.uint32, 4)(array, types.intp), emit
 
     @intrinsic
+    def load_floats(typingctx, array, at):
+        """Four float32 or float64 from flat element ``at``, where a multiple of 16 bytes lies."""
+        each = 16 // (array.dtype.bitwidth // 8)
+
+        def emit(context, builder, signature, args):
+            pointer = _element_pointer(context, builder, signature.args[0], *args)
+            vector = ir.VectorType(pointer.type.pointee, each)
+            pointer = builder.bitcast(pointer, vector.as_pointer())
+            values = []
+            for first in range(0, 4, each):
+                place = builder.gep(pointer, [_I32(first // each)])
+                loaded = builder.load(place, align=16)
+                values += [builder.extract_element(loaded, _I32(lane)) for lane in range(each)]
+            return _tuple(builder, values)
+
+        return types.UniTuple(array.dtype, 4)(array, types.intp), emit
+
+    @intrinsic
     def store_words(typingctx, array, at, words):
-        """Write four uint32 to 16 bytes from flat element ``at``."""
+        """Write two or four uint32 to as many bytes from flat element ``at``."""
+        count = words.count
 
         def emit(context, builder, signature, args):
             pointer = _element_pointer(context, builder, signature.args[0], *args[:2])
-            vector = ir.VectorType(_I32, 4)
+            vector = ir.VectorType(_I32, count)
             value = ir.Constant(vector, ir.Undefined)
-            for lane, word in enumerate(_elements(builder, args[2], 4)):
+            for lane, word in enumerate(_elements(builder, args[2], count)):
                 value = builder.insert_element(value, word, _I32(lane))
-            builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=16)
+            pointer = builder.bitcast(pointer, vector.as_pointer())
+            builder.store(value, pointer, align=4 * count)
             return context.get_dummy_value()
 
         return types.none(array, types.intp, words), emit

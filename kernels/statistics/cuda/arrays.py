@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics.cuda.counts import (
@@ -16,6 +16,7 @@ from numbatch.kernels.statistics.cuda.counts import (
     SHARED_COUNTERS,
     bins_kernel,
     count_in_buckets,
+    even_bins_kernel,
     extremes_kernel,
     write_entropy_terms,
 )
@@ -35,6 +36,7 @@ __all__ = [
 
 MOST_COPIES = 32
 EXTREMES = {np.dtype(kind): extremes_kernel(kind) for kind in (np.float32, np.float64)}
+EVEN_BINS = {np.dtype(kind): even_bins_kernel(kind) for kind in (np.float32, np.float64)}
 BINS = {
     np.dtype(np.float32): (bins_kernel(np.float32, order, 16), np.uint32),
     np.dtype(np.float64): (bins_kernel(np.float64, order_wide, 48), np.uint64),
@@ -51,6 +53,14 @@ def _grid(gpu: Gpu, size: int) -> int:
     return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 6 * gpu.multiprocessors))
 
 
+def _start(values: Any) -> int:
+    """Return the first place of an array that lies at a multiple of 16 bytes, or its size."""
+    if is_simulated():
+        return 0
+    size = int(values.dtype.itemsize)
+    return min(-array_pointer(values) % 16 // size, int(values.size))
+
+
 def device_extremes(array: Any) -> tuple[int, int, float, float]:
     """Return how many values there are and how many NaN, the least and the greatest number."""
     gpu, values = as_device_values(array)
@@ -59,7 +69,7 @@ def device_extremes(array: Any) -> tuple[int, int, float, float]:
     blocks = _grid(gpu, values.size)
     partial = gpu.empty((blocks, 3), np.float64)
     kernel = EXTREMES[np.dtype(values.dtype)]
-    gpu.launch(kernel, blocks, COUNT_THREADS, values, partial)
+    gpu.launch(kernel, blocks, COUNT_THREADS, values, _start(values), partial)
     nans, least, greatest = gpu.download(partial).T
     return int(values.size), int(nans.sum()), float(least.min()), float(greatest.max())
 
@@ -85,7 +95,13 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
     copies = MOST_COPIES
     while copies * (bins + 3) > SHARED_COUNTERS:
         copies //= 2
-    if values.size:
+    if values.size and linear and copies:
+        gpu.launch(
+            EVEN_BINS[dtype], _grid(gpu, values.size), COUNT_THREADS, values, _start(values),
+            gpu.upload(edges), dtype.type(scale), _margin(edges, scale, dtype),
+            np.uint32(copies.bit_length() - 1), counts,
+        )  # fmt: skip
+    elif values.size:
         gpu.launch(
             kernel, _grid(gpu, values.size), COUNT_THREADS,
             values, values.view(unsigned), gpu.upload(edges), gpu.upload(table), linear,

@@ -14,6 +14,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_product
 from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.likelihood import entropy_term
 from numbatch.kernels.statistics.sketch import (
     MINUS_INFINITY,
@@ -32,6 +33,7 @@ __all__ = [
     "SHARED_COUNTERS",
     "bins_kernel",
     "count_in_buckets",
+    "even_bins_kernel",
     "extremes_kernel",
     "write_entropy_terms",
 ]
@@ -89,6 +91,7 @@ def _free_place(x, leading, edges, table):
     return low
 
 
+settled = shared_body(_settled)
 linear_place = shared_body(_linear_place)
 free_place = shared_body(_free_place)
 parts_of = shared_body(exponent_and_rest)
@@ -113,6 +116,86 @@ def _clear(counters):
         counters[i] = 0
         i += COUNT_THREADS
     cuda.syncthreads()
+
+
+def even_bins_kernel(kind: Any) -> Any:
+    """Make the kernel for values of a dtype and bins of one width, whose counters fit a block."""
+    # Added to a number, it leaves the nearest whole number in the low bits.
+    shifter = kind(1.5 * 2.0 ** (23 if kind == np.float32 else 52))
+    whole = np.int32 if kind == np.float32 else np.int64
+    zero_bits = shifter.view(whole)
+
+    @cuda_device
+    def count_one(x, edges, first, scale, margin, highest, shift, own, counters):
+        place = min(max((x - first) * scale, kind(-0.5)), highest)
+        moved = place + shifter
+        rest = place - (moved - shifter)
+        bin = np.int32(moved.view(whole) - zero_bits) - np.int32(rest < kind(0))
+        counter = bin + np.int32(1)
+        if x != x:
+            counter = np.int32(edges.size + 1)
+        elif abs(rest) <= margin:
+            near = min(max(bin, np.int32(0)), np.int32(edges.size - 2))
+            counter = np.int32(settled(x, near, edges))
+        cuda.atomic.add(counters, (np.uint32(counter) << shift) | own, np.int32(1))
+
+    @cuda_device
+    def count_four(four, edges, first, scale, margin, highest, shift, own, counters):
+        count_one(four[0], edges, first, scale, margin, highest, shift, own, counters)
+        count_one(four[1], edges, first, scale, margin, highest, shift, own, counters)
+        count_one(four[2], edges, first, scale, margin, highest, shift, own, counters)
+        count_one(four[3], edges, first, scale, margin, highest, shift, own, counters)
+
+    @cuda_kernel
+    def count_in_even_bins(values, start, edges, scale, margin, shift, counts):
+        """Add the values between edges to their counters; no error check.
+
+        Parameters
+        ----------
+        values : float32 or float64 array
+            ``values[start:]`` begins at a multiple of 16 bytes.
+        start : int
+        edges : array of the same dtype, shape (bins + 1,)
+            The last one is moved up by the least step.
+        scale, margin : floats of the same dtype
+            Bins for a unit; how far from an edge, in bins, a place found by it may be wrong.
+        shift : uint32
+            Of the sets of counters in shared memory the binary logarithm.
+        counts : int64 array, shape (bins + 3,)
+            Modified in place: below, the bins, above, NaN.
+        """
+        counters = cuda.shared.array(SHARED_COUNTERS, np.int32)
+        _clear(counters)
+        own = np.uint32(cuda.threadIdx.x) & ((np.uint32(1) << shift) - np.uint32(1))
+        first, highest = edges[0], kind(edges.size - 1) + kind(0.5)
+        step, fours = cuda.gridsize(1), (values.size - start) // 4
+        i = cuda.grid(1)
+        while i < fours:
+            a = load_floats(values, start + 4 * i)
+            b = a
+            if i + step < fours:
+                b = load_floats(values, start + 4 * (i + step))
+            count_four(a, edges, first, scale, margin, highest, shift, own, counters)
+            if i + step < fours:
+                count_four(b, edges, first, scale, margin, highest, shift, own, counters)
+            i += 2 * step
+        if cuda.blockIdx.x == 0:  # what is left at both ends
+            i = cuda.threadIdx.x
+            while i < values.size - 4 * fours:
+                x = values[i if i < start else i + 4 * fours]
+                count_one(x, edges, first, scale, margin, highest, shift, own, counters)
+                i += COUNT_THREADS
+        cuda.syncthreads()
+        place = cuda.threadIdx.x
+        while place < edges.size + 2:
+            total = np.int64(0)
+            for k in range(1 << shift):
+                total += counters[(place << shift) + k]
+            if total > 0:
+                cuda.atomic.add(counts, place, total)
+            place += COUNT_THREADS
+
+    return count_in_even_bins
 
 
 def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
@@ -263,51 +346,57 @@ def write_entropy_terms(values, out):
 
 
 @cuda_device
-def min_number(x, y):
-    """Return the lesser of two; NaN counts as more than infinity."""
-    return (x if x < y else y) if x == x else (y if y == y else math.inf)
+def _take_one(x, nans, least, greatest):
+    """Take in a value; a comparison with NaN is false, and the number stays."""
+    least = x if x < least else least
+    greatest = x if x > greatest else greatest
+    return nans + np.int32(x != x), least, greatest
 
 
 @cuda_device
-def max_number(x, y):
-    """Return the greater of two; NaN counts as less than minus infinity."""
-    return (x if x > y else y) if x == x else (y if y == y else -math.inf)
+def _take_four(four, nans, least, greatest):
+    nans, least, greatest = _take_one(four[0], nans, least, greatest)
+    nans, least, greatest = _take_one(four[1], nans, least, greatest)
+    nans, least, greatest = _take_one(four[2], nans, least, greatest)
+    return _take_one(four[3], nans, least, greatest)
 
 
 def extremes_kernel(kind: Any) -> Any:
     """Make the kernel for values of a dtype, which it compares as they are."""
 
     @cuda_kernel
-    def find_extremes(values, partial):
+    def find_extremes(values, start, partial):
         """Write how many values of each block are NaN, the least and the greatest number.
 
-        No error check. ``partial`` is float64, shape (blocks, 3); inf and -inf where there is none.
+        No error check. ``values[start:]`` begins at a multiple of 16 bytes. ``partial`` is float64,
+        shape (blocks, 3); inf and -inf where there is none.
         """
         part = cuda.shared.array((3, COUNT_THREADS), np.float64)
         thread = cuda.threadIdx.x
         nans, least, greatest = np.int32(0), kind(math.inf), kind(-math.inf)
+        step, fours = cuda.gridsize(1), (values.size - start) // 4
         i = cuda.grid(1)
-        step = cuda.gridsize(1)
-        while i < values.size:
-            x = values[i]
-            y, z, w = x, x, x
-            again = np.int32(0)
-            if i + 3 * step < values.size:  # four are read before the first is compared
-                y, z, w = values[i + step], values[i + 2 * step], values[i + 3 * step]
-                again = np.int32(y != y) + np.int32(z != z) + np.int32(w != w)
-                i += 4 * step
-            else:
-                i += step
-            nans += np.int32(x != x) + again
-            # A comparison with NaN is false, and the number stays.
-            least = x if x < least else least
-            least = y if y < least else least
-            least = z if z < least else least
-            least = w if w < least else least
-            greatest = x if x > greatest else greatest
-            greatest = y if y > greatest else greatest
-            greatest = z if z > greatest else greatest
-            greatest = w if w > greatest else greatest
+        while i + 3 * step < fours:  # four are read before the first is compared
+            a, b = load_floats(values, start + 4 * i), load_floats(values, start + 4 * (i + step))
+            c, d = (
+                load_floats(values, start + 4 * (i + 2 * step)),
+                load_floats(values, start + 4 * (i + 3 * step)),
+            )
+            nans, least, greatest = _take_four(a, nans, least, greatest)
+            nans, least, greatest = _take_four(b, nans, least, greatest)
+            nans, least, greatest = _take_four(c, nans, least, greatest)
+            nans, least, greatest = _take_four(d, nans, least, greatest)
+            i += 4 * step
+        while i < fours:
+            a = load_floats(values, start + 4 * i)
+            nans, least, greatest = _take_four(a, nans, least, greatest)
+            i += step
+        if cuda.blockIdx.x == 0:  # what is left at both ends
+            i = thread
+            while i < values.size - 4 * fours:
+                x = values[i if i < start else i + 4 * fours]
+                nans, least, greatest = _take_one(x, nans, least, greatest)
+                i += COUNT_THREADS
         part[0, thread], part[1, thread], part[2, thread] = nans, least, greatest
         cuda.syncthreads()
         half = COUNT_THREADS // 2

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, join_lanes
+from numbatch.kernels.statistics.cuda.sums import WARP, join_lanes
 from numbatch.kernels.statistics.moments import (
     COUNT,
     GREATEST,
@@ -28,7 +28,18 @@ from numbatch.kernels.statistics.moments import (
     central_sums,
 )
 
-__all__ = ["moments_kernel", "reduce_logs"]
+__all__ = ["logs_kernel", "moments_kernel"]
+
+STEPS_OF_LOG = 64 / math.log(2.0)
+STEP_HIGH = float(
+    np.int64(np.float64(math.log(2.0) / 64).view(np.int64) >> 24 << 24).view(np.float64)
+)
+STEP_LOW = math.log(2.0) / 64 - STEP_HIGH
+"""A 64th of log 2 in two parts; the first has few enough bits that whole multiples are exact."""
+
+SHIFTER = 1.5 * 2.0**52
+SHIFTER_BITS = int(np.float64(SHIFTER).view(np.int64))
+"""Added to a number, it leaves the nearest whole number in the low bits."""
 
 central = shared_body(central_sums)
 
@@ -101,7 +112,7 @@ def _powers(kept, place, mean, part, thread):
 @cuda_device
 def _fold_moments(part, thread):
     """Fold the 32 numbers of each warp to its first; all threads call."""
-    cuda.syncthreads()
+    warp_barrier()
     step = WARP // 2
     while step > 0:
         if thread % WARP < step:
@@ -109,7 +120,7 @@ def _fold_moments(part, thread):
                 part[q, thread] += part[q, thread + step]
             part[4, thread] = min(part[4, thread], part[4, thread + step])
             part[5, thread] = max(part[5, thread], part[5, thread + step])
-        cuda.syncthreads()
+        warp_barrier()
         step //= 2
 
 
@@ -170,48 +181,117 @@ def moments_kernel(dtype: Any) -> tuple[Any, int]:
     return reduce_moments, warps
 
 
-@cuda_kernel
-def reduce_logs(values, start, blocks, nodes):
-    """Write count, largest value and sum of exponentials of differences from it, of each block.
+@cuda_device
+def _keep_and_find(values, first, kept, place):
+    """Copy 64 values, 32 apart, to ``kept``; return the largest number."""
+    peak = values.dtype.type(-math.inf)
+    i, j = first, place
+    for _ in range(8):
+        a, b = values[i], values[i + WARP]
+        c, d = values[i + 2 * WARP], values[i + 3 * WARP]
+        e, f = values[i + 4 * WARP], values[i + 5 * WARP]
+        g, h = values[i + 6 * WARP], values[i + 7 * WARP]
+        kept[j], kept[j + WARP] = a, b
+        kept[j + 2 * WARP], kept[j + 3 * WARP] = c, d
+        kept[j + 4 * WARP], kept[j + 5 * WARP] = e, f
+        kept[j + 6 * WARP], kept[j + 7 * WARP] = g, h
+        peak = _greater(_greater(_greater(_greater(peak, a), b), c), d)
+        peak = _greater(_greater(_greater(_greater(peak, e), f), g), h)
+        i += 8 * WARP
+        j += 8 * WARP
+    return peak
 
-    No error check; parameters as in :func:`reduce_moments`, ``nodes`` of shape (blocks, 3).
+
+@cuda_device
+def _greater(peak, x):
+    return x if x > peak else peak  # not where x is NaN
+
+
+@cuda_device
+def _power(x, table):
+    """Return ``exp(x)`` of a number that is not positive, within a few units of the last place.
+
+    ``x`` is ``n / 64 * log 2 + r``: 2 ** (n % 64 / 64) stands in ``table``, and a polynomial has
+    the rest, in eleven operations of float64; the library's function takes three times as long.
     """
-    part = cuda.shared.array((2, THREADS), np.float64)
-    thread = cuda.threadIdx.x
-    block = cuda.blockIdx.x * WARPS + thread // WARP
-    inside = block < blocks
-    first = start + block * BLOCK + thread % WARP
-    peak = -math.inf
-    if inside:
-        for k in range(BLOCK // WARP):
-            x = float(values[first + k * WARP])
-            peak = x if x > peak else peak
-    part[0, thread] = peak
-    cuda.syncthreads()
-    step = WARP // 2
-    while step > 0:
-        if thread % WARP < step:
-            part[0, thread] = max(part[0, thread], part[0, thread + step])
+    x = x if x > -700.0 else -700.0  # nothing, beside a sum of at least 1; so is NaN
+    moved = np.float64(x * STEPS_OF_LOG + SHIFTER)
+    steps = moved - SHIFTER
+    rest = x - steps * STEP_HIGH
+    rest -= steps * STEP_LOW
+    tail = 1 / 24 + rest * (1 / 120)
+    tail = 1 / 6 + rest * tail
+    tail = 0.5 + rest * tail
+    tail = rest + rest * rest * tail
+    n = moved.view(np.int64) - SHIFTER_BITS
+    value = table[n & 63]
+    value = np.float64(value + value * tail)
+    return np.int64(value.view(np.int64) + ((n >> 6) << 52)).view(np.float64)
+
+
+def logs_kernel(dtype: Any) -> tuple[Any, int]:
+    """Make the kernel of sums of exponentials, as :func:`moments_kernel` does its own."""
+    warps = (1 << 15) // (BLOCK * np.dtype(dtype).itemsize)
+    size, threads = warps * BLOCK, warps * WARP
+    kind = np.float32 if np.dtype(dtype) == np.float32 else np.float64
+
+    @cuda_kernel
+    def reduce_logs(values, start, blocks, nodes):
+        """Write count, largest value and sum of exponentials of differences from it, of each block.
+
+        No error check; parameters as the moments' kernel has them, ``nodes`` of shape (blocks, 3).
+        """
+        kept = cuda.shared.array(size, kind)
+        table = cuda.shared.array(64, np.float64)
+        part = cuda.shared.array((2, threads), np.float64)
+        thread = cuda.threadIdx.x
+        warp, lane = thread // WARP, thread % WARP
+        block = cuda.blockIdx.x * warps + warp
+        inside = block < blocks
+        i = thread
+        while i < 64:
+            table[i] = math.exp(i * (math.log(2.0) / 64))
+            i += threads
+        place = warp * BLOCK + lane
+        peak = -math.inf
+        if inside:
+            peak = float(_keep_and_find(values, start + block * BLOCK + lane, kept, place))
+        part[0, thread] = peak
         cuda.syncthreads()
-        step //= 2
-    peak = part[0, thread - thread % WARP]
-    cuda.syncthreads()
-    numbers, total = 0.0, 0.0
-    if inside:
-        for k in range(BLOCK // WARP):
-            x = float(values[first + k * WARP])
-            if x == x:
-                numbers += 1.0
-                total += 1.0 if x == peak else math.exp(x - peak)
-    part[0, thread], part[1, thread] = numbers, total
-    cuda.syncthreads()
-    step = WARP // 2
-    while step > 0:
-        if thread % WARP < step:
-            part[0, thread] += part[0, thread + step]
-            part[1, thread] += part[1, thread + step]
-        cuda.syncthreads()
-        step //= 2
-    if inside and thread % WARP == 0:
-        nodes[block, 0], nodes[block, 1] = part[0, thread], peak
-        nodes[block, 2] = 1.0 if peak == math.inf else part[1, thread]
+        step = WARP // 2
+        while step > 0:
+            if lane < step:
+                part[0, thread] = max(part[0, thread], part[0, thread + step])
+            warp_barrier()
+            step //= 2
+        peak = part[0, thread - lane]
+        warp_barrier()
+        numbers, total = np.int32(0), 0.0
+        if inside and math.isinf(peak):
+            for k in range(0, BLOCK, WARP):
+                x = float(kept[place + k])
+                numbers += np.int32(x == x)
+                total += 1.0 if x == peak else 0.0
+        elif inside:
+            for k in range(0, BLOCK, 4 * WARP):  # four chains of arithmetic at a time
+                x, y = kept[place + k], kept[place + k + WARP]
+                z, w = kept[place + k + 2 * WARP], kept[place + k + 3 * WARP]
+                numbers += np.int32(x == x) + np.int32(y == y)
+                numbers += np.int32(z == z) + np.int32(w == w)
+                a, b = _power(float(x) - peak, table), _power(float(y) - peak, table)
+                c, d = _power(float(z) - peak, table), _power(float(w) - peak, table)
+                total += (a + b) + (c + d)
+        part[0, thread], part[1, thread] = numbers, total
+        warp_barrier()
+        step = WARP // 2
+        while step > 0:
+            if lane < step:
+                part[0, thread] += part[0, thread + step]
+                part[1, thread] += part[1, thread + step]
+            warp_barrier()
+            step //= 2
+        if inside and lane == 0:
+            nodes[block, 0], nodes[block, 1] = part[0, thread], peak
+            nodes[block, 2] = 1.0 if peak == math.inf else part[1, thread]
+
+    return reduce_logs, warps

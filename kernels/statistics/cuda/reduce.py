@@ -11,7 +11,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
-from numbatch.kernels.statistics.cuda.moments import moments_kernel, reduce_logs
+from numbatch.kernels.statistics.cuda.moments import logs_kernel, moments_kernel
 from numbatch.kernels.statistics.cuda.pairs import reduce_pairs
 from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARP, WARPS, reduce_sums
 from numbatch.kernels.statistics.cuda.tree import (
@@ -44,7 +44,8 @@ def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
         reduce, each = moments_kernel(dtype)
         threads = each * WARP
     elif name == "logs":
-        reduce, each = reduce_logs, WARPS
+        reduce, each = logs_kernel(dtype)
+        threads = each * WARP
     elif name == "pairs":
         reduce, each = reduce_pairs, WARPS
     return _Kind(reduce, each, threads, tree_kernel(combine, width), collect_kernel(width), width)

@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_offsets import count_wrong
-from numbatch.kernels.statistics.cuda.counts import max_number, min_number
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
 from numbatch.kernels.statistics.segments import GREATEST, LEAST, MEAN, PERPLEXITY, SUM
 
@@ -132,23 +131,23 @@ def row_sums(values, offsets, kind, omit, out, counters):
     low, high = _bounds(offsets, row, values.size, lane == 0, counters)
     size = high - low
     lanes[held, lane] = _lane_sum(values, low, high, lane) if size >= 8 else 0.0
-    cuda.syncthreads()
+    warp_barrier()
     if lane < 8:
         near = lanes[held, lane] + lanes[held, lane + 8]
         far = lanes[held, lane + 16] + lanes[held, lane + 24]
         lanes[held, lane] = near + far
-    cuda.syncthreads()
+    warp_barrier()
     fold_lanes(lanes, held, lane, 0, True)
     if size < 8 and lane == 0:
         lanes[held, 0] = _add_rest(values, low, high, lanes[held, 0])
-    cuda.syncthreads()
+    warp_barrier()
     total, count = lanes[held, 0], float(size)
     strange = math.isnan(total)  # a NaN, or infinities of both signs
     if cuda.syncthreads_or(np.int32(strange)):
         if strange and lane < 8:
             summed, numbers = _lane_numbers(values, low, high, lane)
             lanes[held, lane], lanes[held, lane + 8] = summed, numbers
-        cuda.syncthreads()
+        warp_barrier()
         fold_lanes(lanes, held, lane, 0, strange)
         fold_lanes(lanes, held, lane, 8, strange)
         if strange and lane == 0:
@@ -157,6 +156,15 @@ def row_sums(values, offsets, kind, omit, out, counters):
             )
     if inside and lane == 0 and _finish(out, row, size, count, total, kind, omit):
         cuda.atomic.add(counters, 1, 1)
+
+
+@cuda_device
+def _take(x, kind, end, count):
+    """Take in a value; a comparison with NaN is false, and the number stays."""
+    count += np.int32(x != x)
+    if kind == LEAST:
+        return x if x < end else end, count
+    return x if x > end else end, count
 
 
 @cuda_kernel
@@ -168,16 +176,27 @@ def row_extremes(values, offsets, kind, omit, out, counters):
     row = cuda.blockIdx.x * WARPS + thread // WARP
     inside = row < offsets.size - 1
     low, high = _bounds(offsets, row, values.size, lane == 0, counters)
-    end = math.inf if kind == LEAST else -math.inf
-    count = 0
+    end = values.dtype.type(math.inf if kind == LEAST else -math.inf)
+    count = np.int32(0)
     i = low + lane
+    while i + 7 * WARP < high:  # eight are read before the first is compared
+        a, b, c, d = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
+        i += 4 * WARP
+        e, f, g, h = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
+        i += 4 * WARP
+        end, count = _take(a, kind, end, count)
+        end, count = _take(b, kind, end, count)
+        end, count = _take(c, kind, end, count)
+        end, count = _take(d, kind, end, count)
+        end, count = _take(e, kind, end, count)
+        end, count = _take(f, kind, end, count)
+        end, count = _take(g, kind, end, count)
+        end, count = _take(h, kind, end, count)
     while i < high:
-        x = float(values[i])
-        count += x != x
-        end = min_number(x, end) if kind == LEAST else max_number(x, end)
+        end, count = _take(values[i], kind, end, count)
         i += WARP
     ends[thread], nans[thread] = end, count
-    cuda.syncthreads()
+    warp_barrier()
     step = WARP // 2
     while step > 0:
         if lane < step:
@@ -185,7 +204,7 @@ def row_extremes(values, offsets, kind, omit, out, counters):
             mine = ends[thread]
             ends[thread] = min(mine, other) if kind != GREATEST else max(mine, other)
             nans[thread] += nans[thread + step]
-        cuda.syncthreads()
+        warp_barrier()
         step //= 2
     if inside and lane == 0:
         numbers = high - low - nans[thread]

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.statistics.block_tree import BLOCK
 
@@ -41,12 +41,15 @@ def _strided_sum(values, first):
 
 @cuda_device
 def fold_lanes(lanes, node, lane, at, active):
-    """Add up 8 lanes from ``at`` on, half on half, as ``sum_lanes64`` does; all threads call."""
+    """Add up 8 lanes from ``at`` on, half on half, as ``sum_lanes64`` does; all threads call.
+
+    The eight threads of a node are of one warp.
+    """
     step = 4
     while step > 0:
         if active and lane < step:
             lanes[node, at + lane] += lanes[node, at + lane + step]
-        cuda.syncthreads()
+        warp_barrier()
         step //= 2
 
 
