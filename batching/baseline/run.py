@@ -22,14 +22,14 @@ from numbatch.batching.machine import describe_machine, measure_limits
 
 __all__ = ["measure_baseline"]
 
-SECONDS, SAMPLES = 2.0, 5
+SECONDS, SAMPLES = 1.0, 5
 QUICK_SECONDS, QUICK_SAMPLES = 0.02, 2
 
 
 def measure_baseline(
     llm: LLM, quick: bool = False, tell: Callable[[Record], object] = lambda record: None
 ) -> Report:
-    """Measure everything; takes some minutes.
+    """Measure everything; takes a minute or two, and one more where kernels are compiled.
 
     Parameters
     ----------
