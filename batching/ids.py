@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import itertools
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.ids import TAIL, append_ids, find_id, find_ids, insert_ids, mark_ids
+from numbatch.kernels.aligned import aligned
+from numbatch.kernels.ids import (
+    COMPACT_ASCII,
+    EVERY,
+    GROUP,
+    HEADER,
+    TAIL,
+    append_ids,
+    find_id,
+    find_ids,
+    find_strings,
+    find_texts,
+    insert_ids,
+    mark_ids,
+    start_of,
+)
+from numbatch.models.tokenizers.flat_text import string_layout
 
 __all__ = ["IdMap", "check_id"]
 
-FULL = 2 / 3
+FULL = 3 / 4
 """Share of the slots beyond which the table grows."""
 GROWTH = 16
 """What is full grows by one part in so many: the memory to spare counts more than the time."""
-CHUNK = 2048
-"""Ids that are looked up at once: their texts stay in the processor's cache."""
+CHUNK = 512
+"""Texts that are looked up at once: they stay in the processor's nearest cache meanwhile."""
+LONGEST = 2**31 - 1
+"""Bytes of an id."""
 
 _PAD = bytes(TAIL)
 _WORD = bytes(8)
@@ -65,11 +86,11 @@ class IdMap:
     """
 
     def __init__(self, ids: Iterable[str | int] = ()) -> None:
-        self._count = 0
+        self._count = self._used = 0
         self._data = np.zeros(TAIL, np.uint8)
-        self._marks = np.zeros(1, np.int64)
-        self._slots = np.zeros(1, np.uint64)
-        self._table = _addresses(self._data, self._marks, self._slots)
+        self._starts = np.zeros(1, np.int64)
+        self._slots = aligned((1, GROUP), np.uint64)
+        self._table = _addresses(self._data, self._slots)
         self.extend(ids)
 
     def __len__(self) -> int:
@@ -103,14 +124,22 @@ class IdMap:
 
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of many ids, intp, shape (len(ids),); -1 where one is not there."""
-        if not isinstance(ids, list) or len(ids) <= CHUNK:
+        if not isinstance(ids, list):
             return self._places(*_flatten(ids))
-        chunks = range(0, len(ids), CHUNK)
-        return np.concatenate([self._places(*_flatten(ids[i : i + CHUNK], i)) for i in chunks])
+        out, (strings, texts) = np.empty(len(ids), np.intp), _look_ups()
+        for begin in range(0, len(ids), CHUNK):
+            size, table = min(CHUNK, len(out) - begin), self._table
+            if strings is not None and strings(id(ids), begin, size, _LAYOUT, table, out):
+                continue
+            some = ids[begin : begin + CHUNK]
+            joined = _joined(some)
+            if joined is None or not texts(joined, size, begin, table, out):
+                out[begin : begin + CHUNK] = self._places(*_flatten(some, begin))
+        return out
 
     def _places(self, data: np.ndarray, marks: np.ndarray, gap: int) -> np.ndarray:
         out = np.empty(len(marks) - 1, np.intp)
-        find_ids(data, marks, gap, self._data, self._marks, self._slots, out)
+        find_ids(data, marks, gap, self._data, self._slots, out)
         return out
 
     def id_at(self, place: int) -> str | int:
@@ -123,16 +152,17 @@ class IdMap:
         """
         if not 0 <= place < self._count:
             raise InputError(f"there is no place {place} among {self._count} ids")
-        mark, end = int(self._marks[place]), int(self._marks[place + 1]) >> 1
-        key = self._data[mark >> 1 : end].tobytes()
-        if mark & 1:
+        begin = start_of(place, self._data, self._starts)
+        head = int.from_bytes(self._data[begin + 4 : begin + HEADER].tobytes(), "little")
+        key = self._data[begin + HEADER : begin + HEADER + (head >> 1)].tobytes()
+        if head & 1:
             return int.from_bytes(key, "little", signed=True)
         return key.decode(errors="surrogatepass")
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the map holds, those of the ids included."""
-        return self._data.nbytes + self._marks.nbytes + self._slots.nbytes
+        return self._data.nbytes + self._starts.nbytes + self._slots.nbytes
 
     def add(self, name: str | int) -> int:
         """Add an id and return its place.
@@ -143,58 +173,47 @@ class IdMap:
             If it is not an id, or is there already.
         """
         key, kind = _key(check_id(name, self._count))
-        used, place = int(self._marks[self._count]) >> 1, self._count
-        self._reserve(1, len(key))
-        self._data[used : used + len(key)] = np.frombuffer(key, np.uint8)
-        self._marks[place] += kind
-        self._marks[place + 1] = 2 * (used + len(key))
-        self._insert(place + 1)
-        return place
+        marks = np.array([kind, 2 * len(key)], np.int64)
+        self._append(np.frombuffer(key + _PAD, np.uint8), marks, 0)
+        return self._count - 1
 
     def extend(self, ids: Iterable[str | int] | np.ndarray) -> None:
         """Add many ids; where one cannot be added, none is."""
-        data, marks, gap = _flatten(ids)
-        count = len(marks) - 1
-        self._reserve(count, (int(marks[-1]) >> 1) - count * gap)
-        append_ids(data, marks, gap, self._count, self._data, self._marks)
-        self._insert(self._count + count)
+        self._append(*_flatten(ids))
 
-    def _insert(self, last: int) -> None:
-        repeated, earlier = insert_ids(self._count, last, self._data, self._marks, self._slots)
+    def _append(self, data: np.ndarray, marks: np.ndarray, gap: int) -> None:
+        first, begin, count = self._count, self._used, len(marks) - 1
+        own = (int(marks[-1]) >> 1) - count * gap
+        if own > LONGEST and int(np.diff(marks >> 1).max()) > LONGEST:
+            raise InputError(f"an id has more than {LONGEST} bytes")
+        self._reserve(count, own + HEADER * count)
+        end = append_ids(data, marks, gap, first, begin, self._data, self._starts)
+        self._count, self._used = first + count, end
+        repeated, earlier = insert_ids(begin, end, self._data, self._slots)
         if repeated >= 0:
-            name = self._taken_back(last, repeated)
+            name = self.id_at(repeated)
+            self._count, self._used = first, begin
+            self._rebuild(len(self._slots))
+            self._table = _addresses(self._data, self._slots)
             raise InputError(f"id {name!r} stands at {earlier} and at {repeated}, should be unique")
-        self._count = last
-
-    def _taken_back(self, last: int, repeated: int) -> str | int:
-        """Forget the ids that were being added; return the one that could not be."""
-        first, self._count = self._count, last
-        name = self.id_at(repeated)
-        self._count = first
-        self._marks[first] &= ~1
-        self._rebuild(len(self._slots))
-        self._table = _addresses(self._data, self._marks, self._slots)
-        return name
 
     def _reserve(self, count: int, size: int) -> None:
-        total, before = self._count + count, (self._data, self._marks, self._slots)
-        if total + 1 > len(self._marks):
-            self._marks = _grown(self._marks, total + 1)
-        used = int(self._marks[self._count]) >> 1
-        if used + size + TAIL > len(self._data):
-            self._data = _grown(self._data, used + size + TAIL)
-        if total >= FULL * len(self._slots):
-            grown = len(self._slots) * (GROWTH + 1) // GROWTH + 16 if self._count else 0
-            self._rebuild(max(int(total / FULL) + 2, grown))
-        after = (self._data, self._marks, self._slots)
-        if any(new is not old for new, old in zip(after, before, strict=True)):
-            self._table = _addresses(*after)
+        total, before = self._count + count, (self._data, self._slots)
+        if total > EVERY * len(self._starts):
+            self._starts = _grown(self._starts, -(-total // EVERY))
+        if self._used + size + TAIL > len(self._data):
+            self._data = _grown(self._data, self._used + size + TAIL)
+        if total >= FULL * self._slots.size:
+            grown = len(self._slots) * (GROWTH + 1) // GROWTH + 2 if self._count else 0
+            self._rebuild(max(int(total / FULL / GROUP) + 1, grown))
+        if self._data is not before[0] or self._slots is not before[1]:
+            self._table = _addresses(self._data, self._slots)
 
-    def _rebuild(self, slots: int) -> None:
-        if slots >= 2**32:
+    def _rebuild(self, groups: int) -> None:
+        if GROUP * groups >= 2**32 or len(self._data) >= 2**40:
             raise InputError(f"{self._count} ids are too many for one map")
-        self._slots = np.zeros(slots, np.uint64)
-        insert_ids(0, self._count, self._data, self._marks, self._slots)
+        self._slots = aligned((groups, GROUP), np.uint64)
+        insert_ids(0, self._used, self._data, self._slots)
 
 
 def _addresses(*arrays: np.ndarray) -> np.ndarray:
@@ -202,16 +221,35 @@ def _addresses(*arrays: np.ndarray) -> np.ndarray:
     return np.array([*(each.ctypes.data for each in arrays), len(arrays[-1])], np.int64)
 
 
-def _compiled_find() -> Callable[..., int]:
-    """Return the look-up's machine code itself: to choose it by its arguments takes 300 ns."""
-    data, marks, slots = np.zeros(TAIL, np.uint8), np.zeros(1, np.int64), np.zeros(1, np.uint64)
-    find_id(_WORD, 0, 0, _addresses(data, marks, slots))
-    (compiled,) = find_id.overloads.values()
-    entry: Callable[..., int] = compiled.entry_point
+def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
+    """Return a kernel's machine code itself: to choose it by its arguments takes 300 ns."""
+    kernel(*arguments)
+    (compiled,) = kernel.overloads.values()
+    entry: Callable[..., Any] = compiled.entry_point
     return entry
 
 
-_find = _compiled_find()
+_NOTHING = _addresses(np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64))
+_find = _entry(find_id, _WORD, 0, 0, _NOTHING)
+_LAYOUT = np.zeros(3, np.int64)
+
+
+@functools.cache
+def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
+    """Return the look-ups of strings in a list and of texts that are joined.
+
+    The first is None where it is not known how this Python keeps its lists and strings.
+    """
+    out = np.zeros(1, np.intp)
+    texts = _entry(find_texts, _PAD, 0, 0, _NOTHING, out)
+    layout, rows = string_layout(), ["a", "b"]
+    if layout is None or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return None, texts
+    items = ctypes.c_int64.from_address(id(rows) + 24).value
+    if list((ctypes.c_int64 * 2).from_address(items)) != [id(row) for row in rows]:
+        return None, texts
+    _LAYOUT[:] = id(str), layout[0], COMPACT_ASCII
+    return _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, out), texts
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
@@ -258,17 +296,20 @@ def _flatten(ids: Iterable[Any], first: int = 0) -> tuple[np.ndarray, np.ndarray
     return np.frombuffer(b"".join(key for key, _ in keys) + _PAD, np.uint8), marks, 0
 
 
-def _texts(names: list[str]) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Lay out texts by joining them at zero bytes, which is fastest; None if they hold any.
-
-    Also None where one is empty, or is no text.
-    """
+def _joined(names: list[Any]) -> bytes | None:
+    """Join texts, a zero byte after each, which is fastest, with the tail; None if one is none."""
     try:
-        joined = "\0".join([*names, _END])
+        return "\0".join([*names, _END]).encode(errors="surrogatepass")
     except TypeError:
         return None
-    data = np.frombuffer(joined.encode(errors="surrogatepass"), np.uint8)
-    marks = np.empty(len(names) + 1, np.int64)
+
+
+def _texts(names: list[str]) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Lay texts out; None if one is empty, is no text or holds a zero byte."""
+    joined = _joined(names)
+    if joined is None:
+        return None
+    data, marks = np.frombuffer(joined, np.uint8), np.empty(len(names) + 1, np.int64)
     return (data, marks, 1) if mark_ids(data, marks) else None
 
 

@@ -13,6 +13,8 @@ from numbatch.errors import InputError
 __all__ = ["FairPriority", "FirstCome", "Policy"]
 
 
+MOST = 3
+"""So often a sequence makes room for another tag: else it might never come to its end."""
 TAGS = 1000
 """So many tags without work keep what they were given."""
 
@@ -37,6 +39,12 @@ class Policy(Protocol):
 
     def yields(self, running: Sequence, waiting: Sequence) -> bool:
         """Tell whether a running sequence is pre-empted where a waiting one finds no room."""
+
+    def defers(self, running: Sequence, waiting: Sequence) -> bool:
+        """Tell whether a running sequence pauses while a waiting one finds no room."""
+
+    def begin_step(self, tokens: int) -> None:
+        """Note that a step of at most so many tokens is being filled."""
 
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Note that a sequence is given tokens of a step; fewer than 0 are taken back."""
@@ -77,6 +85,13 @@ class FirstCome:
         """Pre-empt nobody."""
         return False
 
+    def defers(self, running: Sequence, waiting: Sequence) -> bool:
+        """Pause nobody."""
+        return False
+
+    def begin_step(self, tokens: int) -> None:
+        """Count nothing."""
+
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Count nothing."""
 
@@ -87,7 +102,8 @@ class FirstCome:
 class _Tag:
     """The sequences of one tag: a queue by urgency, one by age, and what the tag was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
         self.served = 0.0
         self.present = 0
         self.urgent: list[tuple[float, float, int, Sequence]] = []
@@ -111,6 +127,11 @@ class FairPriority:
     Large Language Models", https://arxiv.org/abs/2401.00588): a tag is charged each token that is
     run for it, divided by its weight, and the tag with the smallest counter is served next. A tag
     that comes back starts no lower than the lowest of those present, so it saves nothing up.
+
+    Counters of tags that both have work stay within two steps' tokens of each other (divided by the
+    smaller weight): where a tag is more than one step ahead of another that finds no room,
+    sequences of it are pre-empted as long as it is given more in the step (each three times at
+    most), and then those of it that are left pause, as long as others run.
 
     So that low priority still finishes, one admission in ``age_every`` goes, whatever its priority,
     to the request that has waited longest, in the tag that was given least.
@@ -139,12 +160,15 @@ class FairPriority:
         self._most_tags = TAGS
         self._idle_level = 0.0
         self._level = 0.0  # the most urgent priority that waits
+        self._step = float("inf")
+        self._given: dict[str, float] = {}
         self._tags: dict[str, _Tag] = {}
         self._waiting: dict[str, _Tag] = {}
 
     def enter(self, sequence: Sequence) -> None:
         """Count a sequence to its tag; lift a tag that was away to the level of the others."""
-        tag = self._tags.setdefault(sequence.request.tag, _Tag())
+        name = sequence.request.tag
+        tag = self._tags.setdefault(name, _Tag(self.weights.get(name, 1)))
         if not tag.present:
             level = min((t.served for t in self._tags.values() if t.present), default=None)
             tag.served = max(tag.served, self._idle_level if level is None else level)
@@ -196,13 +220,32 @@ class FairPriority:
         return sequence.priority, served, sequence.expires, sequence.arrival
 
     def yields(self, running: Sequence, waiting: Sequence) -> bool:
-        """Pre-empt what has a lower priority."""
-        return running.priority > waiting.priority
+        """Pre-empt what has a lower priority, and what a tag far ahead runs beyond its share."""
+        if running.priority != waiting.priority:
+            return running.priority > waiting.priority
+        given = self._given.get
+        if given(running.request.tag, 0) <= given(waiting.request.tag, 0):
+            return False
+        return running.preemptions < MOST and self._is_ahead(running, waiting)
+
+    def defers(self, running: Sequence, waiting: Sequence) -> bool:
+        """Pause what a tag runs that is far ahead of another, at the same priority."""
+        return running.priority == waiting.priority and self._is_ahead(running, waiting)
+
+    def _is_ahead(self, running: Sequence, waiting: Sequence) -> bool:
+        tag, other = self._tags[running.request.tag], self._tags[waiting.request.tag]
+        return tag.served - other.served > self._step / min(tag.weight, other.weight)
+
+    def begin_step(self, tokens: int) -> None:
+        """Count anew what tags are given in the step; remember how far ahead one may be."""
+        self._step, self._given = tokens, {}
 
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Add tokens to the counter of a sequence's tag."""
         name = sequence.request.tag
-        self._tags[name].served += tokens / self.weights.get(name, 1)
+        share = tokens / self._tags[name].weight
+        self._tags[name].served += share
+        self._given[name] = self._given.get(name, 0.0) + share
 
     def leave(self, sequence: Sequence) -> None:
         """Note that a tag has one sequence less."""

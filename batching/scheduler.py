@@ -72,28 +72,35 @@ class Scheduler:
     def schedule(self) -> list[Chunk]:
         """Choose the chunks of the next step, admitting from the queue what fits."""
         self._chunks, self._left = {}, self.token_budget
-        ranked = list(self.running)
-        if len(ranked) > min(self.token_budget, self.pool.free_blocks):  # not all may get theirs
+        self.policy.begin_step(self.token_budget)
+        ranked, crowded = list(self.running), len(self.running) > self.token_budget
+        if crowded or len(ranked) > self.pool.free_blocks:  # not all may get theirs
             ranked.sort(key=self.policy.rank)
         for sequence in ranked:
-            if sequence.behind == 1 and sequence.blocks:
+            if sequence.blocks and (sequence.behind == 1 or (crowded and sequence.behind)):
                 self._give(sequence)
-        begun = [sequence for sequence in ranked if sequence.behind > 1]
-        has_room = True
-        while self._left:
+        begun = [each for each in ranked if each.behind > 1 and each not in self._chunks]
+        shut_out = None  # the head of the queue, when it finds no room
+        rank = self.policy.rank
+        while True:
+            head = None if shut_out else self.policy.next()
+            if not self._left and (head is None or not self._yielding(head)):
+                break
             begun = [sequence for sequence in begun if sequence.blocks]
-            first = min(begun, key=self.policy.rank, default=None)
-            head = self.policy.next() if has_room else None
-            rank = self.policy.rank
+            first = min(begun, key=rank, default=None)
             if head is not None and (first is None or rank(head) < rank(first)):
                 if self._follow(head):
                     continue
-                has_room = self._admit(head)
-                if has_room:
+                if self._admit(head):
                     self._give(head)
+                else:
+                    shut_out = head
+                    self._pause_for(head)
             elif first is not None:
                 begun.remove(first)
-                self._give(first)
+                pauses = shut_out and self._chunks and self.policy.defers(first, shut_out)
+                if not pauses:
+                    self._give(first)
             else:
                 break
         return list(self._chunks.values())
@@ -154,7 +161,7 @@ class Scheduler:
             len(self.running) >= self.max_sequences
             or missing + len(self.running) > self.pool.free_blocks
         ):
-            others = [s for s in self.running if self.policy.yields(s, head)]
+            others = self._yielding(head)
             if not others:
                 self.pool.release(shared)
                 return False
@@ -171,6 +178,10 @@ class Scheduler:
                 self._begun.setdefault(key, head)
         return True
 
+    def _yielding(self, head: Sequence) -> list[Sequence]:
+        """Return the running sequences that may be pre-empted for a waiting one."""
+        return [each for each in self.running if self.policy.yields(each, head)]
+
     def _follow(self, head: Sequence) -> bool:
         """Let a sequence wait for the one that is computing its beginning, if there is one."""
         keys = head.block_keys(head.shareable + 1, self.pool.block_size) if self.share else []
@@ -182,13 +193,25 @@ class Scheduler:
                 return True
         return False
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _pause_for(self, head: Sequence) -> None:
+        """Let sequences miss this step that are put off for one without room, if others run."""
+        if not all(self.policy.defers(sequence, head) for sequence in self._chunks):
+            for sequence in list(self._chunks):
+                if self.policy.defers(sequence, head):
+                    self._take_back(sequence)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Take back the chunk that a sequence was given, if it was."""
         chunk = self._chunks.pop(sequence, None)
         if chunk is not None:
             self._left += chunk.length
             self.policy.charge(sequence, -chunk.length)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._take_back(sequence)
         self._stop(sequence)
         self.preemptions += 1
+        sequence.preemptions += 1
         self.waiting += 1
         self.policy.add(sequence)
 

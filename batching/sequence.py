@@ -62,6 +62,8 @@ class Sequence:
         When its deadline is over, on the clock of ``time.monotonic``; infinite where it has none.
     is_waiting : bool
         Whether it is in the policy's queue; the policy's.
+    preemptions : int
+        How often it was pre-empted; the scheduler's.
     is_done : bool
         Whether it is finished or was cancelled.
     """
@@ -81,6 +83,7 @@ class Sequence:
         "length",
         "logprobs",
         "params",
+        "preemptions",
         "priority",
         "prompt_length",
         "prompt_top_ids",
@@ -114,7 +117,7 @@ class Sequence:
         self.blocks: list[int] = []
         self.keys: list[bytes] = []
         self.priority: float = request.priority
-        self.arrival = 0
+        self.arrival = self.preemptions = 0
         self.expires = float("inf")
         self.is_waiting = self.is_done = False
         self.seed: int | None = None

@@ -1,14 +1,21 @@
-"""An index over ids: open addressing over the ids' bytes, which lie one after another.
+"""An index over ids: open addressing over records of the ids' bytes, which lie one after another.
 
-A slot is a uint64, 0 where it is empty: the low half of the id's hash in the upper 32 bits, the
-id's number plus one in the lower. The upper half of the hash, scaled to the number of slots
-(Lemire's multiply-shift, https://arxiv.org/abs/1805.10941), says where to begin; a taken slot sends
-on to the next. So a table may have any length, and memory grows in small steps.
+A record is a word, then the id's bytes: the lower half of the word is the id's number, the upper
+half ``2 * length + kind``. The kind tells the text "1" from the number 1. So whoever has found an
+id's record has its number too, and waits for memory once.
 
-``marks[i]`` is ``2 * offset + kind``: where id ``i`` begins in ``data`` and of which kind it is, so
-that the text "1" and the number 1 differ. ``marks[n]`` ends the last. ``TAIL`` bytes of ``data``
-beyond the last id must be readable. Ids that are looked up or added are laid out in the same way,
-but ``gap`` bytes may follow each of them that belong to none.
+A slot is a word, 0 where it is empty: the lowest 24 bits of the id's hash above, and below them
+where its record begins, plus one. Slots stand in groups of 8, one cache line, which are compared
+at once. The upper half of the hash, scaled to the number of groups (Lemire's multiply-shift,
+https://arxiv.org/abs/1805.10941), says in which to begin; a full group sends on to the next. So a
+table may have any length, and memory grows in small steps.
+
+``starts`` has the place of every eighth record, to find an id by its number. ``TAIL`` bytes of
+``data`` beyond the last record must be readable.
+
+Ids that are looked up or added come as bytes with marks: ``marks[i]`` is ``2 * offset + kind``,
+``marks[n]`` ends the last, and ``gap`` bytes may follow each that belong to none. They need the
+same tail, and 8 readable bytes before an id that is shorter: every object of Python has a header.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import numpy as np
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.words import (
     bytes_between,
+    equal_words,
     int64_pointer,
     load_word,
     pointer_to,
@@ -25,98 +33,139 @@ from numbatch.kernels.words import (
     store_word,
     trailing_zeros,
     uint8_at,
+    uint32_at,
     uint64_pointer,
 )
 
-__all__ = ["TAIL", "append_ids", "find_id", "find_ids", "insert_ids", "mark_ids"]
+__all__ = [
+    "COMPACT_ASCII",
+    "EVERY",
+    "GROUP",
+    "HEADER",
+    "TAIL",
+    "append_ids",
+    "find_id",
+    "find_ids",
+    "find_strings",
+    "find_texts",
+    "insert_ids",
+    "mark_ids",
+    "start_of",
+]
 
 TAIL = 64
 """How many bytes after the last id must be readable."""
 
-GROUP = 64
+HEADER = 8
+"""Bytes of a record before the id's own."""
+
+EVERY = 8
+"""Of so many records, the place of one is kept."""
+
+GROUP = 8
+"""Slots that are compared at once."""
+
+AHEAD = 128
 """Look-ups whose memory accesses overlap."""
 
+COMPACT_ASCII = 32 + 64
+"""Bits of the state of a string whose characters stand behind its header, a byte each."""
+
+# Words of CPython's lists and strings, the same from 3.11 to 3.13.
+_TYPE, _LENGTH, _ITEMS, _STATE = 1, 2, 3, 4
+
+_PLACE = np.uint64((1 << 40) - 1)
+_NUMBER = np.uint64(0xFFFFFFFF)
+
 
 @cpu_device
-def _last_word(data, at, count):
-    """Return ``count`` bytes (1 to 8) as a number."""
-    mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * count)
-    return load_word(data, at) & mask
+def _some_bytes(data, at, count):
+    """Return ``count`` bytes (1 to 8) as a number; never reads beyond them, rather before."""
+    return load_word(data, at + count - 8) >> np.uint64(64 - 8 * count)
 
 
 @cpu_device
-def _hash(data, begin, end, kind):
+def _hash(data, begin, size, kind):
     """Hash bytes: a multiplication and a shift for each 8 of them, mixed as splitmix64 ends."""
-    h = np.uint64(0x9E3779B97F4A7C15) * np.uint64(end - begin + 1) + np.uint64(kind)
-    at = begin
-    while at < end:
-        h = (h ^ _last_word(data, at, min(end - at, 8))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = np.uint64(0x9E3779B97F4A7C15) * np.uint64(size + 1) + np.uint64(kind)
+    for done in range(0, size, 8):
+        word = _some_bytes(data, begin + done, min(size - done, 8))
+        h = (h ^ word) * np.uint64(0xBF58476D1CE4E5B9)
         h ^= h >> np.uint64(32)
-        at += 8
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
 
 
 @cpu_device
-def _same(data, begin, other, at, size):
-    """Tell whether ``size`` bytes of two arrays agree."""
-    done = 0
-    while done < size:
+def _home(h, groups):
+    """Return the group in which the search for a hash begins."""
+    return np.intp(((h >> np.uint64(32)) * np.uint64(groups)) >> np.uint64(32))
+
+
+@cpu_device
+def _tagged(slots, group, h):
+    """Return the mask of a group's slots that hold the tag of a hash."""
+    return equal_words(slots, 64 * group, ~_PLACE, h << np.uint64(40))
+
+
+@cpu_device
+def _empty(slots, group):
+    """Return the mask of a group's slots that are empty."""
+    return equal_words(slots, 64 * group, ~np.uint64(0), np.uint64(0))
+
+
+@cpu_device
+def _place(slot):
+    return np.intp(slot & _PLACE) - 1
+
+
+@cpu_device
+def _is_at(data, place, query, begin, size, kind):
+    """Tell whether the record at a place is that of the query's bytes."""
+    if load_word(data, place) >> np.uint64(32) != np.uint64(2 * size + kind):
+        return False
+    for done in range(0, size, 8):
         count = min(size - done, 8)
-        if _last_word(data, begin + done, count) != _last_word(other, at + done, count):
+        own = _some_bytes(data, place + HEADER + done, count)
+        if own != _some_bytes(query, begin + done, count):
             return False
-        done += 8
     return True
 
 
 @cpu_device
-def _home(h, size):
-    return np.intp(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
-
-
-@cpu_device
-def _seek(h, slot, slots, size):
-    """Return the first slot from ``slot`` on that is empty or holds the same half hash."""
-    tag = h & np.uint64(0xFFFFFFFF)
-    while slots[slot] != 0 and slots[slot] >> np.uint64(32) != tag:
-        slot = slot + 1 if slot + 1 < size else 0
-    return slot
-
-
-@cpu_device
-def _number(entry):
-    return np.intp(entry & np.uint64(0xFFFFFFFF)) - 1
-
-
-@cpu_device
-def _probe(h, slot, query, begin, length, kind, data, marks, slots, size):
-    """Return the number of the id that equals the query's bytes, or ``-1 - free slot``."""
+def _seek(h, query, begin, size, kind, data, slots, groups):
+    """Return the place of the query's record, or ``-1 - free slot``."""
+    group = _home(h, groups)
     while True:
-        slot = _seek(h, slot, slots, size)
-        number = _number(slots[slot])
-        if number < 0:
-            return -1 - slot
-        at = marks[number] >> 1
-        if (
-            marks[number] & 1 == kind
-            and (marks[number + 1] >> 1) - at == length
-            and _same(query, begin, data, at, length)
-        ):
-            return number
-        slot = slot + 1 if slot + 1 < size else 0
+        mask = _tagged(slots, group, h)
+        while mask:
+            place = _place(slots[GROUP * group + trailing_zeros(mask)])
+            # An empty slot has the tag 0, as one id in 16 million.
+            if place >= 0 and _is_at(data, place, query, begin, size, kind):
+                return place
+            mask &= mask - np.uint64(1)
+        mask = _empty(slots, group)
+        if mask:
+            return -1 - (GROUP * group + trailing_zeros(mask))
+        group = group + 1 if group + 1 < groups else 0
+
+
+@cpu_device
+def _number(data, place):
+    """Return the number of the id whose record is at a place, -1 where there is none."""
+    return np.intp(load_word(data, place) & _NUMBER) if place >= 0 else np.intp(-1)
 
 
 @cpu_kernel
-def insert_ids(first, last, data, marks, slots):
-    """Insert ids ``first`` to ``last - 1``; stop at one that is there already.
+def insert_ids(begin, end, data, slots):
+    """Insert the ids whose records lie from ``begin`` to ``end``; stop at one that is there.
 
     No error check: there must be a free slot for each id, and one more.
 
     Parameters
     ----------
     data : uint8 array
-    marks : int64 array, shape (at least last + 1,)
-    slots : uint64 array
+    slots : uint64 array, shape (groups, GROUP)
         Modified in place.
 
     Returns
@@ -124,22 +173,30 @@ def insert_ids(first, last, data, marks, slots):
     repeated, earlier : int
         The first id that repeats an earlier one, and that one; -1 and -1 where none does.
     """
-    ids, places, table = pointer_to(data), pointer_to(marks), pointer_to(slots)
-    for i in range(first, last):
-        begin, end = marks[i] >> 1, marks[i + 1] >> 1
-        kind = marks[i] & 1
-        h = _hash(ids, begin, end, kind)
-        slot = _home(h, slots.size)
-        length = end - begin
-        found = _probe(h, slot, ids, begin, length, kind, ids, places, table, slots.size)
-        if found >= 0:
-            return i, found
-        slots[-1 - found] = (h << np.uint64(32)) | np.uint64(i + 1)
-    return -1, -1
+    ids, table, groups = pointer_to(data), pointer_to(slots), slots.shape[0]
+    hashes, places = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.intp)
+    at = begin
+    while at < end:
+        count = 0
+        while count < AHEAD and at < end:
+            head = np.intp(load_word(ids, at) >> np.uint64(32))
+            hashes[count], places[count] = _hash(ids, at + HEADER, head >> 1, head & 1), at
+            prefetch(table, 64 * _home(hashes[count], groups))
+            at += HEADER + (head >> 1)
+            count += 1
+        for j in range(count):
+            place = places[j]
+            head = np.intp(load_word(ids, place) >> np.uint64(32))
+            size, kind = head >> 1, head & 1
+            found = _seek(hashes[j], ids, place + HEADER, size, kind, ids, table, groups)
+            if found >= 0:
+                return _number(ids, place), _number(ids, found)
+            table[-1 - found] = (hashes[j] << np.uint64(40)) | np.uint64(place + 1)
+    return np.intp(-1), np.intp(-1)
 
 
 @cpu_kernel
-def find_id(query, length, kind, table):
+def find_id(query, size, kind, table):
     """Return the number of one id, or -1.
 
     No error check. Takes addresses, because Numba needs 20 ns to unpack each array, and this is
@@ -149,60 +206,95 @@ def find_id(query, length, kind, table):
     ----------
     query : bytes
         The id's bytes, and at least 8 more.
-    length : int
+    size : int
         How many bytes the id has.
     kind : int
         0 for a text, 1 for a whole number.
-    table : int64 array, shape (4,)
-        Addresses of ``data``, ``marks`` and ``slots`` as in :func:`insert_ids`, and the number of
-        slots.
+    table : int64 array, shape (3,)
+        Addresses of ``data`` and ``slots`` as in :func:`insert_ids`, and the number of groups.
     """
-    key, ids, size = pointer_to(query), uint8_at(table[0]), table[3]
-    places = int64_pointer(uint8_at(table[1]), 0)
-    slots = uint64_pointer(uint8_at(table[2]), 0)
-    h = _hash(key, 0, length, kind)
-    found = _probe(h, _home(h, size), key, 0, length, kind, ids, places, slots, size)
-    return max(np.intp(-1), found)
+    key, ids, groups = pointer_to(query), uint8_at(table[0]), table[2]
+    slots = uint64_pointer(uint8_at(table[1]), 0)
+    h = _hash(key, 0, size, kind)
+    return _number(ids, _seek(h, key, 0, size, kind, ids, slots, groups))
+
+
+@cpu_device
+def _guess(ids, slots, groups, h, size):
+    """Return where the record of a hash may be, -1 if nowhere in its first group; fetch it."""
+    group = _home(h, groups)
+    mask = _tagged(slots, group, h)
+    place = _place(slots[GROUP * group + (trailing_zeros(mask) & (GROUP - 1))])
+    prefetch(ids, place)
+    prefetch(ids, place + HEADER + size - 1)
+    return place
+
+
+@cpu_device
+def _settle(place, h, key, begin, size, kind, ids, slots, groups):
+    """Return the number of the id that was guessed to be at a place, or is elsewhere; or -1."""
+    if place < 0 or not _is_at(ids, place, key, begin, size, kind):
+        place = _seek(h, key, begin, size, kind, ids, slots, groups)
+    return _number(ids, place)
+
+
+@cpu_device
+def _find_all(keys, marks, gap, ids, slots, groups, out):
+    """Look up the ids of ``marks``, many at a time: their reads of memory are begun together."""
+    hashes, places = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.intp)
+    for start in range(0, out.size, AHEAD):
+        some = min(AHEAD, out.size - start)
+        for j in range(some):
+            mark, end = marks[start + j], (marks[start + j + 1] >> 1) - gap
+            hashes[j] = _hash(keys, mark >> 1, end - (mark >> 1), mark & 1)
+            prefetch(slots, 64 * _home(hashes[j], groups))
+        for j in range(some):
+            size = (marks[start + j + 1] >> 1) - gap - (marks[start + j] >> 1)
+            places[j] = _guess(ids, slots, groups, hashes[j], size)
+        for j in range(some):
+            mark, end = marks[start + j], (marks[start + j + 1] >> 1) - gap
+            out[start + j] = _settle(
+                places[j], hashes[j], keys, mark >> 1, end - (mark >> 1), mark & 1,
+                ids, slots, groups,
+            )  # fmt: skip
 
 
 @cpu_kernel
-def find_ids(queries, query_marks, gap, data, marks, slots, out):
+def find_ids(queries, marks, gap, data, slots, out):
     """Find many ids: their numbers, or -1.
 
-    No error check. Works in groups: what a whole group will read is fetched ahead, so that the
-    processor waits for many memory accesses at once.
+    No error check.
 
     Parameters
     ----------
-    queries, query_marks, gap
+    queries, marks, gap
         Bytes and marks of the ids to find.
-    data, marks, slots
+    data, slots
         As in :func:`insert_ids`.
     out : intp array, shape (queries,)
         Modified in place.
     """
-    keys, ids = pointer_to(queries), pointer_to(data)
-    places, table, size = pointer_to(marks), pointer_to(slots), slots.size
-    hash_array, slot_array = np.empty(GROUP, np.uint64), np.empty(GROUP, np.intp)
-    hashes, found = pointer_to(hash_array), pointer_to(slot_array)
-    for start in range(0, out.size, GROUP):
-        count = min(GROUP, out.size - start)
-        for j in range(count):
-            mark, end = query_marks[start + j], (query_marks[start + j + 1] >> 1) - gap
-            hashes[j] = _hash(keys, mark >> 1, end, mark & 1)
-            found[j] = _home(hashes[j], size)
-            prefetch(table, 8 * found[j])
-        for j in range(count):
-            found[j] = _seek(hashes[j], found[j], table, size)
-            prefetch(places, 8 * max(_number(table[found[j]]), 0))
-        for j in range(count):
-            prefetch(ids, places[max(_number(table[found[j]]), 0)] >> 1)
-        for j in range(count):
-            mark, end = query_marks[start + j], (query_marks[start + j + 1] >> 1) - gap
-            begin, kind = mark >> 1, mark & 1
-            h, slot = hashes[j], found[j]
-            number = _probe(h, slot, keys, begin, end - begin, kind, ids, places, table, size)
-            out[start + j] = max(number, -1)
+    keys, ids, table = pointer_to(queries), pointer_to(data), pointer_to(slots)
+    _find_all(keys, marks, gap, ids, table, slots.shape[0], out)
+
+
+@cpu_device
+def _mark_all(text, end, marks):
+    """Write the marks of texts that a zero byte ends each; False if they are not so many."""
+    found, count = 0, marks.size - 1
+    marks[0] = 0
+    for block in range(0, end, 64):
+        zeros = bytes_between(text, block, 0, 0, 1)
+        while zeros:
+            at = block + trailing_zeros(zeros)
+            zeros &= zeros - np.uint64(1)
+            if at >= end:
+                break
+            found += 1
+            if found > count or 2 * at == marks[found - 1]:
+                return False
+            marks[found] = 2 * (at + 1)
+    return found == count
 
 
 @cpu_kernel
@@ -223,43 +315,140 @@ def mark_ids(data, marks):
     bool
         Whether there are n texts, none of them empty; if not, a text has a zero byte in it.
     """
-    text, end, count = pointer_to(data), data.size - TAIL, 0
-    marks[0] = 0
-    for block in range(0, end, 64):
-        zeros = bytes_between(text, block, 0, 0, 1)
-        while zeros:
-            at = block + trailing_zeros(zeros)
-            zeros &= zeros - np.uint64(1)
-            if at >= end:
-                break
-            count += 1
-            if count == marks.size or 2 * at == marks[count - 1]:
-                return False
-            marks[count] = 2 * (at + 1)
-    return count == marks.size - 1
+    return _mark_all(pointer_to(data), data.size - TAIL, marks)
 
 
 @cpu_kernel
-def append_ids(queries, query_marks, gap, first, data, marks):
-    """Lay ids out behind those that are there, without their gaps.
+def find_texts(data, count, first, table, out):
+    """Find texts that a zero byte ends each: their numbers, or -1.
+
+    No error check. Takes addresses, as :func:`find_id`, since it is called for few texts at a time:
+    as many as the processor's nearest cache holds.
+
+    Parameters
+    ----------
+    data : bytes
+        The last ``TAIL`` bytes are zero and belong to no text.
+    count : int
+        How many texts there should be.
+    first : int
+        Where in ``out`` the first belongs.
+    table : int64 array, shape (3,)
+    out : intp array
+        Modified in place.
+
+    Returns
+    -------
+    bool
+        As :func:`mark_ids`; if it is False, nothing was looked up.
+    """
+    text, ids, groups = pointer_to(data), uint8_at(table[0]), table[2]
+    slots = uint64_pointer(uint8_at(table[1]), 0)
+    marks = np.empty(count + 1, np.int64)  # no pointer: Numba would free what is not named again
+    if not _mark_all(text, len(data) - TAIL, marks):
+        return False
+    _find_all(text, marks, 1, ids, slots, groups, out[first : first + count])
+    return True
+
+
+@cpu_kernel(nogil=False)
+def find_strings(strings, first, count, layout, table, out):
+    """Find the strings of a list, read where CPython keeps them: their numbers, or -1.
+
+    No error check but those below. Holds the GIL, so that nobody changes the list. Strings lie
+    strewn over memory, in two cache lines each: these are fetched ahead as those of the map are.
+
+    Parameters
+    ----------
+    strings : int
+        The address of a list.
+    first, count : int
+        Which of its items: those from ``first`` on.
+    layout : int64 array, shape (3,)
+        The address of the type ``str``, the size of an ASCII string's header, and the bits of a
+        string's state that say it is one.
+    table : int64 array, shape (3,)
+        As for :func:`find_id`.
+    out : intp array
+        Those from ``first`` on are modified in place.
+
+    Returns
+    -------
+    bool
+        Whether there are so many items, and all are strings of ASCII, none of them empty; if it is
+        False, ``out`` has wrong numbers.
+    """
+    ids, groups = uint8_at(table[0]), table[2]
+    slots = uint64_pointer(uint8_at(table[1]), 0)
+    kind, header, state = layout[0], layout[1], np.uint32(layout[2])
+    whole = int64_pointer(uint8_at(strings), 0)
+    if whole[_LENGTH] < first + count:
+        return False
+    items = int64_pointer(uint8_at(whole[_ITEMS]), 8 * first)
+    hashes, places = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.intp)
+    for start in range(-AHEAD, count, AHEAD):
+        for j in range(start + AHEAD, min(start + 2 * AHEAD, count)):
+            prefetch(uint8_at(items[j]), 0)
+            prefetch(uint8_at(items[j]), header)
+        some = min(AHEAD, count - start) if start >= 0 else 0
+        for j in range(some):
+            string = int64_pointer(uint8_at(items[start + j]), 0)
+            bits = uint32_at(items[start + j] + 8 * _STATE)[0]
+            if string[_TYPE] != kind or bits & state != state or string[_LENGTH] == 0:
+                return False
+            hashes[j] = _hash(uint8_at(items[start + j] + header), 0, string[_LENGTH], 0)
+            prefetch(slots, 64 * _home(hashes[j], groups))
+        for j in range(some):
+            size = int64_pointer(uint8_at(items[start + j]), 0)[_LENGTH]
+            places[j] = _guess(ids, slots, groups, hashes[j], size)
+        for j in range(some):
+            size = int64_pointer(uint8_at(items[start + j]), 0)[_LENGTH]
+            key = uint8_at(items[start + j] + header)
+            out[first + start + j] = _settle(
+                places[j], hashes[j], key, 0, size, 0, ids, slots, groups
+            )
+    return True
+
+
+@cpu_kernel
+def append_ids(queries, marks, gap, number, at, data, starts):
+    """Write records behind those that are there.
 
     No error check: there must be room for them, and for ``TAIL`` bytes more.
 
     Parameters
     ----------
-    queries, query_marks, gap
+    queries, marks, gap
         Bytes and marks of the ids to add.
-    first : int
-        How many ids are there.
-    data, marks
-        As in :func:`insert_ids`; modified in place.
+    number, at : int
+        The first new id's number, and where its record begins.
+    data : uint8 array
+    starts : int64 array
+        Both modified in place.
+
+    Returns
+    -------
+    int
+        Where the last record ends.
     """
     source, target = pointer_to(queries), pointer_to(data)
-    at = marks[first] >> 1
-    for i in range(query_marks.size - 1):
-        begin, end = query_marks[i] >> 1, (query_marks[i + 1] >> 1) - gap
-        marks[first + i] = 2 * at + (query_marks[i] & 1)
-        for byte in range(0, end - begin, 8):
-            store_word(target, at + byte, load_word(source, begin + byte))
-        at += end - begin
-    marks[first + query_marks.size - 1] = 2 * at
+    for i in range(marks.size - 1):
+        begin, kind = marks[i] >> 1, marks[i] & 1
+        size = (marks[i + 1] >> 1) - gap - begin
+        if number % EVERY == 0:
+            starts[number // EVERY] = at
+        store_word(target, at, np.uint64(((2 * size + kind) << 32) | number))
+        for byte in range(0, size, 8):
+            store_word(target, at + HEADER + byte, load_word(source, begin + byte))
+        at += HEADER + size
+        number += 1
+    return at
+
+
+@cpu_kernel
+def start_of(number, data, starts):
+    """Return where the record of an id begins. No error check."""
+    ids, at = pointer_to(data), starts[number // EVERY]
+    for _ in range(number % EVERY):
+        at += HEADER + np.intp(load_word(ids, at) >> np.uint64(33))
+    return at

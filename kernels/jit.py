@@ -82,6 +82,8 @@ class _StampedLocator(caching._CacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _StampedLocator | None:
+        if not os.path.isfile(py_file):  # typed into a notebook or a prompt
+            return None
         locator = cls(py_func, py_file)
         try:
             locator.ensure_cache_path()
@@ -98,12 +100,17 @@ class _StampedCache(caching.FunctionCache):
     _impl_class = _StampedImpl
 
 
-def cpu_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
-    """Compile a function that Python calls; its machine code is kept on disk."""
+def cpu_kernel(
+    function: Callable[..., Any] | None = None, *, fast: bool = False, nogil: bool = True
+) -> Any:
+    """Compile a function that Python calls; its machine code is kept on disk.
+
+    ``nogil=False`` is for one that reads Python's own objects: nobody changes them meanwhile.
+    """
     if function is None:
-        return functools.partial(cpu_kernel, fast=fast)
+        return functools.partial(cpu_kernel, fast=fast, nogil=nogil)
     dispatcher = numba.njit(
-        nogil=True, error_model="numpy", fastmath=FAST if fast else False, cache=False
+        nogil=nogil, error_model="numpy", fastmath=FAST if fast else False, cache=False
     )(function)
     with contextlib.suppress(RuntimeError):  # raised where there is no folder it can write
         dispatcher._cache = _StampedCache(function)

@@ -25,6 +25,7 @@ __all__ = [
     "copy_bytes",
     "count_ones",
     "deposit_bits",
+    "equal_words",
     "extract_bits",
     "int64_pointer",
     "leading_zeros",
@@ -100,6 +101,32 @@ def bytes_from_0x80(typing: Any, text: Any, at: Any) -> Any:
         )
 
     return types.uint64(text, types.intp), generate
+
+
+@intrinsic
+def equal_words(typing: Any, pointer: Any, byte: Any, kept: Any, value: Any) -> Any:
+    """Return the mask of the 8 words from ``byte`` on that are ``value`` in the bits of ``kept``.
+
+    They must begin a cache line.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        eight = ir.VectorType(_WORD, 8)
+        address = builder.bitcast(_address(builder, args[0], args[1]), eight.as_pointer())
+        undefined = ir.Constant(eight, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+        kept, value = (
+            builder.shuffle_vector(
+                builder.insert_element(undefined, each, ir.IntType(32)(0)), undefined, zeros
+            )
+            for each in args[2:]
+        )
+        found = builder.and_(builder.load(address, align=64), kept)
+        return builder.zext(
+            builder.bitcast(builder.icmp_unsigned("==", found, value), _BYTE), _WORD
+        )
+
+    return types.uint64(pointer, types.intp, types.uint64, types.uint64), generate
 
 
 @intrinsic

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from numbatch.batching import ids as module
 from numbatch.batching.ids import IdMap, check_id
 from numbatch.errors import InputError
 
@@ -119,6 +120,52 @@ def test_texts_with_zero_bytes_and_lists_longer_than_a_chunk():
         ids.index_of([*names, ""])
     with pytest.raises(InputError, match="id 5000 is None"):
         ids.index_of([*names, None])
+
+
+class Name(str):
+    """A text of a type of its own."""
+
+    __slots__ = ()
+
+
+@pytest.fixture(params=["in place", "joined"])
+def look_ups(request, monkeypatch):
+    """Read strings where they lie, or as a Python does that keeps them in another way."""
+    strings, texts = module._look_ups()
+    if request.param == "in place" and strings is None:
+        pytest.skip("it is not known how this Python keeps its strings")
+    chosen = strings if request.param == "in place" else None
+    monkeypatch.setattr(module, "_look_ups", lambda: (chosen, texts))
+
+
+def test_lists_of_texts_of_all_lengths(look_ups):
+    names = [c * size for c in "ab" for size in [*range(1, 200), 4095, 4096, 100_000, 1 << 20]]
+    order = np.random.default_rng(0).permutation(len(names))
+    ids = IdMap(names)
+    shuffled = [names[i] for i in order]
+    assert np.array_equal(ids.index_of(shuffled), order)
+    assert np.array_equal(ids.index_of([*shuffled, "x", *names[:9]])[: len(names)], order)
+    assert ids.index_of(["x", "a" * 201, "aaab"]).tolist() == [-1, -1, -1]
+
+
+def test_lists_of_other_things_among_many_texts(look_ups):
+    names = [f"{i}" for i in range(3000)]
+    ids = IdMap([*names, 7, "é", "\ud800", "\0", 2**100])
+    others = [7, "é", "\ud800", "\0", 2**100, Name("9"), np.int64(7), Name("x"), 8, "ü", "\0\0"]
+    expected = [3000, 3001, 3002, 3003, 3004, 9, 3000, -1, -1, -1, -1]
+    for place in (0, 511, 512, 1030, 3000):
+        for other, at in zip(others, expected, strict=True):
+            found = ids.index_of([*names[:place], other, *names[place:]]).tolist()
+            assert found == [*range(place), at, *range(place, 3000)]
+        for bad in ("", None, 1.5, b"1"):
+            with pytest.raises(InputError, match=f"id {place} is "):
+                ids.index_of([*names[:place], bad, *names[place:]])
+
+
+def test_absent_ids_are_not_taken_for_those_that_share_their_tags():
+    """Of so many, a few have the 24 bits of their hash that a slot of their group has."""
+    ids = IdMap(np.arange(100_000))
+    assert (ids.index_of(np.arange(100_000, 8_000_000)) == -1).all()
 
 
 def test_look_ups_follow_the_arrays_where_they_go():

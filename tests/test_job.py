@@ -1,6 +1,7 @@
 """Jobs: results by id and as they come, token events, and what goes wrong."""
 
 import asyncio
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -39,6 +40,35 @@ def make_requests(count=10):
 
 def bits(result):
     return result.token_ids.tobytes(), result.logprobs.tobytes(), getattr(result, "text", None)
+
+
+@contextlib.contextmanager
+def one_step_at_a_time(llm):
+    """Yield a function that lets the engine run one more step, and returns when it has.
+
+    At the end the engine runs freely again.
+    """
+    step, turns, done = llm.engine.step, threading.Semaphore(0), threading.Semaphore(0)
+    is_free = False
+
+    def held_back():
+        if not is_free:
+            turns.acquire()
+        results = step()
+        done.release()
+        return results
+
+    def one_more():
+        turns.release()
+        done.acquire()
+
+    llm.engine.step = held_back
+    try:
+        yield one_more
+    finally:
+        is_free = True
+        turns.release()
+        llm.engine.step = step
 
 
 def held(job):
@@ -137,6 +167,13 @@ def test_events_put_together_are_the_results(llm):
         seen[event.id].append(event)
         if event.id == 2:
             time.sleep(0.01)
+    check_events(job, seen)
+    again = list(job.stream())
+    assert sum(len(event.text) for event in again if event.id == 3) == len(job[3].result.text)
+
+
+def check_events(job, seen):
+    """Check that events put together are the results, and that the last has the response."""
     for name, events in seen.items():
         result = job[name].result
         assert events[-1].response is job[name]
@@ -147,9 +184,42 @@ def test_events_put_together_are_the_results(llm):
             assert np.array_equal(joined, result.token_ids)
             joined = np.concatenate([event.logprobs for event in events])
             assert joined.tobytes() == result.logprobs.tobytes()
-    assert len(seen[3]) > 1
-    again = list(job.stream())
-    assert sum(len(event.text) for event in again if event.id == 3) == len(job[3].result.text)
+
+
+def test_a_reader_that_keeps_up_gets_each_token_at_once(llm):
+    requests = [Request(i, tokens(i), GREEDY) for i in range(3)]
+    seen, kept = {request.id: [] for request in requests}, []
+    with one_step_at_a_time(llm) as step:
+        job = llm.submit(requests)
+        held(job)
+        events = job.stream()
+        for _ in range(GREEDY.max_tokens):
+            step()
+            news = [next(events) for _ in requests]
+            assert sorted(event.id for event in news) == [0, 1, 2]
+            kept += news
+    for event in kept:
+        seen[event.id].append(event)
+    assert [len(event.token_ids) for event in kept] == [1] * (3 * GREEDY.max_tokens)
+    check_events(job, seen)
+
+
+def test_a_reader_that_sleeps_gets_one_long_event_and_holds_nobody_up(llm):
+    with one_step_at_a_time(llm) as step:
+        job = llm.submit([Request(0, tokens(0), LONG), Request(1, tokens(1), LONG)])
+        held(job)
+        events = job.stream()
+        step()
+        first = [next(events), next(events)]
+        for _ in range(50):
+            step()
+        news = [next(events), next(events)]
+        assert [len(event.token_ids) for event in (*first, *news)] == [1, 1, 50, 50]
+        assert len(events._events) == 0
+    seen = {i: [e for e in (*first, *news) if e.id == i] for i in range(2)}
+    for event in events:
+        seen[event.id].append(event)
+    check_events(job, seen)
 
 
 def test_async_readers(llm):

@@ -124,13 +124,16 @@ def test_the_nearest_deadline_goes_first_among_equals():
     assert order_of(scheduler, sequences) == [3, 2, 0, 1]
 
 
-def served(scheduler, tags, steps, *, refill):
-    """Return the largest difference between what two tags were given while both had work."""
+def served(scheduler, tags, steps, *, refill, late=0):
+    """Return the largest difference between what two tags were given while both had work.
+
+    The second begins ``late`` steps after the first.
+    """
     totals, weights = dict.fromkeys(tags, 0.0), scheduler.policy.weights
     worst, number = 0.0, 0
     present = dict.fromkeys(tags, 0)
-    for _ in range(steps):
-        for tag in tags:
+    for i in range(late + steps):
+        for tag in tags if i >= late else tags[:1]:
             for _ in range(refill[tag] - present[tag]):
                 number += 1
                 prompt, output = refill[tag, "size"]
@@ -139,22 +142,30 @@ def served(scheduler, tags, steps, *, refill):
         chunks, finished = step(scheduler)
         for chunk in chunks:
             tag = chunk.sequence.request.tag
-            totals[tag] += chunk.length / weights.get(tag, 1)
+            totals[tag] += chunk.length / weights.get(tag, 1) if i >= late else 0
         for sequence in finished:
             present[sequence.request.tag] -= 1
         worst = max(worst, abs(totals[tags[0]] - totals[tags[1]]))
     return worst, totals
 
 
-@pytest.mark.parametrize("sizes", [((40, 0), (40, 0)), ((150, 0), (20, 0)), ((20, 5), (60, 3))])
-def test_a_heavy_tag_does_not_starve_a_light_one(sizes):
-    """Their served tokens stay within two steps' budget while both have work (VTC's bound)."""
-    scheduler = make_scheduler(budget=64, sequences=8)
-    # The light one always has some work, never more than a little; the other 25 times more.
-    refill = {"heavy": 100, "light": 4, ("heavy", "size"): sizes[0], ("light", "size"): sizes[1]}
-    worst, totals = served(scheduler, ("heavy", "light"), 400, refill=refill)
+@pytest.mark.parametrize("late", [0, 30])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((40, 0), (40, 0)), ((150, 0), (20, 0)), ((20, 5), (60, 3)),
+        ((150, 1), (10, 20)), ((10, 20), (150, 1)), ((20, 170), (40, 10)), ((150, 40), (1, 1)),
+    ],
+)  # fmt: skip
+def test_a_heavy_tag_does_not_starve_a_light_one(sizes, late):
+    """Their served tokens stay within two steps' budget while both have work."""
+    scheduler = make_scheduler(budget=64, sequences=8, blocks=128)
+    # The light one has always a little more work than there are places, the other far more.
+    refill = {"heavy": 100, "light": 12, ("heavy", "size"): sizes[0], ("light", "size"): sizes[1]}
+    worst, totals = served(scheduler, ("heavy", "light"), 400, refill=refill, late=late)
     assert worst <= 2 * 64
-    assert min(totals.values()) > 100 * 64
+    assert min(totals.values()) > 400
+    assert scheduler.preemptions <= 100
 
 
 def test_first_come_first_served_does_starve_it():
@@ -197,6 +208,20 @@ def test_low_priority_still_finishes_under_endless_urgent_work():
             break
     assert low.is_done
     assert i < 200
+
+
+def test_urgent_work_finds_its_place_where_others_take_the_whole_step():
+    scheduler = make_scheduler(sequences=4, budget=4)
+    for i in range(4):
+        scheduler.add(make_sequence(i, 4, 50, priority=1))
+    while any(each.behind != 1 for each in scheduler.running) or len(scheduler.running) < 4:
+        step(scheduler)
+    urgent = make_sequence("urgent", 10, 1, priority=0)
+    scheduler.add(urgent)
+    for _ in range(10):  # what decodes goes first: a token a step is left
+        step(scheduler)
+    assert urgent.is_done
+    assert scheduler.preemptions == 1
 
 
 def test_cancelled_sequences_are_skipped_wherever_they_stand():

@@ -18,6 +18,8 @@ from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.scheduler import Scheduler
 from numbatch.batching.sequence import Sequence
 
+from .sizes import repeat, rounds  # noqa: F401
+
 
 def random_tokens(rng, count):
     return rng.integers(1000, 40000, count)
@@ -193,9 +195,11 @@ class Continuous:
             yield Request(i, random_tokens(rng, 16), params)
 
     def time_generate(self, continuous):
-        requests = list(self.requests())
-        size = self.count if continuous else self.at_once
-        for begin in range(0, self.count, size):
+        self.serve(list(self.requests()), continuous)
+
+    def serve(self, requests, continuous):
+        size = len(requests) if continuous else self.at_once
+        for begin in range(0, len(requests), size):
             list(self.llm.engine.run(requests[begin : begin + size]))
 
 
