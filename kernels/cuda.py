@@ -113,7 +113,7 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cuda_device
-def warp_barrier():  # type: ignore[no-untyped-def]
+def warp_barrier():
     """Wait for the threads of a warp; in the simulator for those of the block, so all must call."""
     if _SIMULATED:
         cuda.syncthreads()

@@ -96,7 +96,7 @@ def measure(name: str, *options: str) -> None:
     row(f"{name}: 4-bit over bf16, 1 sequence", f"x {rates['4-bit 1'] / rates['bf16 1']:.2f}")
     if "nopeer" in options:
         return
-    for count, lengths, kind in ((1, (16, 64), "sdpa"), (256, (16, 64), "sdpa_paged")):
+    for count, lengths, kind in ((1, (16, 64), "sdpa"), (256, (16, 64), "paged|sdpa")):
         peer = torch_model(name)
         peer.set_attn_implementation(kind)
         rate = peer_rate(peer, count, *lengths)
