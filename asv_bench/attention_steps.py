@@ -5,6 +5,8 @@ import numpy as np
 from numbatch.kernels.scoring import attention
 from numbatch.kernels.threads import Call, ThreadTeam
 
+NO_BREAKS = np.empty(0, np.int64)
+
 SMOLLM2 = {"heads": 9, "kv_heads": 3, "head_size": 64, "layers": 30}
 
 
@@ -38,7 +40,6 @@ class AttentionSteps:
         self.out = np.empty_like(self.q)
         self.plan = attention.new_plan(len(self.rows))
         self.scratch = attention.attention_scratch(threads, heads // kv_heads, head_size)
-        self.kernel = attention.attend_kernel(self.dtype)
 
     def _slots(self, rows, positions):
         block, place = np.divmod(positions, attention.BLOCK)
@@ -54,12 +55,14 @@ class AttentionSteps:
 
     def attend(self):
         """Attend in every layer."""
-        items = attention.plan_attention(self.rows, self.positions, *self.shape[:2], 0, self.plan)
+        items = attention.plan_attention(
+            self.rows, self.positions, *self.shape[:2], 0, NO_BREAKS, self.plan
+        )
         scale, cap = np.float32(self.shape[2] ** -0.5), np.float32(0)
         for layer in range(self.layers):
             args = (self.q, self.cache, self.tables, self.rows, self.positions, self.plan)
             numbers = (layer, *self.shape[1:], 0, scale, cap)
-            self.team.run(Call(self.kernel, items, (*args, *numbers, self.out), self.scratch))
+            self.team.run(Call(attention.attend, items, (*args, *numbers, self.out), self.scratch))
 
     def kv_bytes(self):
         """Return the bytes of keys and values that a step reads at least once."""

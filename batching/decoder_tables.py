@@ -7,7 +7,7 @@ import numpy as np
 from numbatch.errors import ModelError
 from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.scoring import activation
-from numbatch.kernels.scoring.decoder_step import CONFIG, LAYER, MATRICES, NORM, NORMS
+from numbatch.kernels.scoring.decoder_records import CONFIG, LAYER, MATRICES, NORM, NORMS
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import MATRIX, matrix_record, prepare, prepared_bytes
 from numbatch.kernels.threads import ThreadTeam
@@ -30,7 +30,7 @@ class DecoderTables:
     Attributes
     ----------
     config, matrices, norms, layers, final_norm, head : arrays
-        Of CONFIG, MATRIX, NORM and LAYER; see ``kernels.scoring.decoder_step``.
+        Of CONFIG, MATRIX, NORM and LAYER; see ``kernels.scoring.decoder_records``.
     windows : list of int
         The windows that layers have; ``LAYER.plan`` is a place in it.
     nbytes : int

@@ -12,12 +12,14 @@ import numpy as np
 
 from numbatch.batching.decoder_tables import DecoderTables
 from numbatch.batching.kv_pool import KVPool
+from numbatch.batching.row_ranges import RowSplitter
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.scoring import attention, logprob
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
 from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
-from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
 from numbatch.kernels.scoring.decoder_step import prepare_rows, run_head, run_layers
+from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import product_memory
 from numbatch.kernels.threads import Call, ThreadTeam
@@ -86,11 +88,14 @@ class ForwardPass:
         # Rows are padded to whole vectors and zero there.
         self._hidden, self._normed = buffer(config.width), buffer(config.width)
         self._q, self._k, self._v, self._attended = (buffer(w) for w in (heads, kv, kv, heads))
-        self._gate, self._up = buffer(inner), buffer(inner)
         pairs = max(1, int(self.tables.layers["pairs"].max()))
         self._cosine, self._sine = buffer(pairs), buffer(pairs)
-        widest = max(config.width, heads, inner)
+        widest = max(config.width, heads)
         self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
+        self._inner = Activations.empty(self._compute, max_tokens, inner).arrays
+        widest = max(widest, inner)
+        spans = -(-gated_memory(self._compute, max_tokens) // 16) * 16
+        self._spans = aligned((team.threads, spans), np.float32)
         size = -(-product_memory(self._compute, widest, max_tokens) // 64) * 64
         self._memory = aligned((team.threads, size), np.uint8)
         self._group = config.heads // config.kv_heads
@@ -98,6 +103,7 @@ class ForwardPass:
         self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
         self._logprob_scratch = logprob.logprob_scratch(team.threads)
         self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
+        self._splitter = RowSplitter(decoder, team.threads)
         self._counter = np.zeros(8, np.int64)
         self.cycles = np.zeros((team.threads, 0), np.int64)
 
@@ -110,21 +116,31 @@ class ForwardPass:
             A view of working memory, valid until the next call.
         """
         tables, kv_heads = self.tables, self.decoder.config.kv_heads
+        shares = self._splitter.split(batch.positions)
         for window, plan in zip(tables.windows, self._plans, strict=True):
             attention.plan_attention(
-                batch.rows, batch.positions, kv_heads, self._group, window, plan
+                batch.rows, batch.positions, kv_heads, self._group, window, shares.breaks, plan
             )
         positions = self.decoder.positions
         self._counter[0] = 0
         self.team.run_together(
             run_layers,
-            *(self._counter, self._memory, self._scores, tables.config, tables.matrices),
-            *(tables.norms, tables.layers, SHAPES, HALF_BYTES, self.decoder.embedding.data),
+            *(self._counter, self._memory, self._scores, self._spans),
+            *(
+                tables.config,
+                tables.matrices,
+                tables.norms,
+                tables.layers,
+                SHAPES,
+                HALF_BYTES,
+                self.decoder.embedding.data,
+            ),
             _NO_POSITIONS if positions is None else positions.data,
             *(batch.tokens, batch.positions, batch.rows, batch.slots, batch.tables),
-            *(self._plans, self.pool.cache, self._hidden, self._normed),
-            *(self._q, self._k, self._v, self._attended, self._gate, self._up),
-            *(self._cosine, self._sine, self._activations, self.cycles),
+            *(shares.ranges, shares.apart, shares.block, self._plans),
+            *(self.pool.cache, self._hidden, self._normed, self._q, self._k, self._v),
+            *(self._attended, self._cosine, self._sine, self._activations, self._inner),
+            self.cycles,
         )
         return self._hidden[: len(batch.tokens)]
 

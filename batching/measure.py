@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from numbatch.batching.operation_stats import Comparison, OperationStats
 from numbatch.batching.timing import (
     CompileClock,
     Operation,
+    Timer,
     calls_in_a_sample,
     controlled,
+    device_timer,
+    host_timer,
     loop_overhead,
     nothing,
     peak_memory_of,
@@ -28,6 +31,9 @@ from numbatch.errors import InputError
 from numbatch.kernels.statistics.bootstrap import resample_places
 from numbatch.kernels.statistics.moments import Moments
 from numbatch.kernels.statistics.quantiles import median, quantile
+
+if TYPE_CHECKING:
+    from numbatch.kernels.cuda import Gpu
 
 __all__ = [
     "compare",
@@ -89,6 +95,7 @@ def measure_operation(
     collect_garbage: bool = False,
     measure_memory: bool = True,
     synchronize: Operation | None = None,
+    gpu: Gpu | None = None,
 ) -> OperationStats:
     """Time an operation, with everything that it compiles compiled before.
 
@@ -112,6 +119,9 @@ def measure_operation(
         Whether ``f`` is called once more to find its peak memory.
     synchronize : function, optional
         Called at the end of each sample; waits for a device that works asynchronously.
+    gpu : Gpu, optional
+        Samples are timed by CUDA events in this GPU's stream (:class:`numbatch.kernels.cuda.Gpu`),
+        which is where ``f`` should work.
 
     Raises
     ------
@@ -119,6 +129,7 @@ def measure_operation(
         If ``f`` cannot be called, or a parameter is out of its range.
     """
     wait = synchronize or nothing
+    timer = _timer(synchronize, gpu)
     _check_callable(f=f, synchronize=wait)
     _check_sampling(seconds, min_samples, max_samples, warmup, confidence)
     for name, number in (("items", items), ("tokens", tokens), ("bytes", bytes)):
@@ -126,13 +137,14 @@ def measure_operation(
             raise InputError(f"{name} is {number}, should be at least 0")
     _summary(np.ones(3), confidence)  # compiles the statistics before their clock is watched
     with controlled(cpus, collect_garbage) as clock:
-        first_call = time_loop(f, 1, wait) * 1e-9
+        first_call = timer(f, 1) * 1e-9
         for _ in range(warmup - 1):
-            time_loop(f, 1, wait)
-        calls = calls_in_a_sample(f, wait)
+            timer(f, 1)
+        calls = calls_in_a_sample(f, timer)
         compilation = clock.nanoseconds * 1e-9
-        overhead = loop_overhead(calls)
-        samples, discarded = _take_samples(f, calls, wait, clock, seconds, min_samples, max_samples)
+        overhead = loop_overhead(calls, timer if gpu else None)
+        limits = seconds, min_samples, max_samples
+        samples, discarded = _take_samples(f, calls, timer, clock, *limits)
     times = np.array(samples) * 1e-9 / calls - overhead
     peak = peak_memory_of(f, wait) if measure_memory else None
     summary = _summary(times, confidence)
@@ -150,6 +162,14 @@ def measure_operation(
         peak_memory=peak,
         **summary,
     )
+
+
+def _timer(synchronize: Operation | None, gpu: Gpu | None) -> Timer:
+    if gpu is None:
+        return host_timer(synchronize or nothing)
+    if synchronize is not None:
+        raise InputError("synchronize and gpu were both given, should be one of them")
+    return device_timer(gpu)
 
 
 def _check_sampling(
@@ -171,7 +191,7 @@ def _check_sampling(
 def _take_samples(
     f: Operation,
     calls: int,
-    wait: Operation,
+    timer: Timer,
     clock: CompileClock,
     seconds: float,
     min_samples: int,
@@ -183,7 +203,7 @@ def _take_samples(
     end = perf_counter_ns() + int(seconds * 1e9)
     while len(samples) < min_samples or (len(samples) < max_samples and perf_counter_ns() < end):
         compiled = clock.nanoseconds
-        taken = time_loop(f, calls, wait)
+        taken = timer(f, calls)
         # An operation that compiles at each call would never be done.
         if clock.nanoseconds == compiled or discarded >= max_samples:
             samples.append(taken)
@@ -235,6 +255,7 @@ def compare(
     confidence: float = 0.95,
     cpus: Iterable[int] | None = None,
     synchronize: Operation | None = None,
+    gpu: Gpu | None = None,
 ) -> Comparison:
     """Time two operations in turn and return the ratio of their times with its interval.
 
@@ -243,6 +264,7 @@ def compare(
     :func:`measure_operation`.
     """
     wait = synchronize or nothing
+    timer = _timer(synchronize, gpu)
     _check_callable(f=f, g=g, synchronize=wait)
     _check_sampling(seconds, min_rounds, max_rounds, warmup, confidence)
     _summary(np.ones(3), confidence)
@@ -250,8 +272,8 @@ def compare(
         for _ in range(warmup):
             f(), g()
         wait()
-        calls = [calls_in_a_sample(f, wait), calls_in_a_sample(g, wait)]
-        overhead = np.array([loop_overhead(number) for number in calls])
+        calls = [calls_in_a_sample(f, timer), calls_in_a_sample(g, timer)]
+        overhead = np.array([loop_overhead(number, timer if gpu else None) for number in calls])
         rounds: list[list[int]] = []
         end = perf_counter_ns() + int(seconds * 1e9)
         discarded = 0
@@ -259,7 +281,7 @@ def compare(
             compiled = clock.nanoseconds
             taken = [0, 0]
             for i in (0, 1) if len(rounds) % 2 == 0 else (1, 0):
-                taken[i] = time_loop((f, g)[i], calls[i], wait)
+                taken[i] = timer((f, g)[i], calls[i])
             if clock.nanoseconds == compiled or discarded >= max_rounds:
                 rounds.append(taken)
             else:

@@ -22,6 +22,7 @@ from numbatch.kernels.scoring.attention import (
     new_plan,
     part_size,
 )
+from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.logprob import logprob_scratch
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import product_memory
@@ -160,15 +161,18 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
     frequencies = (layer.inverse_frequencies for layer in layers)
     pairs = max(1, *(0 if each is None else len(each) for each in frequencies))
-    row = 2 * sum(padded(width) for width in (config.width, heads, kv, inner, pairs))
-    widest = max(config.width, heads, inner)
-    room = Activations.empty(compute, tokens, widest).arrays  # taken only where it is written
+    row = 2 * sum(padded(width) for width in (config.width, heads, kv, pairs))
+    widths = (max(config.width, heads), inner)
+    # Taken only where it is written.
+    rooms = [a for w in widths for a in Activations.empty(compute, tokens, w).arrays]
+    widest = max(widths)
     scratch = -(-product_memory(compute, widest, tokens) // 64) * 64
     scratch += logprob_scratch(1).nbytes + sampling_scratch(1, config.vocabulary).nbytes
     scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
+    scratch += 4 * gated_memory(compute, tokens)
     plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
     logits = 4 * sequences * padded(config.vocabulary)
-    return 4 * tokens * row + sum(a.nbytes for a in room) + threads * scratch + plans + logits
+    return 4 * tokens * row + sum(a.nbytes for a in rooms) + threads * scratch + plans + logits
 
 
 def largest_batch(

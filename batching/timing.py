@@ -9,18 +9,24 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba.core import event
 
 from numbatch.errors import InputError
 
+if TYPE_CHECKING:
+    from numbatch.kernels.cuda import Gpu
+
 __all__ = [
     "CompileClock",
     "Operation",
+    "Timer",
     "calls_in_a_sample",
     "controlled",
+    "device_timer",
+    "host_timer",
     "loop_overhead",
     "nothing",
     "peak_memory_of",
@@ -28,6 +34,9 @@ __all__ = [
 ]
 
 Operation = Callable[[], object]
+
+Timer = Callable[[Operation, int], int]
+"""Returns the nanoseconds of so many calls."""
 
 SAMPLE = 1e-3
 """Seconds that a sample lasts at least."""
@@ -96,16 +105,32 @@ def time_loop(f: Operation, calls: int, synchronize: Operation) -> int:
     return perf_counter_ns() - start
 
 
-def loop_overhead(calls: int) -> float:
-    """Return the seconds a call that :func:`time_loop` itself takes."""
-    times = [time_loop(nothing, calls, nothing) for _ in range(101 if calls < 100 else 11)]
+def host_timer(wait: Operation = nothing) -> Timer:
+    """Return a timer by the host's clock; ``wait`` is called before it is read again."""
+    return lambda f, calls: time_loop(f, calls, wait)
+
+
+def device_timer(gpu: Gpu) -> Timer:
+    """Return a timer by events in a GPU's stream."""
+
+    def run(f: Operation, calls: int) -> None:
+        for _ in repeat(None, calls):
+            f()
+
+    return lambda f, calls: int(gpu.seconds_of(lambda: run(f, calls)) * 1e9)
+
+
+def loop_overhead(calls: int, timer: Timer | None = None) -> float:
+    """Return the seconds a call that the loop of a timer itself takes; of the host's by default."""
+    timer = timer or host_timer()
+    times = [timer(nothing, calls) for _ in range(101 if calls < 100 else 11)]
     return float(np.median(times)) * 1e-9 / calls
 
 
-def calls_in_a_sample(f: Operation, wait: Operation) -> int:
+def calls_in_a_sample(f: Operation, timer: Timer) -> int:
     """Return how many calls make a sample long enough for the clock."""
     calls = 1
-    while (taken := time_loop(f, calls, wait) * 1e-9) < SAMPLE and calls < 10**6:
+    while (taken := timer(f, calls) * 1e-9) < SAMPLE and calls < 10**6:
         calls = min(10 * calls, max(calls + 1, int(1.2 * calls * SAMPLE / max(taken, 1e-9))))
     return calls
 

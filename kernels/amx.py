@@ -41,6 +41,7 @@ __all__ = [
     "load_tile",
     "release",
     "store_tile",
+    "stream_tile",
     "tile_shapes",
     "zero_tile",
 ]
@@ -134,6 +135,11 @@ load_tile = _memory(
     "load_tile",
     "tileloadd64",
     "Load a tile from element ``at`` of an array; its rows are ``stride`` bytes apart.",
+)
+stream_tile = _memory(
+    "stream_tile",
+    "tileloaddt164",
+    "As ``load_tile``, with the hint that the tile need not stay in the first level of the cache.",
 )
 store_tile = _memory(
     "store_tile",

@@ -14,6 +14,7 @@ import functools
 import importlib.util
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import numba
@@ -222,6 +223,23 @@ class Gpu:
             self.stream.synchronize()
         except Exception as error:
             raise DeviceError(self.failure(error)) from error
+
+    def seconds_of(self, run: Callable[[], Any]) -> float:
+        """Return the time on the device between an event before ``run`` and one after it.
+
+        Work that was started before is waited for first. In the simulator it is the host's time.
+        """
+        self.synchronize()
+        if self.stream is None:
+            begin = perf_counter()
+            run()
+            return perf_counter() - begin
+        first, last = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        first.record(self.stream)
+        run()
+        last.record(self.stream)
+        self.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(first, last)) * 1e-3
 
     def failure(self, error: BaseException) -> str:
         """Describe a failure of the device, which may be noticed later than it happened."""

@@ -23,9 +23,12 @@ from numbatch.kernels.simd64 import LANES64, fill, load_numbers, sum_lanes64
 __all__ = [
     "CHAINS",
     "CHUNK",
+    "TILE_BLOCKS",
+    "TILE_BYTES",
     "multiply_add",
     "multiply_add_bytes",
     "multiply_add_tiles",
+    "multiply_loaded_tiles",
     "read_numbers",
 ]
 
@@ -37,6 +40,11 @@ AHEAD = 1024
 
 CHAINS = 12
 """Sums that :func:`multiply_add` keeps apart; more than a core's units times their latency."""
+
+
+TILE_BYTES, TILE_BLOCKS = 1024, 9
+"""Bytes of a tile; pairs of them that :func:`multiply_loaded_tiles` goes over again and again: with
+as many of activations they lie in an L1 cache of 48 KB."""
 
 
 @cpu_kernel
@@ -160,3 +168,50 @@ def multiply_add_tiles(start, stop, steps, halves, shapes, out):
                 amx.dot_int8(3, 5, 7)
         amx.release()
         out[item, 0] = 0
+
+
+@cpu_kernel
+def multiply_loaded_tiles(start, stop, steps, many, halves, shapes, weights, x, out):
+    """Multiply tiles that lie in the L1 cache; no error check. Needs the path "amx".
+
+    What a product of matrices does without unpacking, without storing, and with all that it reads
+    at hand: two panels of weights by 16 or 32 rows of activations.
+
+    Parameters
+    ----------
+    steps : int
+        Each item goes ``steps`` times over ``TILE_BLOCKS`` pairs of tiles.
+    many : bool
+        32 rows of activations; if not, as many as tile 4 has in ``shapes``.
+    halves : bool
+        bfloat16, not bytes.
+    shapes : uint8 array, shape (64,)
+        Of :func:`numbatch.kernels.amx.tile_shapes`.
+    weights, x : uint8 arrays, shape (2 * TILE_BLOCKS * TILE_BYTES,)
+    out : int32 array, shape (items, 16 * 64)
+        Modified in place: a tile of sums, so that none is left out.
+    """
+    for item in range(start, stop):
+        amx.configure(shapes)
+        for _ in range(steps):
+            for block in range(TILE_BLOCKS):
+                at = 2 * block * TILE_BYTES
+                amx.load_tile(6, weights, at, 64)
+                amx.load_tile(4, x, at, 64)
+                amx.load_tile(7, weights, at + TILE_BYTES, 64)
+                if many:
+                    amx.load_tile(5, x, at + TILE_BYTES, 64)
+                if halves:
+                    amx.dot_bfloat16(0, 4, 6)
+                    amx.dot_bfloat16(1, 4, 7)
+                    if many:
+                        amx.dot_bfloat16(2, 5, 6)
+                        amx.dot_bfloat16(3, 5, 7)
+                else:
+                    amx.dot_signed_unsigned(0, 4, 6)
+                    amx.dot_signed_unsigned(1, 4, 7)
+                    if many:
+                        amx.dot_signed_unsigned(2, 5, 6)
+                        amx.dot_signed_unsigned(3, 5, 7)
+        amx.store_tile(0, out, item * out.shape[1], 64)
+        amx.release()

@@ -1,4 +1,4 @@
-"""Vectors of 32 and 64 unsigned numbers of 32 bits for Numba, whose least one is sought.
+"""Vectors of 16, 32 and 64 unsigned numbers of 32 bits for Numba, whose least one is sought.
 
 Merging the symbols of a piece needs the least of their ranks again and again, and three of them
 replaced after each merge. Kept in registers, as a vector, that is a handful of instructions: two
@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["load_32", "load_64", "put", "smallest"]
+__all__ = ["load_16", "load_32", "load_64", "put", "put_where", "smallest", "store"]
 
 _NUMBER, _BYTE, _WORD = ir.IntType(32), ir.IntType(8), ir.IntType(64)
 
@@ -50,7 +50,7 @@ def _loader(lanes: int) -> Callable[..., Any]:
     return intrinsic(load)
 
 
-load_32, load_64 = _loader(32), _loader(64)
+load_16, load_32, load_64 = _loader(16), _loader(32), _loader(64)
 
 
 @intrinsic
@@ -71,6 +71,36 @@ def put(typing: Any, vector: Any, lane: Any, number: Any) -> Any:
         return builder.select(here, everywhere(args[2]), args[0])
 
     return vector(vector, types.intp, types.uint64), generate
+
+
+@intrinsic
+def put_where(typing: Any, vector: Any, bits: Any, number: Any) -> Any:
+    """Return the vector with ``number`` in each lane whose bit is set."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        shape = args[0].type
+        undefined = ir.Constant(shape, ir.Undefined)
+        first = ir.Constant(ir.VectorType(_NUMBER, shape.count), [0] * shape.count)
+        one = builder.insert_element(undefined, builder.trunc(args[2], _NUMBER), _NUMBER(0))
+        everywhere = builder.shuffle_vector(one, undefined, first)
+        width = ir.IntType(shape.count)
+        low = args[1] if shape.count == 64 else builder.trunc(args[1], width)
+        here = builder.bitcast(low, ir.VectorType(ir.IntType(1), shape.count))
+        return builder.select(here, everywhere, args[0])
+
+    return vector(vector, types.uint64, types.uint64), generate
+
+
+@intrinsic
+def store(typing: Any, vector: Any, pointer: Any, byte: Any) -> Any:
+    """Write the numbers ``byte`` bytes behind the pointer."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = builder.gep(builder.bitcast(args[1], _BYTE.as_pointer()), [args[2]])
+        builder.store(args[0], builder.bitcast(address, args[0].type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(vector, pointer, types.intp), generate
 
 
 @intrinsic

@@ -600,10 +600,21 @@ class _BFloat(ir.Type):
 _PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Return whether the path has the instructions for bfloat16."""
     wide = simd_path() in ("amx", "avx512")
     return wide and bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+
+
+def two_bfloat16(builder: Any, low: Any, high: Any) -> Any:
+    """Return 32 floats rounded to bfloat16, one after another, as 16 words; AVX512-BF16 only.
+
+    The instruction takes subnormal numbers for 0, as the CPU's products of bfloat16 do.
+    """
+    kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.bitcast(builder.call(function, [high, low]), _INT)
 
 
 def _round_to_bfloat16(builder: Any, value: Any) -> Any:
@@ -625,6 +636,11 @@ def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
     """Return 32 numbers rounded to bfloat16: in a lane one of ``even``, above it one of ``odd``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if has_bfloat16():
+            halves = builder.bitcast(two_bfloat16(builder, *args), _SHORTS)
+            order = [i // 2 + i % 2 * LANES for i in range(2 * LANES)]
+            places = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), order)
+            return builder.bitcast(builder.shuffle_vector(halves, halves, places), _INT)
         low, high = (_round_to_bfloat16(builder, part) for part in args)
         low = builder.lshr(low, ir.Constant(_INT, [16] * LANES))
         high = builder.and_(high, ir.Constant(_INT, [0xFFFF0000] * LANES))
@@ -640,8 +656,13 @@ def store_bfloat16(typing: Any, array: Any, at: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
         half = ir.VectorType(ir.IntType(16), LANES)
-        bits = _round_to_bfloat16(builder, args[2])
-        bits = builder.trunc(builder.lshr(bits, ir.Constant(_INT, [16] * LANES)), half)
+        if has_bfloat16():
+            halves = builder.bitcast(two_bfloat16(builder, args[2], args[2]), _SHORTS)
+            places = ir.Constant(_INT, list(range(LANES)))
+            bits = builder.shuffle_vector(halves, halves, places)
+        else:
+            bits = _round_to_bfloat16(builder, args[2])
+            bits = builder.trunc(builder.lshr(bits, ir.Constant(_INT, [16] * LANES)), half)
         builder.store(bits, builder.bitcast(pointer, half.as_pointer()), align=1)
         return context.get_dummy_value()
 
@@ -658,7 +679,7 @@ def dot_pairs(typing: Any, total: Any, a: Any, b: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         total, a, b = args
-        if _has_bfloat16():
+        if has_bfloat16():
             kind = ir.FunctionType(_FLOAT, [_FLOAT, _PAIRS, _PAIRS])
             name = "llvm.x86.avx512bf16.dpbf16ps.512"
             function = cgutils.get_or_insert_function(builder.module, kind, name)

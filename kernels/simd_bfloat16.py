@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbatch.kernels.simd import _PAIRS, LANES, float32x16
+from numbatch.kernels.simd import LANES, float32x16, has_bfloat16, two_bfloat16
 
 __all__ = [
     "exp2_short",
@@ -24,6 +24,7 @@ __all__ = [
     "prefetch_bytes",
     "store_every_second",
     "store_number",
+    "store_pairs_across",
     "store_pairs_apart",
     "store_rounded",
     "store_two_bfloat16",
@@ -159,6 +160,18 @@ def _round_lanes(builder: Any, x: Any) -> Any:
     return builder.select(unordered, _words(0x7FC00000), nearest)
 
 
+def _words_of_pairs(builder: Any, low: Any, high: Any) -> Any:
+    """Return two vectors rounded to bfloat16, one after another, as 16 words of a pair each."""
+    if has_bfloat16():
+        return two_bfloat16(builder, low, high)
+    low, high = (_round_lanes(builder, each) for each in (low, high))
+    even, odd = (
+        builder.shuffle_vector(low, high, ir.Constant(_INT, list(range(i, 2 * LANES, 2))))
+        for i in (0, 1)
+    )
+    return builder.or_(builder.lshr(even, _words(16)), builder.and_(odd, _words(0xFFFF0000)))
+
+
 @intrinsic
 def store_pairs_apart(typing: Any, array: Any, at: Any, low: Any, high: Any) -> Any:
     """Round two vectors to 16 pairs of bfloat16 and write each 64 bytes after the one before.
@@ -167,12 +180,7 @@ def store_pairs_apart(typing: Any, array: Any, at: Any, low: Any, high: Any) -> 
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low, high = (_round_lanes(builder, each) for each in args[2:])
-        even, odd = (
-            builder.shuffle_vector(low, high, ir.Constant(_INT, list(range(i, 2 * LANES, 2))))
-            for i in (0, 1)
-        )
-        word = builder.or_(builder.lshr(even, _words(16)), builder.and_(odd, _words(0xFFFF0000)))
+        word = _words_of_pairs(builder, args[2], args[3])
         start = _pointer(context, builder, array, args[0], args[1], _WORD)
         for i in range(LANES):
             pointer = builder.gep(start, [ir.IntType(64)(16 * i)])
@@ -180,6 +188,47 @@ def store_pairs_apart(typing: Any, array: Any, at: Any, low: Any, high: Any) -> 
         return context.get_dummy_value()
 
     return types.void(array, types.intp, float32x16, float32x16), generate
+
+
+@intrinsic
+def store_pairs_across(typing: Any, array: Any, at: Any, x: Any, x_at: Any, stride: Any) -> Any:
+    """Round 32 floats each of 16 rows to pairs of bfloat16 and write them pair by pair.
+
+    Row ``r`` of a float32 array begins at element ``x_at + r * stride``; its pair ``p`` goes to the
+    4 bytes ``64 * p + 4 * r`` after element ``at`` of an array of any type. Sixteen calls of
+    :func:`store_pairs_apart` write the same, four bytes at a time.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lines = []
+        for row in range(LANES):
+            place = builder.add(args[3], builder.mul(args[4], ir.IntType(64)(row)))
+            parts = []
+            for offset in (0, LANES):
+                element = builder.add(place, ir.IntType(64)(offset))
+                pointer = _pointer(context, builder, x, args[2], element, _FLOAT)
+                parts.append(builder.load(pointer, align=1))
+            lines.append(_words_of_pairs(builder, *parts))
+        start = _pointer(context, builder, array, args[0], args[1], _INT)
+        for i, line in enumerate(_transposed(builder, lines)):
+            builder.store(line, builder.gep(start, [ir.IntType(64)(i)]), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, x, types.intp, types.intp), generate
+
+
+def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
+    """Return 16 vectors of 16 words with lines and lanes exchanged, in four rounds of shuffles."""
+    for step in (8, 4, 2, 1):
+        after = list(lines)
+        low = [i % step + i // (2 * step) * 2 * step + i // step % 2 * LANES for i in range(LANES)]
+        for i in range(LANES):
+            if not i & step:
+                for j, shift in ((i, 0), (i + step, step)):
+                    order = ir.Constant(_INT, [place + shift for place in low])
+                    after[j] = builder.shuffle_vector(lines[i], lines[i + step], order)
+        lines = after
+    return lines
 
 
 @intrinsic
@@ -191,9 +240,9 @@ def store_every_second(typing: Any, array: Any, at: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         short = ir.IntType(16)
-        bits = builder.lshr(_round_lanes(builder, args[2]), _words(16))
         start = _pointer(context, builder, array, args[0], args[1], short)
-        halves = builder.trunc(bits, ir.VectorType(short, LANES))
+        kind = ir.VectorType(short, 2 * LANES)
+        halves = builder.bitcast(_words_of_pairs(builder, args[2], args[2]), kind)
         for i in range(LANES):
             pointer = builder.gep(start, [ir.IntType(64)(2 * i)])
             builder.store(builder.extract_element(halves, _WORD(i)), pointer, align=1)
@@ -222,12 +271,8 @@ def store_two_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) ->
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
-        name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        both = builder.bitcast(builder.call(function, [args[3], args[2]]), _INT)
         pointer = _pointer(context, builder, array, args[0], args[1], _INT)
-        builder.store(both, pointer, align=1)
+        builder.store(two_bfloat16(builder, args[2], args[3]), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, float32x16, float32x16), generate

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from numbatch import statistics
+from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.ragged import Ragged
@@ -151,6 +152,68 @@ def test_rows_have_the_bits_of_the_cpu(gpu):
     np.testing.assert_allclose(found, statistics.segment_perplexity(here, "omit"), rtol=1e-14)
     with pytest.raises(InputError, match="3 rows hold a NaN"):
         statistics.segment_sum(there, "raise")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_correlation(gpu, dtype):
+    x, y = numbers(5000, dtype), numbers(5000, dtype, 1)
+    y += x
+    x[7] = y[1900] = np.nan
+    here = statistics.Correlation("omit").update(x, y)
+    there = statistics.Correlation("omit")
+    for low, high, placed in ((0, 300, False), (300, 3900, True), (3900, 5000, True)):
+        first, second = x[low:high], y[low:high]
+        there.update(*((gpu.upload(a) if placed else a) for a in (first, second)))
+    assert (there.count, there.nans) == (here.count, here.nans) == (4998, 2)
+    assert there.pearson == pytest.approx(here.pearson, rel=1e-12)
+    assert there.covariance == pytest.approx(here.covariance, rel=1e-12)
+    with pytest.raises(InputError, match="y is a ndarray in the host's memory"):
+        there.update(gpu.upload(x), y)
+
+
+@pytest.mark.parametrize("truth", ["bool", "int32", "float64"])
+def test_calibration(gpu, truth):
+    rng = np.random.default_rng(0)
+    shares = np.append(rng.random(300), [0, 1, np.nan]).astype(np.float32)
+    right = (rng.random(303) < shares).astype(truth)
+    here = statistics.Calibration(7, "omit").update(shares, right)
+    there = statistics.Calibration(7, "omit").update(gpu.upload(shares), gpu.upload(right))
+    np.testing.assert_array_equal(there._table, here._table)
+    assert there.nans == 1
+    with pytest.raises(InputError, match="holds 1 NaN"):
+        statistics.Calibration(7, "raise").update(gpu.upload(shares), gpu.upload(right))
+    with pytest.raises(InputError, match="1 confidences are outside"):
+        there.update(gpu.upload(np.array([1.5])), gpu.upload(np.ones(1)))
+    with pytest.raises(InputError, match="2 of correct are neither"):
+        there.update(gpu.upload(np.array([0.5, 1])), gpu.upload(np.array([2.0, -1])))
+    np.testing.assert_array_equal(there._table, here._table)
+
+
+def test_resampling(gpu):
+    a, b = numbers(150, "float32"), numbers(150, "float64", 1)
+    a[4] = np.nan
+    here = statistics.bootstrap_interval(a, resamples=40, nan_policy="omit")
+    there = statistics.bootstrap_interval(gpu.upload(a), resamples=40, nan_policy="omit")
+    assert (there.low, there.high) == pytest.approx((here.low, here.high), rel=1e-13)
+    assert there.estimate == here.estimate
+    assert statistics.bootstrap_interval(gpu.upload(b), np.max, resamples=5) == (
+        statistics.bootstrap_interval(b, np.max, resamples=5)
+    )
+    for size, resamples in ((150, 60), (5, 40)):  # sampled, and all of them
+        first, second = a[:size], b[:size]
+        here = statistics.permutation_test(first, second, resamples, nan_policy="omit")
+        there = statistics.permutation_test(
+            gpu.upload(first), gpu.upload(second), resamples, nan_policy="omit"
+        )
+        assert there == here
+    assert statistics.sign_test(gpu.upload(b), b - 1) == statistics.sign_test(b, b - 1)
+
+
+def test_what_runs_there_is_timed(gpu):
+    placed = gpu.upload(numbers(100, "float64"))
+    stats = measure_operation(lambda: statistics.mean(placed), gpu=gpu, seconds=0, min_samples=3)
+    assert stats.n == 3
+    assert stats.median > 0
 
 
 def test_bad_arrays(gpu):

@@ -20,6 +20,8 @@ TOLERANCE = {"float32": 2e-6, "bfloat16": 2.0**-7, "int8": 2.0**-6}
 
 LAYERS, LAYER = 3, 1
 
+NO_BREAKS = np.empty(0, np.int64)
+
 
 class Paged:
     """Sequences of random tokens whose keys and values lie in shuffled blocks."""
@@ -55,13 +57,14 @@ class Paged:
         args = (k, v, slots, LAYER, self.size, self.cache)
         team.run(Call(attention.store_kv, len(rows), args))
         plan = attention.new_plan(len(rows))
-        items = attention.plan_attention(rows, positions, self.kv_heads, self.group, window, plan)
+        items = attention.plan_attention(
+            rows, positions, self.kv_heads, self.group, window, NO_BREAKS, plan
+        )
         scratch = attention.attention_scratch(threads, self.group, self.size)
         scratch[:] = np.nan
         args = (q, self.cache, self.tables, rows, positions, plan, LAYER, self.group, self.size)
         numbers = (window, np.float32(self.size**-0.5), np.float32(cap))
-        kernel = attention.attend_kernel(self.dtype)
-        team.run(Call(kernel, items, (*args, *numbers, out), scratch))
+        team.run(Call(attention.attend, items, (*args, *numbers, out), scratch))
         ends = np.cumsum([stop - start for _, start, stop in chunks])
         return np.split(out.reshape(len(rows), -1, self.size), ends[:-1])
 
@@ -153,7 +156,7 @@ def test_equal_ranges_of_items_are_about_equal_work(rng):
     rows = np.repeat(np.arange(3), [500, 1, 300])
     positions = np.concatenate([np.arange(500), [4000], np.arange(1000, 1300)])
     plan = attention.new_plan(801)
-    items = attention.plan_attention(rows, positions, 2, 3, 0, plan)
+    items = attention.plan_attention(rows, positions, 2, 3, 0, NO_BREAKS, plan)
     tiles = plan[1 : plan[0, 0] + 1]
     assert tiles[:, 2].sum() == 801
     assert np.array_equal(tiles[1:, 1], np.cumsum(tiles[:, 2])[:-1])
@@ -167,7 +170,7 @@ def test_equal_ranges_of_items_are_about_equal_work(rng):
 
 def test_no_tokens_are_no_items():
     nothing, plan = np.zeros(0, np.int64), attention.new_plan(0)
-    assert attention.plan_attention(nothing, nothing, 3, 3, 0, plan) == 0
+    assert attention.plan_attention(nothing, nothing, 3, 3, 0, nothing, plan) == 0
 
 
 def test_an_unknown_type_is_refused():

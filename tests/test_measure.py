@@ -172,6 +172,36 @@ def test_a_device_is_waited_for(monkeypatch):
     assert stats.median == pytest.approx(2e-3)
 
 
+class FakeGpu:
+    """A device whose events say how long it worked, whatever the host's clock says."""
+
+    def __init__(self):
+        self.worked = 0.0
+
+    def seconds_of(self, run):
+        before = self.worked
+        run()
+        return self.worked - before + 1e-6
+
+    def works(self, seconds):
+        def operation():
+            self.worked += seconds
+
+        return operation
+
+
+def test_a_device_is_timed_by_its_events():
+    gpu = FakeGpu()
+    stats = measure_operation(gpu.works(3e-3), gpu=gpu, **QUICK)
+    assert stats.median == pytest.approx(3e-3, rel=1e-6)
+    assert stats.overhead == pytest.approx(1e-6)
+    assert stats.first_call == pytest.approx(3.001e-3)
+    comparison = compare(gpu.works(6e-3), gpu.works(2e-3), gpu=gpu, seconds=0)
+    assert comparison.ratio == pytest.approx(3, rel=1e-6)
+    with pytest.raises(InputError, match="both given"):
+        measure_operation(lambda: None, gpu=gpu, synchronize=lambda: None)
+
+
 def test_compare_gives_the_ratio(monkeypatch):
     clock = FakeClock(monkeypatch)
     comparison = compare(clock.always(6_000_000), clock.always(2_000_000), seconds=0)

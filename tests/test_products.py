@@ -9,7 +9,7 @@ from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.activations import COMPUTE, Activations, convert_row
 from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
-from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import (
     MATRIX,
@@ -37,14 +37,15 @@ ERROR = {"float32": 1e-6, "bfloat16": 6e-3, "int8": 3e-2}
 
 @cpu_kernel
 def _convert(compute, x, columns, activations):
+    flat = x.reshape(x.size)
     for row in range(x.shape[0]):
-        convert_row(compute, x, row * x.shape[1], columns, row, activations)
+        convert_row(compute, flat, row * x.shape[1], row, columns, activations)
 
 
 @cpu_kernel
 def _multiply(compute, start, stop, memory, shapes, table, matrix, activations, rows, out, add):
     multiply_range(
-        compute, start, stop, memory, shapes, table, matrix[0], activations, rows, out, 0, add
+        compute, start, stop, memory, shapes, table, matrix[0], activations, 0, rows, out, 0, add
     )
 
 

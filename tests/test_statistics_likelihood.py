@@ -12,7 +12,8 @@ from numbatch.errors import InputError
 from numbatch.kernels import statistics
 from numbatch.kernels.statistics.bootstrap import bootstrap_interval, resample_places
 from numbatch.kernels.statistics.calibration import Calibration
-from numbatch.kernels.statistics.likelihood import Likelihood, LogSumExp
+from numbatch.kernels.statistics.likelihood import Entropy, Likelihood, LogSumExp
+from numbatch.kernels.statistics.samples import PairedSample, Sample
 
 RNG = np.random.default_rng(0)
 
@@ -49,6 +50,24 @@ def test_entropy():
     for bad in (-0.5, np.inf):
         with pytest.raises(InputError, match=f"a probability is {bad}"):
             statistics.entropy([1, bad])
+
+
+def test_entropy_of_pieces():
+    weights = RNG.random(7000).astype(np.float32)
+    weights[5] = np.nan
+    for policy in ("omit", "propagate"):
+        whole = statistics.entropy(weights, policy)
+        pieces = Entropy(policy).update(weights[:10]).update(weights[10:4000])
+        pieces.merge(Entropy(policy, start=4000).update(weights[4000:]))
+        np.testing.assert_equal(pieces.value, whole)
+        assert (pieces.count, pieces.nans) == (6999, 1)
+    state = Entropy("raise").update(weights[6:])
+    before = state.value
+    for bad, message in ((weights, "holds 1 NaN"), ([1, -0.5], "a probability is -0.5")):
+        with pytest.raises(InputError, match=message):
+            state.update(bad)
+        assert state.value == before
+    assert math.isnan(Entropy().value)
 
 
 def test_perplexity_and_bits_per_byte():
@@ -106,6 +125,41 @@ def test_bootstrap_of_bad_input():
     for name, bad in (("confidence", 1), ("confidence", 0), ("resamples", 0), ("seed", -1)):
         with pytest.raises(InputError, match=f"{name} is {bad}"):
             bootstrap_interval([1, 2], **{name: bad})
+
+
+def test_samples_in_pieces_are_those_of_one_array():
+    a, b = RNG.normal(0, 1, 300), RNG.normal(0.2, 1, 300).astype(np.float32)
+    sample = Sample().update(a[:100]).merge(Sample().update(a[100:299])).update(a[299])
+    assert sample.size == 300
+    assert sample.bootstrap_interval(seed=3) == bootstrap_interval(a, seed=3)
+    assert sample.bootstrap_interval(np.median, 0.9, 50) == bootstrap_interval(
+        a, np.median, 0.9, 50
+    )
+    pairs = PairedSample().update(a[:7], b[:7])
+    pairs.merge(PairedSample().update(a[7:], b[7:]))
+    a[:] = 0  # the state kept its own copy
+    a = sample._column(0)
+    assert pairs.permutation_test(500, "less", 1) == statistics.permutation_test(
+        a, b, 500, "less", 1
+    )
+    assert pairs.sign_test("greater") == statistics.sign_test(a, b, "greater")
+    assert pairs.spearman() == statistics.spearman(a, b)
+
+
+def test_samples_of_hard_input():
+    assert math.isnan(Sample().bootstrap_interval().estimate)
+    assert math.isnan(PairedSample().permutation_test().p_value)
+    with_nan = Sample("omit").update([1, np.nan])
+    assert with_nan.bootstrap_interval().estimate == 1
+    assert math.isnan(PairedSample().update([1, np.nan], [0, 1]).sign_test().p_value)
+    with pytest.raises(InputError, match="holds 1 NaN"):
+        PairedSample("raise").update([np.nan], [1]).spearman()
+    with pytest.raises(InputError, match="a has shape \\(2,\\), b \\(3,\\)"):
+        PairedSample().update([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="should have the same"):
+        Sample().merge(with_nan)
+    with pytest.raises(InputError, match="'ignore', should be"):
+        Sample("ignore")
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])

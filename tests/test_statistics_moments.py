@@ -67,16 +67,18 @@ def test_nothing_cancels_where_the_mean_is_large():
     assert moments.kurtosis == pytest.approx(10_000 * m4 / m2**2 - 3, rel=1e-6)
 
 
-def test_functions_give_the_bits_of_the_states():
-    values = sample(5000, np.float32)
+@pytest.mark.parametrize("size", [2, 5000, 2 * BLOCK, 37 * BLOCK, 45 * BLOCK + 3])
+def test_functions_give_the_bits_of_the_states(size):
+    values = sample(size, np.float32)
     moments = Moments().update(values)
     assert statistics.mean(values) == moments.mean == RunningSum().update(values).mean
     assert statistics.total(values) == moments.sum
     assert statistics.variance(values, 1) == moments.variance(1)
     assert statistics.std(values) == moments.std()
     assert statistics.skewness(values) == moments.skewness
-    assert statistics.kurtosis(values) == moments.kurtosis
+    assert statistics.kurtosis(values, threads=2) == moments.kurtosis
     assert statistics.extremes(values) == (moments.min, moments.max)
+    assert statistics.logsumexp(values, threads=3) == LogSumExp().update(values).value
 
 
 STATES = [Moments, RunningSum, LogSumExp]

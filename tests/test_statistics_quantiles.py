@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numbatch.errors import InputError
 from numbatch.kernels.statistics.bracket import SAMPLE, Bracket
 from numbatch.kernels.statistics.digits import FEW
+from numbatch.kernels.statistics.partition import FEW_TO_PARTITION
 from numbatch.kernels.statistics.quantiles import METHODS, OrderStatistics, median, quantile
 from numbatch.kernels.statistics.sketch import QuantileSketch
 
@@ -42,7 +43,7 @@ def test_quantiles_are_numpys(values, method):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1000, FEW + 1001])
+@pytest.mark.parametrize("size", [1000, FEW_TO_PARTITION + 1, FEW + 1001])
 def test_many_values(size, dtype):
     rng = np.random.default_rng(0)
     for values in (
@@ -54,7 +55,20 @@ def test_many_values(size, dtype):
     ):
         values = values.astype(dtype)
         assert np.array_equal(quantile(values, QUANTILES), expected(values, QUANTILES, "linear"))
+        assert np.array_equal(quantile(values, [0.9, 0.2]), expected(values, [0.9, 0.2], "linear"))
         assert median(values) == np.median(values.astype(np.float64))
+        assert median(values[1:]) == np.median(values[1:].astype(np.float64))
+
+
+@pytest.mark.parametrize("size", [3, FEW_TO_PARTITION + 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zeros_of_both_signs_are_in_order(dtype, size):
+    """So that the bits of a quantile do not depend on the order of the values."""
+    values = np.full(size, 0.0, dtype)
+    values[: size // 2] = -0.0
+    for order in (values, values[::-1], np.roll(values, 1)):
+        assert np.signbit(quantile(order, 0.0))
+        assert not np.signbit(quantile(order, 1.0))
 
 
 def hard_orders(size):

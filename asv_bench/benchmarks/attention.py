@@ -2,6 +2,8 @@
 
 from asv_bench.attention_steps import SMOLLM2, AttentionSteps
 
+from .sizes import repeat, rounds  # noqa: F401
+
 SHAPES = {  # sequences, tokens of context, tokens attended for, layers
     "score 512 at 4096": (1, 4096, 512, 2),
     "score 8 x 256": (8, 256, 256, 2),
@@ -18,14 +20,28 @@ class Attention:
     timeout = 300
 
     def setup(self, shape, kv_dtype, threads):
-        *sizes, layers = SHAPES[shape]
-        model = {**SMOLLM2, "layers": layers}
-        self.steps = AttentionSteps(*sizes, kv_dtype, threads=threads, **model)
-        self.time_store(shape, kv_dtype, threads)
+        self.steps = steps_of(shape, kv_dtype, threads)
         self.time_attend(shape, kv_dtype, threads)  # compile
 
     def time_attend(self, shape, kv_dtype, threads):
         self.steps.attend()
 
-    def time_store(self, shape, kv_dtype, threads):
+
+class Store:
+    """Keys and values of the step's tokens into the cache, in the same layers, on one thread."""
+
+    params = (list(SHAPES), ["float32", "bfloat16", "int8"])
+    param_names = ("shape", "kv_dtype")
+    timeout = 300
+
+    def setup(self, shape, kv_dtype):
+        self.steps = steps_of(shape, kv_dtype, 1)
+        self.time_store(shape, kv_dtype)  # compile
+
+    def time_store(self, shape, kv_dtype):
         self.steps.store()
+
+
+def steps_of(shape, kv_dtype, threads):
+    *sizes, layers = SHAPES[shape]
+    return AttentionSteps(*sizes, kv_dtype, threads=threads, **{**SMOLLM2, "layers": layers})

@@ -18,6 +18,8 @@ from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.scheduler import Scheduler
 from numbatch.batching.sequence import Sequence
 
+from .sizes import repeat, rounds  # noqa: F401
+
 
 def random_tokens(rng, count):
     return rng.integers(1000, 40000, count)

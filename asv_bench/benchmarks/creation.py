@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 
-from .sizes import sized
+from .sizes import repeat, rounds, sized  # noqa: F401
 
 FIRST_SCORE = "from numbatch import LLM; LLM('smollm2').score(['Hello there'])"
 FIRST_MEAN = "from numbatch import statistics; statistics.mean([1.0, 2.0])"

@@ -16,7 +16,7 @@ import numpy as np
 
 from numbatch import LLM, SamplingParams
 
-from .sizes import sized
+from .sizes import repeat, rounds, sized  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
 CHARACTERS = sized(4000, 400)

@@ -13,6 +13,8 @@ from numbatch.kernels.scoring.logit_tiles import SEGMENT, STATE, reduce_row, sta
 from numbatch.kernels.scoring.processors import compile_processor
 from numbatch.kernels.scoring.sampling import ROW, sample_rows, sampling_scratch
 
+from .sizes import repeat, rounds  # noqa: F401
+
 VOCABULARY = 49152
 ROWS = 4
 
@@ -107,10 +109,10 @@ class Reduce:
         reduce_rows(self.logits, self.state)
 
 
-def interleaved(calls, rounds=60):
-    """Median seconds of each call, all within the same rounds."""
+def interleaved(calls, times=60):
+    """Median seconds of each call, all in turn."""
     seconds = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in range(times):
         for name, call in calls.items():
             call()  # what another call left in the caches is gone
             begin = time.perf_counter()

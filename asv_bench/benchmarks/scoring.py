@@ -7,6 +7,8 @@ import numpy as np
 
 from numbatch import LLM, SamplingParams
 
+from .sizes import repeat, rounds  # noqa: F401
+
 FIRST_TOKEN = (
     "from numbatch import LLM, SamplingParams;"
     "LLM('smollm2').generate('Hello', SamplingParams(max_tokens=1))"

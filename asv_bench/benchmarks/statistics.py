@@ -7,7 +7,7 @@ import numpy as np
 from numbatch import statistics
 from numbatch.kernels.ragged import Ragged
 
-from .sizes import sized
+from .sizes import repeat, rounds, sized  # noqa: F401
 
 QUANTILES = [0.01, 0.25, 0.5, 0.75, 0.99]
 DTYPES = ["float32", "float64"]

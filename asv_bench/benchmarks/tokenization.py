@@ -13,6 +13,8 @@ from asv_bench.peers.texts import copies, corpus
 from asv_bench.peers.tokenizers import data_folder
 from numbatch import Tokenizer
 
+from .sizes import repeat, rounds  # noqa: F401
+
 CACHE = str(data_folder() / "vocabularies" / "tiktoken_cache")
 FIRST_IDS = "from numbatch import Tokenizer; Tokenizer.from_tiktoken('cl100k_base').encode('Hello')"
 

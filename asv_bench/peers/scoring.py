@@ -1,23 +1,36 @@
 """Scoring and generation beside llama.cpp and torch: one model, one run, interleaved.
 
-Peers are asked in the same process, with the same GGUF file and the same number of threads:
-llama-cpp-python as it is, torch by transformers on the dequantized weights in bfloat16. Before
-anything is timed, log-probabilities are compared with torch's in float32.
+Peers take turns with the same number of threads, each in a process of its own and at its best:
+llama.cpp by its C interface with all sequences in a call, from the model's own file and from two
+that it makes of it (Q4_0, Q8_0), of which the fastest is taken, case by case; torch by transformers
+on the dequantized weights in bfloat16. Before anything is timed, log-probabilities are compared
+with torch's in float32 on the weights of the model's own file.
+
+Then: two threads against one, attention's share of scoring 4,096 tokens, what a step takes beside
+its kernels, and new processes to their first token.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asv_bench.peers.llama import Llama, Setting, quantized_files
+from asv_bench.peers.process import Process
+from asv_bench.peers.scoring_parts import (
+    attention_share,
+    beside_kernels,
+    first_token,
+    threads_ratio,
+)
+from asv_bench.peers.torch_model import TorchModel
 from numbatch import LLM, Request, SamplingParams
 from numbatch.kernels.simd_path import simd_path
 from numbatch.models.locate import locate
@@ -26,6 +39,14 @@ __all__ = ["main"]
 
 TOLERANCE = 0.15
 """Mean difference of a token's log-probability from float32's beyond which nothing is timed."""
+
+CASES = {  # texts, tokens of each, tokens to generate after them
+    "score 1 x 512": (1, 512, 0),
+    "score 32 x 256": (32, 256, 0),
+    "generate, 1 sequence": (1, 8, 32),
+    "generate, 8 sequences": (8, 8, 32),
+    "generate, 32 sequences": (32, 8, 32),
+}
 
 
 class Ours:
@@ -36,171 +57,152 @@ class Ours:
     def __init__(self, path: Path, threads: int, compute: str | None) -> None:
         self.llm = LLM(path, threads=threads, compute=compute)
 
+    def call(self, method: str, *args: Any) -> tuple[float, Any]:
+        """Return how long a method took, and what it returned; as a ``Process`` does."""
+        begin = time.perf_counter()
+        result = getattr(self, method)(*args)
+        return time.perf_counter() - begin, result
+
     def score(self, tokens: np.ndarray) -> list[np.ndarray]:
+        """Return log-probabilities of all tokens but each row's first."""
         requests = [Request(i, row) for i, row in enumerate(tokens)]
         results = {result.id: result for result in self.llm.engine.run(requests)}
         return [results[i].logprobs[1:] for i in range(len(tokens))]
 
     def generate(self, tokens: np.ndarray, count: int) -> None:
+        """Continue each row by the likeliest tokens."""
         params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
         for _ in self.llm.engine.run([Request(i, row, params) for i, row in enumerate(tokens)]):
             pass
 
 
-class Torch:
-    """transformers with torch, dense weights."""
-
-    def __init__(self, path: Path, threads: int, dtype: str) -> None:
-        import torch
-        import transformers
-
-        torch.set_num_threads(threads)
-        self.torch, self.name = torch, f"torch {dtype}"
-        transformers.utils.logging.disable_progress_bar()
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=getattr(torch, dtype)
-        ).eval()
-
-    def score(self, tokens: np.ndarray) -> list[np.ndarray]:
-        torch = self.torch
-        out: list[np.ndarray] = []
-        for low in range(0, len(tokens), 8):  # more rows of logits take more memory, no less time
-            ids = torch.from_numpy(tokens[low : low + 8])
-            with torch.inference_mode():
-                logits = self.model(ids).logits[:, :-1].float()
-                found = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
-            out += list(found.numpy())
-        return out
-
-    def generate(self, tokens: np.ndarray, count: int) -> None:
-        with self.torch.inference_mode():
-            self.model.generate(
-                self.torch.from_numpy(tokens), max_new_tokens=count, min_new_tokens=count,
-                do_sample=False, pad_token_id=0,
-            )  # fmt: skip
+def _texts(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
+    return rng.integers(100, 40_000, (count, length))
 
 
-class Llama:
-    """llama-cpp-python: one sequence at a time, which is all that its interface offers."""
-
-    name = "llama.cpp"
-
-    def __init__(self, path: Path, threads: int, context: int) -> None:
-        import llama_cpp
-        from llama_cpp import llama_cpp as low
-
-        # With its own AMX buffers version 0.3.36 ends in a segmentation fault on some CPUs.
-        defaults = low.llama_model_default_params
-
-        def plain() -> Any:
-            params = defaults()
-            params.use_extra_bufts = False
-            return params
-
-        low.llama_model_default_params = plain
-        try:
-            kwargs: Any = {"n_ctx": context, "n_batch": 512, "verbose": False}
-            kwargs |= {"n_threads": threads, "n_threads_batch": threads}
-            self.scorer = llama_cpp.Llama(str(path), logits_all=True, **kwargs)
-            self.writer = llama_cpp.Llama(str(path), **kwargs)
-        finally:
-            low.llama_model_default_params = defaults
-
-    def score(self, tokens: np.ndarray) -> list[np.ndarray]:
-        out = []
-        for row in tokens:
-            self.scorer.reset()
-            self.scorer.eval(row.tolist())
-            logits = self.scorer.scores[: len(row) - 1].astype(np.float32)
-            top = logits.max(axis=1, keepdims=True)
-            norm = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-            out.append(logits[np.arange(len(row) - 1), row[1:]] - norm)
-        return out
-
-    def generate(self, tokens: np.ndarray, count: int) -> None:
-        for row in tokens:
-            self.writer.reset()
-            self.writer.eval(row.tolist())
-            for _ in range(count):
-                token = self.writer.sample(temp=0)
-                self.writer.eval([token])
+def _rate(model: Any, case: tuple[int, int, int], rng: np.random.Generator) -> float:
+    """Return tokens a second of a case with new texts."""
+    count, length, new = case
+    tokens = _texts(rng, count, length)
+    call = ("generate", tokens, new) if new else ("score", tokens)
+    return count * (new or length) / model.call(*call)[0]
 
 
-def _peers(args: argparse.Namespace, path: Path) -> list[Any]:
-    makers: list[tuple[str, Callable[[], Any]]] = [
-        ("llama-cpp-python", lambda: Llama(path, args.threads, 1024)),
-        ("torch and transformers", lambda: Torch(path, args.threads, "bfloat16")),
-    ]
+def _check(models: list[Any], path: Path, threads: int, tokens: np.ndarray) -> None:
+    """Print how far log-probabilities are from float32's; stop where ours are too far."""
+    reference = Process(TorchModel, path, threads, "float32")
+    exact = np.concatenate(reference.call("score", tokens)[1])
+    reference.close()
+    for model in models:
+        difference = np.abs(np.concatenate(model.call("score", tokens)[1]) - exact)
+        print(f"log-probabilities against float32, {model.name:30}: mean difference "
+              f"{difference.mean():.4f}, largest {difference.max():.3f}")  # fmt: skip
+        if model.name == Ours.name and not difference.mean() < TOLERANCE:
+            raise SystemExit(f"the difference should be less than {TOLERANCE}: nothing is timed")
+
+
+def _llamas(path: Path, folder: Path, threads: int) -> list[tuple[Setting, Process]]:
+    """Start llama.cpp with each file, repacked for the CPU where it lives through that."""
+    try:
+        files = quantized_files(path, folder, threads)
+    except ImportError as error:
+        print(f"llama-cpp-python is left out: {error}")
+        return []
     found = []
-    for name, make in makers:
+    for name, file in files.items():
+        setting = Setting(file, name, True)
         try:
-            found.append(make())
-        except ImportError as error:
-            print(f"{name} is left out: {error}")
+            process = Process(Llama, setting, threads)
+        except EOFError:
+            print(f"llama.cpp dies on {name} with repacked weights (see asv_bench/peers/llama.py)")
+            setting = Setting(file, name, False)
+            process = Process(Llama, setting, threads)
+        found.append((setting, process))
     return found
 
 
-def _check(ours: Ours, path: Path, threads: int, tokens: np.ndarray) -> None:
-    try:
-        exact = np.concatenate(Torch(path, threads, "float32").score(tokens))
-    except ImportError as error:
-        raise SystemExit(
-            f"torch and transformers are needed for the comparison: {error}"
-        ) from error
-    difference = np.abs(np.concatenate(ours.score(tokens)) - exact)
-    print(f"log-probabilities against float32: mean difference {difference.mean():.4f}, "
-          f"largest {difference.max():.3f}")  # fmt: skip
-    if not difference.mean() < TOLERANCE:
-        raise SystemExit(f"the mean difference should be less than {TOLERANCE}: nothing is timed")
+def _fastest(
+    llamas: list[Process], case: tuple[int, int, int], rng: np.random.Generator
+) -> Process:
+    """Return the llama.cpp that is fastest at a case; the first call of each warms up."""
+    rates = [max(_rate(llama, case, rng) for _ in range(3)) for llama in llamas]
+    return llamas[int(np.argmax(rates))]
 
 
-def _rate(run: Callable[[], Any], tokens: int) -> float:
-    begin = time.perf_counter()
-    run()
-    return tokens / (time.perf_counter() - begin)
+def _compare(ours: Ours, llamas: list[Process], torch: Process, chosen: str, rounds: int) -> None:
+    rng = np.random.default_rng(0)
+    print(f"\n{'tokens a second':24}{'numbatch':>10}{'llama.cpp':>11}{'torch bf16':>12}"
+          f"{'ratio to the better':>21}  llama.cpp's weights")  # fmt: skip
+    for name, case in CASES.items():
+        if chosen not in name:
+            continue
+        best = [_fastest(llamas, case, rng)] if llamas else []
+        rates: dict[str, list[float]] = {}
+        for round_number in range(rounds + 1):
+            for model in (ours, *best, torch):
+                rate = _rate(model, case, rng)
+                if round_number:  # the first warms up
+                    rates.setdefault(model.name, []).append(rate)
+        middle = {key: float(np.median(values)) for key, values in rates.items()}
+        mine = middle.pop(ours.name)
+        llama = middle[best[0].name] if best else np.nan
+        print(f"{name:24}{mine:10.0f}{llama:11.0f}{middle[torch.name]:12.0f}"
+              f"{mine / max(middle.values()):21.2f}  {best[0].name if best else ''}",
+              flush=True)  # fmt: skip
+
+
+def _threads(ours: Ours, path: Path, args: argparse.Namespace) -> None:
+    one = LLM(path, threads=1, compute=args.compute)
+    for name, (count, length, new) in CASES.items():
+        ratio = threads_ratio(ours.llm, one, count, length, new, args.rounds)
+        print(f"{args.threads} threads against one, {name:24}{ratio:8.2f}", flush=True)
+
+
+def _parts(ours: Ours, path: Path, args: argparse.Namespace) -> None:
+    """Print the rows that have no peer."""
+    print()
+    if args.threads > 1 and args.only in "threads":
+        _threads(ours, path, args)
+    if args.only in "attention":
+        share = attention_share(ours.llm, 4096)
+        print(f"attention's share of scoring 1 x 4,096 tokens   {100 * share:.1f} %", flush=True)
+    if args.only in "beside":
+        share = beside_kernels(ours.llm)
+        print(f"beside the kernels, a step that generates for 1 sequence   {100 * share:.1f} %")
+
+
+def _peers(ours: Ours, path: Path, args: argparse.Namespace) -> None:
+    """Print the rows with peers."""
+    with tempfile.TemporaryDirectory() as folder:
+        llamas = _llamas(path, Path(folder), args.threads)
+        processes = [process for _, process in llamas]
+        if any(args.only in name for name in CASES):
+            torch = Process(TorchModel, path, args.threads, "bfloat16")
+            tokens = _texts(np.random.default_rng(1), 2, 64)
+            _check([ours, *processes, torch], path, args.threads, tokens)
+            _compare(ours, processes, torch, args.only, args.rounds)
+            torch.close()
+        for process in processes:
+            process.close()
+        if args.only in "first token":
+            first_token(path, llamas[0][0] if llamas else None, args.threads, args.rounds)
 
 
 def main(argv: list[str]) -> None:
-    """Print tokens a second of each, and the ratio to the best peer."""
+    """Print tokens a second of each, the ratio to the best peer, and the rows without one."""
     parser = argparse.ArgumentParser(prog="python -m asv_bench.peers scoring")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compute", choices=["float32", "bfloat16", "int8"])
-    parser.add_argument("--only", help="cases whose name holds this")
+    parser.add_argument(
+        "--only", default="",
+        help="rows whose name holds this; also: threads, attention, beside, first token",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     path = locate("smollm2")
-    rng = np.random.default_rng(0)
-
-    def texts(count: int, length: int) -> np.ndarray:
-        return rng.integers(100, 40_000, (count, length))
-
     ours = Ours(path, args.threads, args.compute)
     print(f"path {simd_path()}, compute {ours.llm.engine.compute}, {args.threads} threads")
-    _check(ours, path, args.threads, texts(2, 64))
-    everyone = [ours, *_peers(args, path)]
-    cases = [(f"score {n} x {length}", n, length, 0) for n, length in ((1, 512), (32, 256))]
-    cases += [(f"generate, {n} sequences", n, 8, 32) for n in (1, 8, 32)]
-    print(f"{'tokens a second':24}" + "".join(f"{each.name:>18}" for each in everyone) + "   ratio")
-    for name, count, length, new in cases:
-        if args.only and args.only not in name:
-            continue
-        rates: dict[str, list[float]] = {each.name: [] for each in everyone}
-        for round_number in range(args.rounds + 1):
-            for each in everyone:
-                tokens = texts(count, length)
-                # llama.cpp takes texts one after another: a few tell its rate.
-                if each.name == "llama.cpp":
-                    tokens = tokens[:2]
-
-                if new:
-                    run = partial(each.generate, tokens, new)
-                else:
-                    run = partial(each.score, tokens)
-                rate = _rate(run, len(tokens) * (new or length))
-                if round_number:  # the first warms up
-                    rates[each.name].append(rate)
-        middle = {key: float(np.median(values)) for key, values in rates.items()}
-        best = max((value for key, value in middle.items() if key != ours.name), default=np.nan)
-        row = "".join(f"{middle[each.name]:18.0f}" for each in everyone)
-        print(f"{name:24}{row}{middle[ours.name] / best:8.2f}", flush=True)
+    if any(args.only in name for name in (*CASES, "first token")):
+        _peers(ours, path, args)
+    _parts(ours, path, args)

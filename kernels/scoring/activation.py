@@ -7,17 +7,20 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import LANES, exp, load_float32, store_float32
+from numbatch.kernels.simd import LANES, load_float32, store_float32
+from numbatch.kernels.simd_sigmoid import sigmoid
 
-__all__ = ["ACTIVATIONS", "activate", "activate_row", "softcap"]
+__all__ = ["ACTIVATIONS", "activate", "activate_span", "softcap"]
 
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 """The codes that :func:`activate` takes."""
 
 
-@cpu_device
-def activate_row(code, gated, gate, up):
-    """Write ``act(gate) * up`` (gated) or ``act(up)`` to ``up``, one row. No error check.
+@cpu_device(inline=True)
+def activate_span(code, gated, gate, up, at, size):
+    """Write ``act(gate) * up`` (gated) or ``act(up)`` to ``up``, from flat index ``at`` on.
+
+    No error check.
 
     Parameters
     ----------
@@ -25,18 +28,20 @@ def activate_row(code, gated, gate, up):
         From ``ACTIVATIONS``.
     gated : bool
         Whether ``gate`` is read.
-    gate, up : float32 arrays, shape (width padded to whole vectors,), C-contiguous
+    gate, up : flat float32 arrays
         ``up`` is modified in place.
+    at, size : int
+        ``size`` is a multiple of 16.
     """
     one = np.float32(1)
-    for i in range(0, up.size, LANES):
+    for i in range(at, at + size, LANES):
         x = load_float32(gate, i) if gated else load_float32(up, i)
         if code == 0:
-            y = x / (exp(np.float32(0) - x) + one)
+            y = x * sigmoid(x)
         elif code == 2:
             inner = x * x * np.float32(0.044715) * x + x
             # 0.5 * (1 + tanh(u)) = 1 / (1 + exp(-2 u))
-            y = x / (exp(inner * np.float32(-2 * math.sqrt(2 / math.pi))) + one)
+            y = x * sigmoid(inner * np.float32(2 * math.sqrt(2 / math.pi)))
         else:
             for j in range(i, i + LANES):
                 value = gate[j] if gated else up[j]
@@ -49,9 +54,14 @@ def activate_row(code, gated, gate, up):
 
 @cpu_kernel
 def activate(start, stop, code, gated, gate, up):
-    """Activate rows ``start`` to ``stop - 1``; see :func:`activate_row`. No error check."""
+    """Activate rows ``start`` to ``stop - 1``, whose width is padded to whole vectors.
+
+    See :func:`activate_span`. No error check.
+    """
+    width = up.shape[1]
+    flat_gate, flat_up = gate.reshape(gate.size), up.reshape(up.size)
     for row in range(start, stop):
-        activate_row(code, gated, gate[row], up[row])
+        activate_span(code, gated, flat_gate, flat_up, row * width, width)
 
 
 @cpu_device

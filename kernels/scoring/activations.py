@@ -8,8 +8,9 @@ import numpy as np
 
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring import bfloat16_product, int8_panels
+from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.bfloat16_panels import DOWN, HAS_TILES
+from numbatch.kernels.scoring.bfloat16_product import place_of
 from numbatch.kernels.scoring.quantize import quantize_row
 from numbatch.kernels.simd import LANES, load_float32, splat, store_bfloat16, store_float32
 
@@ -19,7 +20,9 @@ __all__ = [
     "FLOAT32",
     "INT8",
     "Activations",
+    "columns_together",
     "convert_row",
+    "convert_span",
     "default_compute",
 ]
 
@@ -81,42 +84,62 @@ class Activations:
         return self.floats, self.halves, self.codes, self.scales, self.sums
 
 
-@cpu_device
-def convert_row(compute, x, at, columns, row, activations):
-    """Write a row in the form of a product. No error check.
+@cpu_device(inline=True)
+def convert_span(compute, x, at, row, first, size, columns, activations):
+    """Write some columns of a row in the form of a product. No error check.
 
     Parameters
     ----------
     compute : int
         From ``COMPUTE``.
-    x : float32 array, C-contiguous
-        The row is at flat index ``at``; it is zero beyond its columns up to a whole vector.
-    at, columns, row : int
+    x : flat float32 array
+        The columns are at index ``at`` and after; beyond the row's last up to a whole vector are
+        zeros.
+    at, row : int
+    first, size : int
+        Which columns: ``first`` is a multiple of :func:`columns_together`, and so is ``size`` but
+        for the last columns of the row.
+    columns : int
+        Of the row.
     activations : tuple
         ``Activations.arrays``; modified in place.
     """
     floats, halves, codes, scales, sums = activations
     width = (columns + LANES - 1) // LANES * LANES
+    last = min(first + size, width)
     if compute == FLOAT32:
-        for i in range(0, width, LANES):
-            store_float32(floats, row * width + i, load_float32(x, at + i))
+        for i in range(first, last, LANES):
+            store_float32(floats, row * width + i, load_float32(x, at + i - first))
     elif compute == BFLOAT16:
-        wide = bfloat16_product.BLOCK * ((columns + 31) // 32)
-        for i in range(0, width, LANES):
-            to = bfloat16_product.place_of(row, i, wide)
-            store_bfloat16(halves, to, load_float32(x, at + i) * UP)
-        if width < wide:
-            to = bfloat16_product.place_of(row, width, wide)
-            store_bfloat16(halves, to, splat(np.float32(0)))
+        wide = (columns + 31) // 32 * 32
+        for i in range(first, last, LANES):
+            store_bfloat16(halves, place_of(row, i, wide), load_float32(x, at + i - first) * UP)
+        if last == width and width < wide:
+            store_bfloat16(halves, place_of(row, width, wide), splat(np.float32(0)))
     else:
-        wide = (columns + 63) // 64 * 64
-        groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
-        flat = x.reshape(x.size)
-        own = codes[row * wide : (row + 1) * wide]
-        own[width:] = 0
-        quantize_row(
-            flat[at : at + width],
-            own,
-            scales[row * groups : (row + 1) * groups],
-            sums[row * groups : (row + 1) * groups],
-        )
+        _quantize_span(x, at, row, first, last, width, codes, scales, sums)
+
+
+@cpu_device(inline=True)
+def convert_row(compute, x, at, row, columns, activations):
+    """Write a whole row; see :func:`convert_span`."""
+    convert_span(compute, x, at, row, 0, columns + LANES, columns, activations)
+
+
+@cpu_device
+def _quantize_span(x, at, row, first, last, width, codes, scales, sums):
+    wide = (width + 63) // 64 * 64
+    groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
+    own = codes[row * wide : (row + 1) * wide]
+    own[width:] = 0
+    some = slice(
+        row * groups + first // int8_panels.GROUP,
+        row * groups + (last + int8_panels.GROUP - 1) // int8_panels.GROUP,
+    )
+    quantize_row(x[at : at + last - first], own[first:], scales[some], sums[some])
+
+
+@cpu_device(inline=True)
+def columns_together(compute):
+    """Return how many columns at a time :func:`convert_span` needs."""
+    return int8_panels.GROUP if compute == INT8 else 2 * LANES

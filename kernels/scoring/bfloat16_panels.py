@@ -26,6 +26,7 @@ from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.block_codes import block_codes
+from numbatch.kernels.scoring.block_codes import load_half as load_scale
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K, Q8_0
 from numbatch.kernels.simd import (
     fma,
@@ -45,6 +46,7 @@ from numbatch.kernels.simd import (
 )
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.words import load_word, pointer_to
 
 __all__ = [
     "BLOCK",
@@ -173,81 +175,96 @@ No error check. ``at`` is the block's first byte in ``data``; the tile, times ``
 """
 
 
-@cpu_device
-def _store_half(block, at, lane, value):
-    halves = block[at : at + 32].view(np.uint16)
-    halves[lane] = formats.round_to_half(np.float32(value).view(np.uint32))
+@cpu_device(inline=True)
+def _half_bits(value):
+    return formats.round_to_half(np.float32(value * SCALED).view(np.uint32))
 
 
-@cpu_device
-def _pack_half_bytes(format, row, index, lane, words, block):
-    """Write a row's half bytes and scales of a block; return whether they are small enough."""
-    scale, least = block_codes(format, row, index, words)
-    _store_half(block, 0, lane, scale * SCALED)
-    _store_half(block, 32, lane, least * SCALED)
-    # Each number of 16 bits has a row's codes of one column of four lines, the first line lowest.
-    for i in range(4):
-        even = odd = np.uint32(0)
-        for line in range(4):
-            pair = words[2 * i + line // 2] >> np.uint32(16 * (line % 2))
-            even |= (pair & np.uint32(15)) << np.uint32(4 * line)
-            odd |= ((pair >> np.uint32(8)) & np.uint32(15)) << np.uint32(4 * line)
-        at = 64 + 64 * i + 4 * lane
-        block[at : at + 4].view(np.uint32)[0] = even | (odd << np.uint32(16))
+@cpu_device(inline=True)
+def _eight_columns(word):
+    """Return 8 half bytes, a byte each, in 32 bits: those of even columns low, of odd ones high."""
+    pairs = np.uint64(0x000F000F000F000F)
+    even, odd = word & pairs, (word >> np.uint64(8)) & pairs
+    even, odd = even | (even >> np.uint64(12)), odd | (odd >> np.uint64(12))
+    low, high = np.uint64(0xFF), np.uint64(0xFF00)
+    even = (even & low) | ((even >> np.uint64(24)) & high)
+    odd = (odd & low) | ((odd >> np.uint64(24)) & high)
+    return np.uint32(even | (odd << np.uint64(16)))
+
+
+@cpu_device(inline=True)
+def _pack_half_bytes(format, row, pointer, index, lane, halves, numbers, at):
+    """Write a row's half bytes and scales of a block; return whether they are small enough.
+
+    ``halves`` and ``numbers`` are the packed matrix by 16 and by 32 bits; the block is at byte
+    ``at``. Each number of 16 bits has a row's codes of one column of four lines, the first lowest.
+    """
+    scale, least, words = block_codes(format, row, pointer, index)
+    halves[at // 2 + lane], halves[at // 2 + 16 + lane] = _half_bits(scale), _half_bits(least)
+    to = at // 4 + 16 + lane
+    numbers[to] = _eight_columns(words[0])
+    numbers[to + 16] = _eight_columns(words[1])
+    numbers[to + 32] = _eight_columns(words[2])
+    numbers[to + 48] = _eight_columns(words[3])
     # Two comparisons: the larger of a number and NaN may be the number.
     limit = LARGEST / SCALED
     return abs(least) <= limit and abs(np.float32(15) * scale + least) <= limit
 
 
-@cpu_device
-def _pack_bytes(row, index, lane, block):
+@cpu_device(inline=True)
+def _pack_bytes(pointer, index, lane, halves, at):
     """Write a row's bytes and scale of a Q8_0 block; return whether it is small enough."""
-    at = index * 34
-    scale = formats.half(row, at)
-    _store_half(block, 0, lane, scale * SCALED)
-    for line in range(16):
-        place = 32 + line * 32 + lane * 2
-        block[place] = row[at + 2 + 2 * line]
-        block[place + 1] = row[at + 3 + 2 * line]
+    begin, to = index * 34, at // 2 + lane
+    scale = load_scale(pointer, begin)
+    halves[to] = _half_bits(scale)
+    for i in range(4):
+        word = load_word(pointer, begin + 2 + 8 * i)
+        for j in range(4):
+            halves[to + 16 + 64 * i + 16 * j] = np.uint16(word >> np.uint64(16 * j))
     return abs(scale) * np.float32(128) * SCALED <= LARGEST
 
 
-@cpu_device
-def _pack_numbers(weights, first, lane, block):
+@cpu_device(inline=True)
+def _pack_numbers(weights, first, lane, halves, at):
     """Write a row's weights, rounded to bfloat16; return whether all are finite."""
-    numbers = block.view(np.uint16)
     wrong = np.float32(0)
     for column in range(min(BLOCK, weights.size - first)):
         weight = np.float32(weights[first + column])
         wrong += weight * np.float32(0)
         bits = np.float32(weight * DOWN).view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        numbers[column // 2 * 32 + lane * 2 + column % 2] = np.uint16(rounded >> np.uint32(16))
+        to = at // 2 + column // 2 * 32 + lane * 2 + column % 2
+        halves[to] = np.uint16(rounded >> np.uint32(16))
     return wrong == 0
 
 
 @cpu_kernel
-def _pack_panels(start, stop, scratch, data, format, columns, bits, size, out, wrong):
+def _pack_panels(start, stop, scratch, data, format, columns, bits, size, halves, numbers, wrong):
     """Pack panels ``start`` to ``stop - 1``. No error check.
 
+    ``halves`` and ``numbers`` are the packed matrix, flat, by 16 and by 32 bits; both are written.
     ``wrong[0]`` becomes the number of a row that has a weight which is NaN or infinite.
     """
-    words = np.zeros(8, np.uint32)
+    blocks = (columns + BLOCK - 1) // BLOCK
     for panel in range(start, stop):
         for lane in range(min(PANEL, data.shape[0] - panel * PANEL)):
             row = data[panel * PANEL + lane]
+            pointer = pointer_to(row)
             if bits == 16:
                 formats.unpack_span(format, row, 0, scratch[:columns])
-            for index in range(-(-columns // BLOCK)):
-                block = out[panel, index * size : (index + 1) * size]
+            sound = True
+            for index in range(blocks):
+                at = (panel * blocks + index) * size
                 if bits == 4:
-                    sound = _pack_half_bytes(format, row, index, lane, words, block)
+                    sound &= _pack_half_bytes(
+                        format, row, pointer, index, lane, halves, numbers, at
+                    )
                 elif bits == 8:
-                    sound = _pack_bytes(row, index, lane, block)
+                    sound &= _pack_bytes(pointer, index, lane, halves, at)
                 else:
-                    sound = _pack_numbers(scratch[:columns], index * BLOCK, lane, block)
-                if not sound:
-                    wrong[0] = panel * PANEL + lane
+                    sound &= _pack_numbers(scratch, index * BLOCK, lane, halves, at)
+            if not sound:
+                wrong[0] = panel * PANEL + lane
 
 
 def bfloat16_bytes(format: int, rows: int, columns: int) -> int:
@@ -289,7 +306,9 @@ def pack_bfloat16_panels(
         out = take((panels, -(-columns // BLOCK) * size), np.uint8)
         scratch = np.zeros((team.threads, columns), np.float32)
         wrong = np.full(1, -1)
-        args = (data, format, columns, bits, size, out, wrong)
+        flat = out.reshape(-1)
+        views = flat.view(np.uint16), flat.view(np.uint32)
+        args = (data, format, columns, bits, size, *views, wrong)
         team.run(Call(_pack_panels, panels, args, scratch))
         if wrong[0] < 0:
             return Bfloat16Matrix(out, bits, rows, columns)

@@ -31,6 +31,7 @@ from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.block_codes import block_codes
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K
 from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.words import pointer_to
 
 __all__ = [
     "BLOCK",
@@ -117,17 +118,25 @@ def _pack_bytes(weights, factor, lane, codes):
         codes[(i // 4 * PANEL + lane) * 4 + i % 4] = np.uint8(code)
 
 
-@cpu_device
-def _pack_record(format, row, block, factor, lane, words, record):
+@cpu_device(inline=True)
+def _pack_record(format, row, pointer, block, factor, lane, record):
     """Write a block of one row into a record."""
-    scale, least = block_codes(format, row, block, words)
+    scale, least, words = block_codes(format, row, pointer, block)
     numbers = record[: 4 * PANEL].view(np.uint16)
     numbers[lane] = np.uint16(np.int32(np.rint(scale * factor * np.float32(256))) & 0xFFFF)
     summand = np.rint((least * factor + np.float32(ZERO)) * np.float32(256)) + np.float32(128)
     numbers[PANEL + lane] = np.uint16(min(max(summand, np.float32(0)), np.float32(65535)))
     codes = record[4 * PANEL :].view(np.uint32)
-    for i in range(4):
-        codes[i * PANEL + lane] = words[2 * i] | (words[2 * i + 1] << np.uint32(4))
+    codes[lane] = _eight_columns(words[0])
+    codes[PANEL + lane] = _eight_columns(words[1])
+    codes[2 * PANEL + lane] = _eight_columns(words[2])
+    codes[3 * PANEL + lane] = _eight_columns(words[3])
+
+
+@cpu_device(inline=True)
+def _eight_columns(word):
+    """Return 8 half bytes, a byte each, in 32 bits: the first four in low halves of bytes."""
+    return np.uint32((word | (word >> np.uint64(28))) & np.uint64(0xFFFFFFFF))
 
 
 @cpu_kernel
@@ -137,11 +146,11 @@ def _pack_panels(start, stop, scratch, data, format, columns, bits, out, scales,
     ``scratch`` (float32, of the columns rounded up) is overwritten; ``wrong[0]`` becomes the number
     of a row that has a weight which is NaN or infinite.
     """
-    words = np.zeros(8, np.uint32)
     for panel in range(start, stop):
         for lane in range(min(PANEL, data.shape[0] - panel * PANEL)):
             number = panel * PANEL + lane
             row = data[number]
+            pointer = pointer_to(row)
             formats.unpack_span(format, row, 0, scratch[:columns])
             for group in range(scales.shape[1]):
                 first = group * GROUP
@@ -158,7 +167,7 @@ def _pack_panels(start, stop, scratch, data, format, columns, bits, out, scales,
                     continue
                 for block in range(first // BLOCK, min(last, columns) // BLOCK):
                     record = out[panel, block * RECORD : (block + 1) * RECORD]
-                    _pack_record(format, row, block, factor, lane, words, record)
+                    _pack_record(format, row, pointer, block, factor, lane, record)
 
 
 def int8_bytes(format: int, rows: int, columns: int) -> int:

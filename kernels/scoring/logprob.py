@@ -13,7 +13,7 @@ import numpy as np
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
-from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
 from numbatch.kernels.scoring.logit_tiles import (
     SEGMENT,
     STATE,
@@ -71,7 +71,7 @@ def _segment_statistics(
         for low in range(segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary), WIDTH):
             high = min(low + WIDTH, vocabulary)
             multiply_range(
-                compute, low, high, memory, shapes, table, matrix[0], activations, tokens,
+                compute, low, high, memory, shapes, table, matrix[0], activations, 0, tokens,
                 logits, low, False,
             )  # fmt: skip
             if scale != 1 or cap != 0:

@@ -19,11 +19,8 @@ from numbatch.kernels.scoring.bfloat16_panels import (
     bfloat16_bytes,
     pack_bfloat16_panels,
 )
-from numbatch.kernels.scoring.bfloat16_product import (
-    bfloat16_memory,
-    multiply_bfloat16,
-    multiply_bfloat16_by_tiles,
-)
+from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
+from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
 from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
 from numbatch.kernels.scoring.int8_product import multiply_panels
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
@@ -99,7 +96,7 @@ def matrix_record(prepared: Prepared, format: int, columns: int, bias: int) -> t
 def product_memory(compute: int, columns: int, rows: int) -> int:
     """Return the bytes of working memory that a thread needs for so many columns and rows of x."""
     if compute == BFLOAT16:
-        return bfloat16_memory(columns, rows)
+        return tiles_memory(columns, rows) if HAS_TILES else panel_memory(columns)
     if compute == INT8:
         return tile_memory(columns)
     return TILE_ROWS * padded(columns) * 4
@@ -136,7 +133,7 @@ else:
 
 @cpu_device
 def multiply_range(
-    compute, start, stop, memory, shapes, table, matrix, activations, rows, out, shift, add
+    compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, shift, add
 ):
     """Multiply activations with rows ``start`` to ``stop - 1`` of a matrix. No error check.
 
@@ -149,14 +146,15 @@ def multiply_range(
     memory : uint8 array
         Of ``product_memory`` bytes; overwritten.
     shapes, table
-        ``bfloat16_product.SHAPES`` and ``bfloat16_panels.HALF_BYTES``.
+        ``bfloat16_tiles.SHAPES`` and ``bfloat16_panels.HALF_BYTES``.
     matrix : record of MATRIX
     activations : tuple
         ``Activations.arrays``.
-    rows : int
-        Of activations.
+    first, rows : int
+        Which rows of activations: ``first`` is a multiple of 32.
     out : float32 array, shape (at least rows, at least 16 * panels)
-        Modified in place: matrix row n goes to column ``n - shift``.
+        Modified in place: matrix row n goes to column ``n - shift``, activations ``first`` to
+        row 0.
     shift : int
     add : bool
         Whether products are added to what is in ``out``.
@@ -168,7 +166,7 @@ def multiply_range(
     if compute == BFLOAT16:
         wide = (columns + 31) // 32 * 32
         data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
-        x = halves[: room * wide].reshape((room, wide))
+        x = halves[first * wide :][: room * wide].reshape((room, wide))
         _multiply_bfloat16(
             start // LANES, (stop + LANES - 1) // LANES, memory, shapes, table, data, matrix.bits,
             x, rows, out, shift, bias, add,
@@ -179,9 +177,9 @@ def multiply_range(
         data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
         w_scales = carray(address_pointer(matrix.scales), (panels, groups, LANES), np.float32)
         x = (
-            codes[: room * wide].reshape((room, wide)),
-            scales[: room * groups].reshape((room, groups)),
-            sums[: room * groups].reshape((room, groups)),
+            codes[first * wide :][: room * wide].reshape((room, wide)),
+            scales[first * groups :][: room * groups].reshape((room, groups)),
+            sums[first * groups :][: room * groups].reshape((room, groups)),
         )
         _multiply_int8(
             start // LANES, (stop + LANES - 1) // LANES, memory, shapes, data, w_scales,
@@ -190,16 +188,19 @@ def multiply_range(
     else:
         width = (columns + LANES - 1) // LANES * LANES
         data = carray(address_pointer(matrix.data), (matrix.rows, matrix.stride), np.uint8)
-        x = floats[: rows * width].reshape((rows, width))
+        x = floats[first * width :][: rows * width].reshape((rows, width))
         scratch = memory[: TILE_ROWS * width * 4].view(np.float32)
         multiply_rows(start, stop, scratch, x, data, matrix.bits, columns, out, shift, bias, add)
 
 
 @cpu_device
-def multiply(compute, thread, threads, memory, shapes, table, matrix, activations, rows, out, add):
+def multiply(
+    compute, thread, threads, memory, shapes, table, matrix, activations, first, rows, out, add
+):
     """Do a thread's share of a product; see :func:`multiply_range`. No error check."""
     start, stop = share(matrix.rows, 2 * LANES, thread, threads)
     if start < stop:
         multiply_range(
-            compute, start, stop, memory, shapes, table, matrix, activations, rows, out, 0, add
-        )
+            compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, 0,
+            add,
+        )  # fmt: skip

@@ -7,6 +7,8 @@ exactly, and all sums are in float64.
 
 The result of a stream does not depend on the pieces, to the bit: counts are whole numbers, and sums
 follow a fixed tree over the places of the stream (:mod:`~numbatch.kernels.statistics.block_tree`).
+What needs all values at once keeps the pieces (:mod:`~numbatch.kernels.statistics.samples`); the
+rows of a ``Ragged`` are reduced one by one, so results of pieces are laid end to end.
 """
 
 from numbatch.kernels.statistics.bootstrap import Interval, bootstrap_interval, resample_places
@@ -14,6 +16,7 @@ from numbatch.kernels.statistics.calibration import Calibration, calibration_err
 from numbatch.kernels.statistics.correlation import Correlation, pearson, spearman
 from numbatch.kernels.statistics.histogram import Histogram, histogram
 from numbatch.kernels.statistics.likelihood import (
+    Entropy,
     Likelihood,
     LogSumExp,
     bits_per_byte,
@@ -31,6 +34,7 @@ from numbatch.kernels.statistics.moments import (
 )
 from numbatch.kernels.statistics.paired import PairedTest, permutation_test, sign_test
 from numbatch.kernels.statistics.quantiles import OrderStatistics, median, quantile
+from numbatch.kernels.statistics.samples import PairedSample, Sample
 from numbatch.kernels.statistics.segments import (
     segment_max,
     segment_mean,
@@ -44,15 +48,18 @@ from numbatch.kernels.statistics.sums import RunningSum, mean, total
 __all__ = [
     "Calibration",
     "Correlation",
+    "Entropy",
     "Histogram",
     "Interval",
     "Likelihood",
     "LogSumExp",
     "Moments",
     "OrderStatistics",
+    "PairedSample",
     "PairedTest",
     "QuantileSketch",
     "RunningSum",
+    "Sample",
     "bits_per_byte",
     "bootstrap_interval",
     "calibration_error",

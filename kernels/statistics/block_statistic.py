@@ -10,13 +10,14 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
-from numbatch.kernels.statistics.block_tree import BlockTree
+from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
 from numbatch.kernels.statistics.values import (
     NanPolicy,
     as_values,
     check_nan_policy,
     check_no_nan,
 )
+from numbatch.kernels.threads import Call, ThreadTeam
 
 __all__ = ["BlockStatistic"]
 
@@ -68,6 +69,33 @@ class BlockStatistic:
         self._apart: np.ndarray | None = None  # the node of parts that do not adjoin the tree
         self._seen = 0
         self._node: np.ndarray | None = None
+
+    @classmethod
+    def _of(cls, values: Any, nan_policy: NanPolicy, threads: int = 1) -> Self:
+        """Return the state of one array, to be read and not updated: few values take less time.
+
+        Results and errors as of :meth:`update`.
+        """
+        if on_device(values):
+            return cls(nan_policy, threads=threads).update(values)
+        check_nan_policy(nan_policy)
+        return cls.__new__(cls)._read(as_values(values), nan_policy, threads)
+
+    def _read(self, flat: np.ndarray, nan_policy: NanPolicy, threads: int) -> Self:
+        kind = type(self)
+        nodes = np.empty((-(-len(flat) // BLOCK), len(kind._empty)))
+        if threads == 1:
+            kind._reduce_blocks(0, len(nodes), flat, nodes)
+        else:
+            call = Call(kind._reduce_blocks, len(nodes), (flat, nodes), grain=16)
+            ThreadTeam(threads).run(call)
+        if len(nodes) > 1:
+            kind._fold(nodes, len(flat) // BLOCK)
+        self.nan_policy, self._seen = nan_policy, len(flat) // kind._values_an_item
+        self._node = nodes[0] if len(nodes) else np.array(kind._empty)
+        if nan_policy == "raise":
+            check_no_nan(self.nans, "raise")
+        return self
 
     def update(self, values: Any) -> Self:
         """Add an array of any shape; returns itself.
@@ -131,7 +159,7 @@ class BlockStatistic:
         kind = type(self)
         part = append_from_device(self._tree, kind._device_kernel, kind._combine, values)
         node = part.result()
-        seen = part.stop - part.start
+        seen = (part.stop - part.start) // kind._values_an_item
         if self.nan_policy == "raise":
             check_no_nan(seen - (0 if node is None else int(node[0])), "raise")
         self._tree.merge(part)

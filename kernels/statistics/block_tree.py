@@ -15,12 +15,37 @@ from collections.abc import Callable
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.threads import Call, ThreadTeam
 
-__all__ = ["BLOCK", "BlockTree"]
+__all__ = ["BLOCK", "BlockTree", "pairs_to_fold"]
 
 BLOCK = 2048
 """Values in a block; 16 KiB of float64, which a first-level cache holds."""
+
+
+@cpu_device
+def pairs_to_fold(blocks, whole):
+    """Yield the rows to combine, each pair into its first, so that row 0 is that of all blocks.
+
+    They are the blocks of a stream's beginning, of which ``whole`` are complete: all, or all but
+    the last. The order is that of the tree.
+    """
+    low = 0
+    while low < whole:
+        size = 1
+        while 2 * size <= whole - low:
+            size *= 2
+        step = 1
+        while step < size:
+            for left in range(low, low + size, 2 * step):
+                yield left, left + step
+            step *= 2
+        if low > 0:
+            yield 0, low
+        low += size
+    if 0 < whole < blocks:
+        yield 0, whole
 
 
 class BlockTree:
@@ -35,8 +60,8 @@ class BlockTree:
         ``combine(left, right, out)``: writes each combination of a row of ``left`` and of
         ``right`` (the values after it) to the row of ``out``, which may be ``left``.
     fold : kernel
-        ``fold(nodes)``: combines a power of two of nodes in pairs, those in pairs and so on; the
-        first row is the result, the others are overwritten.
+        ``fold(nodes, whole)``: combines the nodes of blocks 0, 1, ... as the tree of a stream does
+        (:func:`pairs_to_fold`), into the first row.
     width : int
         Numbers in a node.
     start : int
@@ -163,7 +188,7 @@ class BlockTree:
             level = (len(nodes) - low).bit_length() - 1
             if place:
                 level = min(level, (place & -place).bit_length() - 1)
-            self._fold(nodes[low : low + (1 << level)])
+            self._fold(nodes[low : low + (1 << level)], 1 << level)
             self._push(level, place >> level, nodes[low : low + 1])
             low += 1 << level
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.ragged import on_device, to_host
 from numbatch.kernels.random import hash_bits
 from numbatch.kernels.statistics.quantiles import quantile
 from numbatch.kernels.statistics.sums import mean
@@ -105,7 +106,8 @@ def bootstrap_interval(
     Parameters
     ----------
     values : array
-        Independent observations. NaN results from an empty array.
+        Independent observations. NaN results from an empty array. Of one on a GPU, means are
+        drawn there; another statistic is handed a copy on the host.
     statistic : function, optional
         Takes a float64 array and returns a number. By default the mean, which is compiled.
     confidence : float
@@ -127,13 +129,17 @@ def bootstrap_interval(
     check_resamples(resamples, seed)
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}, should be between 0 and 1")
-    flat = as_values(values).astype(np.float64)
+    flat = as_values(to_host(values)).astype(np.float64)
     missing = np.isnan(flat)
     if check_no_nan(int(missing.sum()), nan_policy) or missing.all():
         return Interval(math.nan, math.nan, math.nan, confidence)
     flat = flat[~missing]
     results = np.empty(resamples)
-    if statistic is None:
+    if statistic is None and on_device(values):
+        from numbatch.kernels.statistics.cuda.resampling import device_resample_means
+
+        results, estimate = device_resample_means(values, flat, seed, resamples), mean(flat)
+    elif statistic is None:
         call = Call(_resample_means, resamples, (flat, np.uint64(seed), results), grain=16)
         ThreadTeam(threads).run(call)
         estimate = mean(flat)

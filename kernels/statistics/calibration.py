@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.values import (
     NanPolicy,
     as_values,
@@ -22,6 +23,12 @@ UNIT = 2.0**32
 """Confidences are summed as whole multiples of 1 / UNIT, so that sums are exact in any order."""
 
 COUNT, CORRECT, CONFIDENCE = range(3)
+
+
+@cpu_device
+def bin_of(p, bins):
+    """Return the bin of a confidence in [0, 1], a float64."""
+    return min(max(np.intp(math.ceil(p * bins)) - 1, 0), bins - 1)
 
 
 @cpu_kernel
@@ -38,9 +45,9 @@ def _count_confidences(confidences, correct, table):
     """
     bins = table.shape[0]
     for i in range(confidences.size):
-        p = float(confidences[i])
+        p = np.float64(confidences[i])
         if p == p:
-            bin = min(max(np.intp(math.ceil(p * bins)) - 1, 0), bins - 1)
+            bin = bin_of(p, bins)
             table[bin, 0] += 1
             table[bin, 1] += correct[i]
             table[bin, 2] += np.int64(p * UNIT + 0.5)
@@ -76,6 +83,8 @@ class Calibration:
     def update(self, confidences: Any, correct: Any) -> Calibration:
         """Add predictions: their confidence, and whether they were correct (bool or 0 and 1).
 
+        Arrays on a GPU are counted there.
+
         Raises
         ------
         InputError
@@ -86,6 +95,8 @@ class Calibration:
                 f"confidences have shape {np.shape(confidences)}, correct {np.shape(correct)}, "
                 f"should have the same"
             )
+        if on_device(confidences) or on_device(correct):
+            return self._update_from_device(confidences, correct)
         flat, right = as_values(confidences, "confidences"), as_values(correct, "correct")
         outside = (flat < 0) | (flat > 1)
         if outside.any():
@@ -97,6 +108,15 @@ class Calibration:
         check_no_nan(nans, self.nan_policy, "confidences")
         self.nans += nans
         _count_confidences(flat, right == 1, self._table)
+        return self
+
+    def _update_from_device(self, confidences: Any, correct: Any) -> Calibration:
+        from numbatch.kernels.statistics.cuda.pairs import bin_confidences
+
+        table, nans = bin_confidences(confidences, correct, len(self._table))
+        check_no_nan(nans, self.nan_policy, "confidences")
+        self.nans += nans
+        self._table += table
         return self
 
     def merge(self, other: Calibration) -> Calibration:

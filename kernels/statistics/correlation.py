@@ -9,6 +9,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -18,7 +19,7 @@ from numbatch.kernels.simd64 import (
     swap_pairs,
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
-from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.values import NanPolicy, as_values
 
 __all__ = ["Correlation", "pearson", "spearman"]
@@ -126,7 +127,8 @@ def _reduce_pairs(start, stop, values, nodes):
 def join_pairs(a, b, out):
     """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
     if a[COUNT] == 0 or b[COUNT] == 0:
-        out[:] = b if a[COUNT] == 0 else a
+        for q in range(a.size):  # CUDA knows no assignment of a row
+            out[q] = b[q] if a[COUNT] == 0 else a[q]
         return
     n = a[COUNT] + b[COUNT]
     share = a[COUNT] * (b[COUNT] / n)
@@ -146,13 +148,10 @@ def _combine_pairs(left, right, out):
 
 
 @cpu_kernel
-def _fold_pairs(nodes):
-    """Combine a power of two of nodes into the first, level by level; no error check."""
-    half = nodes.shape[0] // 2
-    while half > 0:
-        for i in range(half):
-            join_pairs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
-        half //= 2
+def _fold_pairs(nodes, whole):
+    """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    for left, right in pairs_to_fold(nodes.shape[0], whole):
+        join_pairs(nodes[left], nodes[right], nodes[left])
 
 
 class Correlation(BlockStatistic):
@@ -166,9 +165,10 @@ class Correlation(BlockStatistic):
     _fold = _fold_pairs
     _empty = (0.0,) * 6
     _values_an_item = 2
+    _device_kernel = "pairs"
 
     def update(self, x: Any, y: Any = None) -> Correlation:
-        """Add pairs, given as two arrays of one shape; returns itself.
+        """Add pairs, given as two arrays of one shape, on the host or on a GPU; returns itself.
 
         Raises
         ------
@@ -179,6 +179,10 @@ class Correlation(BlockStatistic):
             raise InputError(
                 f"x has shape {np.shape(x)}, y {np.shape(y)}, should be arrays of one shape"
             )
+        if on_device(x) or on_device(y):
+            from numbatch.kernels.statistics.cuda.pairs import interleaved
+
+            return self._update_from_device(interleaved(x, y))
         first, second = as_values(x, "x"), as_values(y, "y")
         pairs = np.empty((min(PART, len(first)), 2), np.result_type(first, second))
         for low in range(0, len(first), PART):
@@ -229,12 +233,12 @@ def _average_ranks(values, order, ranks):
 def spearman(x: Any, y: Any, nan_policy: NanPolicy = "propagate") -> float:
     """Return Spearman's rank correlation of two arrays of one shape; equal values share a rank.
 
-    Ranks need all values at once: it sorts, and has no mergeable state.
+    Ranks need all values at once: :class:`PairedSample` keeps those of a stream.
     """
+    both = [as_values(values, name).astype(np.float64) for values, name in ((x, "x"), (y, "y"))]
     linear = Correlation(nan_policy).update(x, y)
     if linear.nans and nan_policy == "propagate":
         return math.nan
-    both = [as_values(values).astype(np.float64) for values in (x, y)]
     kept = ~(np.isnan(both[0]) | np.isnan(both[1]))
     ranks = []
     for values in both:

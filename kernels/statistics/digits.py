@@ -11,7 +11,7 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 
-__all__ = ["FEW", "DigitSelection", "numbers_of", "order", "order_wide"]
+__all__ = ["FEW", "DigitSelection", "bits_of", "numbers_of", "order", "order_wide"]
 
 LEADING, LEADING_FEW, FEW = 16, 13, 1 << 18
 """Bits of the first digit, those for at most ``FEW`` values; float64's exponent has 11."""
@@ -156,7 +156,7 @@ class DigitSelection:
 
     def __init__(self, parts: list[np.ndarray]) -> None:
         self._wide = parts[0].dtype == np.float64
-        self._bits = [_bits_of(part) for part in parts]
+        self._bits = [bits_of(part) for part in parts]
         total = sum(map(len, parts))
         self._leading = LEADING if total > FEW else LEADING_FEW
         counts = np.zeros((4, 1 << self._leading), np.int64)
@@ -200,7 +200,8 @@ def numbers_of(keys: np.ndarray, wide: bool) -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-def _bits_of(values: np.ndarray) -> np.ndarray:
+def bits_of(values: np.ndarray) -> np.ndarray:
+    """Return the bits of float32 or float64 numbers, for reading."""
     bits = values.view(np.uint64 if values.dtype == np.float64 else np.uint32)
     bits.flags.writeable = False  # of one type to Numba, whatever the values are
     return bits

@@ -71,24 +71,46 @@ def _leading_bits(x):
 
 
 @cpu_kernel
-def _tabulate(edges, table):
-    """Write for all leading bits how many edges have lesser ones; no error check.
+def _first_wrong(edges):
+    """Return the first edge that is not above the one before it, 0 of none; and if all are finite.
+
+    No error check.
+    """
+    finite, wrong = True, 0
+    for i in range(edges.size - 1, 0, -1):
+        finite = finite and math.isfinite(edges[i])
+        if not edges[i] > edges[i - 1]:
+            wrong = i
+    return wrong, finite and math.isfinite(edges[0])
+
+
+@cpu_kernel
+def _leading_bits_of_ends(edges):
+    """Return the leading bits of the first and of the last edge; no error check."""
+    return _leading_bits(edges[0]), _leading_bits(edges[edges.size - 1])
+
+
+@cpu_kernel
+def _tabulate(edges, first, table):
+    """Write for leading bits from ``first`` on how many edges have lesser ones; no error check.
 
     Parameters
     ----------
     edges : float64 array, increasing
-    table : int64 array, shape (2**16 + 1,)
-        Modified in place.
+    first : int
+        The leading bits of the first edge.
+    table : int64 array
+        Modified in place. It reaches two beyond the leading bits of the last edge.
     """
     edge = 0
-    for leading in range(table.size):
-        while edge < edges.size and _leading_bits(edges[edge]) < leading:
+    for place in range(table.size):
+        while edge < edges.size and np.intp(_leading_bits(edges[edge])) < first + place:
             edge += 1
-        table[leading] = edge
+        table[place] = edge
 
 
 @cpu_kernel
-def _count_between(values, edges, table, steps, counts):
+def _count_between(values, edges, first, table, steps, counts):
     """Count values between increasing edges; as :func:`_count_linear`.
 
     The table of the leading bits leaves few edges to choose from: where at most ``steps`` they are
@@ -98,11 +120,12 @@ def _count_between(values, edges, table, steps, counts):
     nan_place = edges.size
     for i in range(values.size):
         x = float(values[i])
-        leading = _leading_bits(x)
-        low = table[leading]
+        # Outside the table there are no edges to choose from, whatever the bits are.
+        place = min(max(np.intp(_leading_bits(x)) - first, 0), table.size - 2)
+        low = table[np.uintp(place)]
         for _ in range(steps):
             low += edges[np.uintp(low)] <= x
-        size = 0 if steps else table[leading + np.uintp(1)] - low
+        size = 0 if steps else table[np.uintp(place + 1)] - low
         while size > 0:
             half = size >> 1
             right = edges[low + half] <= x
@@ -143,18 +166,17 @@ class Histogram:
             raise InputError(
                 f"edges have shape {self.edges.shape}, should have at least 2 in a row"
             )
-        if not np.isfinite(self.edges).all():
+        at, finite = _first_wrong(self.edges)
+        if not finite:
             raise InputError("an edge is not a finite number")
-        steps = np.diff(self.edges)
-        if not (steps > 0).all():
-            at = int(np.argmin(steps > 0))
+        if at:
             raise InputError(
-                f"edge {at + 1} is {self.edges[at + 1]}, should be greater than edge {at}, "
-                f"{self.edges[at]}"
+                f"edge {at} is {self.edges[at]}, should be greater than edge {at - 1}, "
+                f"{self.edges[at - 1]}"
             )
         self.edges.flags.writeable = False
         self.nan_policy = nan_policy
-        bins = len(steps)
+        bins = len(self.edges) - 1
         # Equal steps as linspace makes them, so that one multiplication is at most one bin off.
         self._linear = math.isfinite(float(self.edges[-1] - self.edges[0])) and np.array_equal(
             self.edges, np.linspace(self.edges[0], self.edges[-1], bins + 1)
@@ -165,8 +187,9 @@ class Histogram:
         if self._linear:
             self._places = np.empty(1024, np.uint32)
         else:
-            self._table = np.empty((1 << 16) + 1, np.int64)
-            _tabulate(self._closed, self._table)
+            self._first, last = map(int, _leading_bits_of_ends(self._closed))
+            self._table = np.empty(last - self._first + 3, np.int64)
+            _tabulate(self._closed, self._first, self._table)
             most = int(np.diff(self._table).max())
             self._steps = most if most <= FEW_STEPS else 0
             self._closed = np.append(self._closed, np.nan)
@@ -197,7 +220,7 @@ class Histogram:
         if self._linear:
             _count_linear(flat, self._closed, self._places, self._counts)
         else:
-            _count_between(flat, self._closed, self._table, self._steps, self._counts)
+            _count_between(flat, self._closed, self._first, self._table, self._steps, self._counts)
         return self
 
     def _update_from_device(self, values: Any) -> Histogram:

@@ -14,12 +14,13 @@ from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
-from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.moments import extremes
 from numbatch.kernels.statistics.sums import RunningSum
 from numbatch.kernels.statistics.values import NanPolicy, as_values
 
 __all__ = [
+    "Entropy",
     "Likelihood",
     "LogSumExp",
     "bits_per_byte",
@@ -86,13 +87,10 @@ def _combine_logs(left, right, out):
 
 
 @cpu_kernel
-def _fold_logs(nodes):
-    """Combine a power of two of nodes into the first, level by level; no error check."""
-    half = nodes.shape[0] // 2
-    while half > 0:
-        for i in range(half):
-            join_logs(nodes[2 * i], nodes[2 * i + 1], nodes[i])
-        half //= 2
+def _fold_logs(nodes, whole):
+    """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    for left, right in pairs_to_fold(nodes.shape[0], whole):
+        join_logs(nodes[left], nodes[right], nodes[left])
 
 
 class LogSumExp(BlockStatistic):
@@ -113,7 +111,7 @@ class LogSumExp(BlockStatistic):
 
 def logsumexp(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return ``log(sum(exp(values)))`` without overflow; -inf of no values."""
-    return LogSumExp(nan_policy, threads=threads).update(values).value
+    return LogSumExp._of(values, nan_policy, threads).value
 
 
 @cpu_device
@@ -132,6 +130,67 @@ def _entropy_terms(probabilities, out):
         out[i] = entropy_term(float(probabilities[i]))
 
 
+class Entropy:
+    """Entropy of a stream of weights, fed in pieces and mergeable to the bit.
+
+    Parameters as of :class:`BlockStatistic`.
+    """
+
+    def __init__(
+        self, nan_policy: NanPolicy = "propagate", start: int = 0, threads: int = 1
+    ) -> None:
+        self._weights = RunningSum(nan_policy, start, threads)
+        self._terms = RunningSum(nan_policy, start, threads)
+
+    def update(self, probabilities: Any) -> Entropy:
+        """Add weights, on the host or on a GPU; returns itself.
+
+        Raises
+        ------
+        InputError
+            If a weight is negative or infinite, or as of :meth:`BlockStatistic.update`; the state
+            is then as it was.
+        """
+        there = on_device(probabilities)
+        weights = probabilities if there else as_values(probabilities, "probabilities")
+        least, greatest = extremes(weights, "omit") if weights.size else (0.0, 0.0)
+        if least < 0 or greatest == math.inf:
+            bad = least if least < 0 else greatest
+            raise InputError(f"a probability is {bad}, should be finite and at least 0")
+        self._weights.update(weights)
+        if there:
+            from numbatch.kernels.statistics.cuda.arrays import device_entropy_terms
+
+            terms = device_entropy_terms(weights)
+        else:
+            terms = np.empty(len(weights))
+            _entropy_terms(weights, terms)
+        self._terms.update(terms)
+        return self
+
+    def merge(self, other: Entropy) -> Entropy:
+        """Add what ``other`` saw; see :meth:`BlockStatistic.merge`."""
+        self._weights.merge(other._weights)
+        self._terms.merge(other._terms)
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many weights are not NaN."""
+        return self._weights.count
+
+    @property
+    def nans(self) -> int:
+        """How many weights are NaN."""
+        return self._weights.nans
+
+    @property
+    def value(self) -> float:
+        """Entropy in nats of the weights, normalised as SciPy does; NaN where they add up to 0."""
+        total = self._weights.sum
+        return self._terms.sum / total + math.log(total) if total > 0 else math.nan
+
+
 def entropy(probabilities: Any, nan_policy: NanPolicy = "propagate") -> float:
     """Return the entropy in nats of weights of any sum; they are normalised as SciPy does.
 
@@ -140,23 +199,7 @@ def entropy(probabilities: Any, nan_policy: NanPolicy = "propagate") -> float:
     InputError
         If a weight is negative or infinite.
     """
-    there = on_device(probabilities)
-    weights = probabilities if there else as_values(probabilities, "probabilities")
-    least, greatest = extremes(weights, "omit") if weights.size else (0.0, 0.0)
-    if least < 0 or greatest == math.inf:
-        bad = least if least < 0 else greatest
-        raise InputError(f"a probability is {bad}, should be finite and at least 0")
-    sums = RunningSum(nan_policy).update(weights)
-    if not sums.sum > 0:
-        return math.nan
-    if there:
-        from numbatch.kernels.statistics.cuda.arrays import device_entropy_terms
-
-        terms = device_entropy_terms(weights)
-    else:
-        terms = np.empty(len(weights))
-        _entropy_terms(weights, terms)
-    return RunningSum(nan_policy).update(terms).sum / sums.sum + math.log(sums.sum)
+    return Entropy(nan_policy).update(probabilities).value
 
 
 class Likelihood(RunningSum):

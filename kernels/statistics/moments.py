@@ -28,7 +28,7 @@ from numbatch.kernels.simd64 import (
     where_number,
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
-from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.sums import block_sum
 from numbatch.kernels.statistics.values import (
     NanPolicy,
@@ -170,13 +170,10 @@ def _combine_moments(left, right, out):
 
 
 @cpu_kernel
-def _fold_moments(nodes):
-    """Combine a power of two of nodes into the first, level by level; no error check."""
-    half = nodes.shape[0] // 2
-    while half > 0:
-        for i in range(half):
-            join_moments(nodes[2 * i], nodes[2 * i + 1], nodes[i])
-        half //= 2
+def _fold_moments(nodes, whole):
+    """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    for left, right in pairs_to_fold(nodes.shape[0], whole):
+        join_moments(nodes[left], nodes[right], nodes[left])
 
 
 class Moments(BlockStatistic):
@@ -247,24 +244,24 @@ def variance(
     values: Any, ddof: float = 0, nan_policy: NanPolicy = "propagate", threads: int = 1
 ) -> float:
     """Return the variance of an array; see :meth:`Moments.variance`."""
-    return Moments(nan_policy, threads=threads).update(values).variance(ddof)
+    return Moments._of(values, nan_policy, threads).variance(ddof)
 
 
 def std(
     values: Any, ddof: float = 0, nan_policy: NanPolicy = "propagate", threads: int = 1
 ) -> float:
     """Return the standard deviation of an array; see :meth:`Moments.variance`."""
-    return Moments(nan_policy, threads=threads).update(values).std(ddof)
+    return Moments._of(values, nan_policy, threads).std(ddof)
 
 
 def skewness(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return the skewness of an array; see :attr:`Moments.skewness`."""
-    return Moments(nan_policy, threads=threads).update(values).skewness
+    return Moments._of(values, nan_policy, threads).skewness
 
 
 def kurtosis(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return the excess kurtosis of an array; see :attr:`Moments.kurtosis`."""
-    return Moments(nan_policy, threads=threads).update(values).kurtosis
+    return Moments._of(values, nan_policy, threads).kurtosis
 
 
 def extremes(values: Any, nan_policy: NanPolicy = "propagate") -> tuple[float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.ragged import on_device, to_host
 from numbatch.kernels.random import hash_bits
 from numbatch.kernels.statistics.bootstrap import check_resamples
 from numbatch.kernels.statistics.values import NanPolicy, as_values, check_nan_policy, check_no_nan
@@ -82,7 +83,7 @@ def paired_differences(a: Any, b: Any, nan_policy: NanPolicy = "propagate") -> n
     check_nan_policy(nan_policy)
     if np.shape(a) != np.shape(b):
         raise InputError(f"a has shape {np.shape(a)}, b {np.shape(b)}, should have the same")
-    differences = as_values(a, "a").astype(np.float64) - as_values(b, "b")
+    differences = as_values(to_host(a), "a").astype(np.float64) - as_values(to_host(b), "b")
     missing = np.isnan(differences)
     if check_no_nan(int(missing.sum()), nan_policy, "a - b"):
         return None
@@ -113,7 +114,7 @@ def permutation_test(
     Parameters
     ----------
     a, b : arrays of one shape
-        Scores of the same items.
+        Scores of the same items. Where one lies on a GPU, the permutations are summed there.
     alternative : {"two-sided", "greater", "less"}
         Whether ``a`` is different, greater or less.
     seed : int
@@ -135,11 +136,9 @@ def permutation_test(
         return PairedTest(math.nan, math.nan, 0, False)
     pairs = len(differences)
     exact = pairs < 63 and 2**pairs <= resamples
-    sums = np.empty(2**pairs if exact else resamples)
-    args = (differences, np.uint64(seed), exact, sums)
-    ThreadTeam(threads).run(Call(_flipped_sums, len(sums), args, grain=16))
-    observed = np.empty(1)
-    _flipped_sums(0, 1, differences, np.uint64(0), True, observed)
+    owner = a if on_device(a) else b
+    sums = _sums(owner, differences, seed, exact, 2**pairs if exact else resamples, threads)
+    observed = _sums(owner, differences, 0, True, 1, 1)
     if math.isnan(observed[0]):
         return PairedTest(math.nan, math.nan, pairs, exact)
     if alternative == "two-sided":
@@ -150,6 +149,20 @@ def permutation_test(
     extreme = int(np.count_nonzero(sums >= observed[0] - 1e-14 * abs(observed[0])))
     p = extreme / len(sums) if exact else (extreme + 1) / (resamples + 1)
     return PairedTest(float(differences.mean()), p, pairs, exact)
+
+
+def _sums(
+    owner: Any, differences: np.ndarray, seed: int, exact: bool, count: int, threads: int
+) -> np.ndarray:
+    """Return the sums under the signs of so many permutations; on a GPU if ``owner`` lies there."""
+    if on_device(owner):
+        from numbatch.kernels.statistics.cuda.resampling import device_flipped_sums
+
+        return device_flipped_sums(owner, differences, seed, exact, count)
+    sums = np.empty(count)
+    args = (differences, np.uint64(seed), exact, sums)
+    ThreadTeam(threads).run(Call(_flipped_sums, count, args, grain=16))
+    return sums
 
 
 def sign_test(

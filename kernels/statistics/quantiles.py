@@ -2,7 +2,8 @@
 
 A few quantiles of many values are each bracketed by a sample
 (:mod:`~numbatch.kernels.statistics.bracket`); what that leaves, and all else, is selected digit by
-digit (:mod:`~numbatch.kernels.statistics.digits`).
+digit (:mod:`~numbatch.kernels.statistics.digits`), but few values are partitioned
+(:mod:`~numbatch.kernels.statistics.partition`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.bracket import Bracket
 from numbatch.kernels.statistics.digits import FEW, DigitSelection
+from numbatch.kernels.statistics.partition import FEW_TO_PARTITION, PartitionSelection
 from numbatch.kernels.statistics.values import (
     NanPolicy,
     as_values,
@@ -136,8 +138,11 @@ def _select_from(parts: list[Any], wanted: np.ndarray) -> Any:
         return selection_on_device(parts)
     if len({part.dtype for part in parts}) > 1:
         parts = [part.astype(np.float64) for part in parts]
+    total = sum(map(len, parts))
+    if total <= FEW_TO_PARTITION:
+        return PartitionSelection(parts)
     distinct = np.unique(wanted)
-    if sum(map(len, parts)) <= FEW or len(distinct) > FEW_QUANTILES:
+    if total <= FEW or len(distinct) > FEW_QUANTILES:
         return DigitSelection(parts)
     brackets = []
     for quantile in distinct:
@@ -149,21 +154,28 @@ def _select_from(parts: list[Any], wanted: np.ndarray) -> Any:
 
 
 def _interpolate(selection: Any, wanted: np.ndarray, method: str) -> np.ndarray:
-    place = wanted.ravel() * (selection.numbers - 1)
+    places = [share * (selection.numbers - 1) for share in wanted.ravel().tolist()]
     if method == "nearest":
-        place = np.rint(place)
-    low, high = np.floor(place).astype(np.int64), np.ceil(place).astype(np.int64)
-    ranks = np.unique(np.concatenate([low, high]))
-    values = selection.select(ranks)
-    below, above = (values[np.searchsorted(ranks, rank)] for rank in (low, high))
-    share = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5}.get(method, place - low)
-    with np.errstate(invalid="ignore", over="ignore"):
-        # NumPy's formula: exact at both ends, and never past them. Equal infinities stay.
-        step = above - below
-        mixed = np.where(share >= 0.5, above - step * (1 - share), below + step * share)
-    mixed = np.where(low == high, below, mixed)
-    mixed = {"lower": below, "higher": above}.get(method, mixed)
-    return np.where(below == above, below, mixed).reshape(wanted.shape)
+        places = [float(round(place)) for place in places]
+    ends = [(math.floor(place), math.ceil(place)) for place in places]
+    ranks = sorted({rank for both in ends for rank in both})
+    values = dict(zip(ranks, selection.select(np.array(ranks, np.int64)).tolist(), strict=True))
+    mixed = [
+        _between(values[low], values[high], place - low, method)
+        for place, (low, high) in zip(places, ends, strict=True)
+    ]
+    return np.array(mixed).reshape(wanted.shape)
+
+
+def _between(below: float, above: float, share: float, method: str) -> float:
+    """Return what lies between two values, by NumPy's formula: exact at both, never past them."""
+    if below == above:  # equal infinities too
+        return below
+    share = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5}.get(method, share)
+    if share in (0.0, 1.0):
+        return above if share else below
+    step = above - below
+    return above - step * (1 - share) if share >= 0.5 else below + step * share
 
 
 def quantile(

@@ -81,7 +81,10 @@ def _reduce(
         row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
         raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
     args = (values, ragged.offsets, kind, nan_policy == "omit", out)
-    ThreadTeam(threads).run(Call(_reduce_segments, len(ragged), args, grain=64))
+    if threads == 1:
+        _reduce_segments(0, len(ragged), *args)
+    else:
+        ThreadTeam(threads).run(Call(_reduce_segments, len(ragged), args, grain=64))
     return out
 
 

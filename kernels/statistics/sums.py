@@ -17,7 +17,7 @@ from numbatch.kernels.simd64 import (
     where_number,
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
-from numbatch.kernels.statistics.block_tree import BLOCK
+from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.values import NanPolicy
 
 __all__ = ["RunningSum", "block_sum", "mean", "total"]
@@ -109,13 +109,10 @@ def _combine_sums(left, right, out):
 
 
 @cpu_kernel
-def _fold_sums(nodes):
-    """Combine a power of two of nodes into the first, level by level; no error check."""
-    half = nodes.shape[0] // 2
-    while half > 0:
-        for i in range(half):
-            join_sums(nodes[2 * i], nodes[2 * i + 1], nodes[i])
-        half //= 2
+def _fold_sums(nodes, whole):
+    """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    for left, right in pairs_to_fold(nodes.shape[0], whole):
+        join_sums(nodes[left], nodes[right], nodes[left])
 
 
 class RunningSum(BlockStatistic):
@@ -146,9 +143,9 @@ def mean(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> 
 
     Sums are pairwise and in float64, for float32 values too, so integers do not overflow.
     """
-    return RunningSum(nan_policy, threads=threads).update(values).mean
+    return RunningSum._of(values, nan_policy, threads).mean
 
 
 def total(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return the sum of an array of any shape as float64; 0 of no values."""
-    return RunningSum(nan_policy, threads=threads).update(values).sum
+    return RunningSum._of(values, nan_policy, threads).sum

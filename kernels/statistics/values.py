@@ -13,6 +13,9 @@ __all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan"]
 
 NanPolicy = Literal["propagate", "omit", "raise"]
 
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+"""Taken as they are."""
+
 EXACT = 2**53
 """Integers up to this magnitude are exact in float64."""
 
@@ -28,9 +31,12 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     InputError
         If the dtype is another one, or an integer is too large to be exact in float64.
     """
-    if on_device(array):
-        raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
-    array = np.asarray(array)
+    if type(array) is np.ndarray and array.dtype in FLOATS and array.flags.c_contiguous:
+        return _for_reading(array.reshape(-1))
+    if type(array) is not np.ndarray:
+        if on_device(array):
+            raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
+        array = np.asarray(array)
     dtype = array.dtype
     if dtype.kind in "iu" and dtype.itemsize == 8 and array.size:
         largest = max(int(array.max()), -int(array.min()))
@@ -50,11 +56,13 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
             f"{name} has dtype {dtype.name}, should be float32, float64, float16, an integer or "
             f"a boolean type"
         )
-    flat = np.ascontiguousarray(array, dtype=wanted).reshape(-1)
-    # One compiled version serves: writeable and read-only arrays are different types to Numba.
-    flat = flat.view()
-    flat.flags.writeable = False
-    return flat
+    return _for_reading(np.ascontiguousarray(array, dtype=wanted).reshape(-1).view())
+
+
+def _for_reading(view: np.ndarray) -> np.ndarray:
+    """Make a view read-only: Numba would compile once more for arrays that can be written."""
+    view.flags.writeable = False
+    return view
 
 
 def check_nan_policy(nan_policy: str) -> None:

@@ -1,8 +1,8 @@
 """Merges of byte-level vocabularies as the encoder reads them.
 
 Tokens are renumbered: a byte is itself, a merged token 256 and how many merge before it. So a
-number is its rank as well, and the lowest number is what merges first. A slot of the table is
-``left << 44 | right << 24 | merged``: one cache line answers what two neighbours become.
+number is its rank as well, and the lowest number is what merges first. What two neighbours become
+is looked up in the table of merge_slots.py.
 
 Of all divisions of a token into two, one is kept: the one by which the token comes about when its
 own bytes are merged. What is merged within a token depends on nothing outside it (as long as
@@ -17,39 +17,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.tokenization.merge_slots import MOST_ID, NOTHING, find_merge, merge_slots
 from numbatch.kernels.tokenization.tables import PairTable, StringTable, find_pair, read_only
-from numbatch.kernels.words import prefetch
 
 __all__ = [
     "BYTES",
-    "MOST_ID",
     "NEVER",
-    "NOTHING",
     "PackedMerges",
-    "ask_for_merge",
-    "find_merge",
     "pack_merges",
     "pair_holds",
 ]
 
 BYTES = np.intp(256)
-MOST_ID = (1 << 20) - 1
-NOTHING = (1 << 24) - 1
-"""In place of a merged token: the two do not merge."""
 NEVER = 0xFFFFFFFF
 """In its place for two bytes: no merge joins what ends with the one to what begins with the other.
 """
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_VALUE = np.uint64(NOTHING)
-_1, _20, _24, _64 = np.uint64(1), np.uint64(20), np.uint64(24), np.uint64(64)
+_NOTHING = np.uint64(NOTHING)
+_1 = np.uint64(1)
 
 
 class PackedMerges(NamedTuple):
     """The merges of a vocabulary; see :func:`pack_merges`."""
 
     pairs: np.ndarray
-    """uint64, shape (power of two,)."""
+    """uint64, from ``merge_slots.merge_slots``."""
     halves: np.ndarray
     """uint64, shape (numbers,): ``left << 32 | right``; of a byte, itself twice."""
     ids: np.ndarray
@@ -65,31 +57,6 @@ class PackedMerges(NamedTuple):
 
 
 @cpu_device
-def ask_for_merge(left, right, pairs, shift):
-    """Have the memory brought in that :func:`find_merge` will read.
-
-    The branches there wait for it and are often guessed wrong: without this, one look-up would not
-    begin before the one before it is done.
-    """
-    key = np.uint64(left) << _20 | np.uint64(right)
-    prefetch(pairs, np.intp((key * _MIX) >> np.uint64(shift)) << 3)
-
-
-@cpu_device
-def find_merge(left, right, pairs, shift):
-    """Return what two numbers merge to, ``NOTHING`` if they do not. No error check."""
-    key = np.uint64(left) << _20 | np.uint64(right)
-    slot = (key * _MIX) >> np.uint64(shift)
-    found = pairs[np.intp(slot)]
-    while found >> _24 != key:
-        if found == _EMPTY:
-            return _VALUE
-        slot = (slot + _1) & (_EMPTY >> np.uint64(shift))
-        found = pairs[np.intp(slot)]
-    return found & _VALUE
-
-
-@cpu_device
 def pair_holds(left, right, pairs, shift, halves):
     """Return whether the bytes of two tokens, merged together, become these two again.
 
@@ -101,7 +68,7 @@ def pair_holds(left, right, pairs, shift, halves):
     low = np.uint64(0xFFFFFFFF)
     while True:
         merged = find_merge(left, right, pairs, shift)
-        if merged != _VALUE and merged < limit:
+        if merged != _NOTHING and merged < limit:
             return False
         if left > right:
             limit = left
@@ -161,17 +128,6 @@ def _last_merges(rows, strings, byte_ids, table, longest, out):
         out[i] = _last_merge(strings, rows[i], byte_ids, table, symbols, slots)
 
 
-@cpu_kernel
-def _fill(lefts, rights, pairs, shift):
-    """Enter merge ``i``, which makes token ``256 + i``."""
-    for i in range(lefts.size):
-        key = np.uint64(lefts[i]) << _20 | np.uint64(rights[i])
-        slot = (key * _MIX) >> np.uint64(shift)
-        while pairs[np.intp(slot)] != _EMPTY:
-            slot = (slot + _1) & (_EMPTY >> np.uint64(shift))
-        pairs[np.intp(slot)] = key << _24 | np.uint64(BYTES + i)
-
-
 def pack_merges(
     table: PairTable, strings: StringTable, byte_ids: np.ndarray, unknown_id: int
 ) -> PackedMerges | None:
@@ -223,13 +179,10 @@ def _renumbered(
     numbers[byte_ids[has_id]] = np.flatnonzero(has_id)
     numbers[rows] = BYTES + np.arange(rows.size)
     lefts, rights = numbers[(keys >> np.uint64(32))], numbers[keys & np.uint64(0xFFFFFFFF)]
-    bits = max(3, (2 * rows.size).bit_length())
-    pairs = np.full(1 << bits, _EMPTY, np.uint64)
-    _fill(read_only(lefts), read_only(rights), pairs, np.int64(64 - bits))
     every_byte = np.arange(BYTES)
     halves = np.concatenate([every_byte, lefts]) << 32 | np.concatenate([every_byte, rights])
     return PackedMerges(
-        read_only(pairs),
+        merge_slots(lefts, rights, BYTES),
         read_only(halves.astype(np.uint64)),
         read_only(np.concatenate([byte_ids, rows, [unknown_id]]).astype(np.int32)),
         *_byte_pairs(lefts, rights, strings, rows),

@@ -6,69 +6,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.tables import read_only
-from numbatch.kernels.words import copy_bytes, pointer_to, store_word
+from numbatch.kernels.words import copy_bytes, pointer_to, prefetch, store_word
 
 __all__ = ["TokenBytes", "bytes_of_rows", "bytes_of_tokens", "pad_tokens"]
 
 
 _SHORT = np.intp(15)
+_WRITTEN = 16
+"""Bytes that are written at once, of which not all may count."""
+_AHEAD = 48
+"""So many tokens ahead their heads are asked for."""
+_USUAL = 6
+"""Bytes of a token, on average at most; where they are more, room is made."""
 _56 = np.uint64(56)
 
 
-@cpu_device
-def _length_of(row, heads, offsets):
-    """Return how many bytes a token has, and the second word of its head."""
-    head = heads[2 * row + 1]
-    length = np.intp(head >> _56)
-    if length > _SHORT:
-        length = offsets[row + 1] - offsets[row]
-    return length, head
-
-
 @cpu_kernel
-def _measure(ids, heads, offsets, tokens):
-    """Return how many bytes the ids stand for, or ``-1 - i`` where ``ids[i]`` is out of range."""
-    total = np.intp(0)
-    words, places = pointer_to(heads), pointer_to(offsets)
-    for i in range(ids.size):
-        if ids[i] >= tokens:
-            return -1 - i
-        total += _length_of(np.intp(ids[i]), words, places)[0]
-    return total
+def _gather(ids, rows, first, heads, values, offsets, out, ends, total):
+    """Write the bytes of rows of ids, from row ``first`` on; return the first without room.
 
-
-@cpu_kernel
-def _measure_rows(ids, rows, heads, offsets, ends):
-    """Write where the bytes of each row of ids end. No error check."""
-    total = np.intp(0)
-    words, places = pointer_to(heads), pointer_to(offsets)
-    for row in range(rows.size - 1):
-        for i in range(rows[row], rows[row + 1]):
-            total += _length_of(np.intp(ids[i]), words, places)[0]
-        ends[row] = total
-
-
-@cpu_kernel
-def _gather(ids, heads, values, offsets, out):
-    """Copy each token's bytes after those before it. No error check.
+    No error check. Returns the number of rows where there was room for all.
 
     Sixteen bytes at a time: ``out`` has as many behind its last. Nearly all tokens are in their
-    heads, so that one look into memory serves.
+    heads, so that one look into memory serves. ``ends[i]`` is where the bytes of row ``i`` end.
     """
     words, source = pointer_to(heads), pointer_to(values)
     places, target = pointer_to(offsets), pointer_to(out)
-    total = np.intp(0)
-    for i in range(ids.size):
-        row = np.intp(ids[i])
-        length, head = _length_of(row, words, places)
-        store_word(target, total, words[2 * row])
-        store_word(target, total + 8, head)
-        if length > _SHORT:
-            copy_bytes(target, total, source, places[row], length)
-        total += length
+    room, last = out.size - _WRITTEN, ids.size - 1
+    for row in range(first, ends.size):
+        stop = rows[row + 1]
+        # Room for short tokens is looked for once a row, for others where they come.
+        if total + _SHORT * (stop - rows[row]) > room:
+            return row
+        for i in range(rows[row], stop):
+            token = np.intp(ids[i])
+            prefetch(words, 16 * np.intp(ids[min(i + _AHEAD, last)]))
+            head = words[2 * token + 1]
+            length = np.intp(head >> _56)
+            store_word(target, total, words[2 * token])
+            store_word(target, total + 8, head)
+            if length > _SHORT:
+                length = places[token + 1] - places[token]
+                if total + length + _SHORT * (stop - i - 1) > room:
+                    return row
+                copy_bytes(target, total, source, places[token], length)
+            total += length
+        ends[row] = total
+    return ends.size
 
 
 @cpu_kernel
@@ -114,21 +101,32 @@ def bytes_of_tokens(ids: np.ndarray, tokens: TokenBytes) -> np.ndarray:
     ValueError
         If an id is out of range.
     """
-    ids = read_only(np.ascontiguousarray(ids, np.uint32))
+    ids = np.ascontiguousarray(ids, np.uint32)
     known = tokens.offsets.size - 1
-    total = int(_measure(ids, tokens.heads, tokens.offsets, known))
-    if total < 0:
-        raise ValueError(f"id {ids[-1 - total]} at {-1 - total} is not one of {known} tokens")
-    out = np.empty(total + 16, np.uint8)
-    _gather(ids, tokens.heads, tokens.values, tokens.offsets, out)
-    return out[:total]
+    if ids.size and int(ids.max()) >= known:
+        bad = int(np.argmax(ids >= known))
+        raise ValueError(f"id {ids[bad]} at {bad} is not one of {known} tokens")
+    return bytes_of_rows(Ragged(ids, np.array([0, ids.size])), tokens).values
 
 
 def bytes_of_rows(ids: Ragged, tokens: TokenBytes) -> Ragged:
     """Return the bytes of each row of a Ragged of uint32, with no id out of range."""
     values = read_only(np.ascontiguousarray(ids.values, np.uint32))
+    rows = read_only(ids.offsets)
     offsets = np.zeros(len(ids) + 1, np.int64)
-    _measure_rows(values, read_only(ids.offsets), tokens.heads, tokens.offsets, offsets[1:])
-    out = np.empty(offsets[-1] + 16, np.uint8)
-    _gather(values, tokens.heads, tokens.values, tokens.offsets, out)
-    return Ragged(out[: offsets[-1]], offsets)
+    longest = int(ids.lengths.max(initial=0))
+    out = np.empty(_USUAL * values.size + int(_SHORT) * longest + _WRITTEN, np.uint8)
+    done = 0
+    while True:
+        total = int(offsets[done])
+        done = int(
+            _gather(
+                values, rows, done, tokens.heads, tokens.values, tokens.offsets, out, offsets[1:],
+                total,
+            )
+        )  # fmt: skip
+        if done == len(ids):
+            return Ragged(out[: offsets[-1]], offsets)
+        more = np.empty(2 * out.size, np.uint8)
+        more[: offsets[done]] = out[: offsets[done]]
+        out = more

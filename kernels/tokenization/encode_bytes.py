@@ -9,27 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.tokenization.encode_group import cache_new_pieces
 from numbatch.kernels.tokenization.encode_piece import encode_piece, whole_piece
 from numbatch.kernels.tokenization.piece_cache import (
     CACHED_BYTES,
-    CACHED_TOKENS,
     IN_STORE,
     SHORT_BYTES,
     find_entry,
     find_long_entry,
     first_entry,
+    keep_tokens,
     long_piece_key,
-    pack_tokens,
     piece_key,
     store_bytes,
-    store_tokens,
-    write_entry,
     write_stored_tokens,
     write_tokens,
 )
 from numbatch.kernels.tokenization.piece_state import (
     ENDS,
     FILLED,
+    FILLED_BEFORE,
     HAS_ALL,
     KEYS,
     PLACES,
@@ -56,8 +55,8 @@ from numbatch.kernels.words import (
 __all__ = [
     "SLACK",
     "ByteTables",
-    "encode_blocks",
     "encode_new",
+    "encode_stretches",
     "encode_string",
     "encode_strings",
     "new_state",
@@ -79,19 +78,6 @@ def encode_new(text, at, stop, tables, state, out, total):
 
 
 @cpu_device
-def _keep(low, high, slot, cache, out, total, count):
-    """Fill an entry with the tokens ``out[total:total + count]``."""
-    if count <= CACHED_TOKENS:
-        first, second = pack_tokens(out, total, count)
-    else:
-        place = np.intp(cache.state[STORED])
-        first, second = IN_STORE | np.uint64(count), np.uint64(place)
-        cache.state[STORED] = store_tokens(cache.store, place, out, total, count)
-    write_entry(cache.table, slot, low, high, first, second)
-    cache.state[FILLED] += np.uint64(1)
-
-
-@cpu_device
 def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
     """Encode a short piece that the cache lacks, and put it there.
 
@@ -99,7 +85,7 @@ def _encode_miss(text, at, stop, low, high, slot, tables, cache, out, total):
     """
     count = encode_piece(text, at, stop, tables, cache.state, out, total)
     if has_room(cache, tables, 8):
-        _keep(low, high, slot, cache, out, total, count)
+        keep_tokens(low, high, slot, cache, out, total, count)
     return count
 
 
@@ -114,7 +100,7 @@ def _encode_long_miss(text, at, stop, low, high, slot, tables, cache, out, total
     if 4 * words < STORE * cache.mask and has_room(cache, tables, words):
         place = np.intp(cache.state[STORED])
         cache.state[STORED] = store_bytes(text, at, stop - at, cache.masks, cache.store, place)
-        _keep(low, high | np.uint64(place), slot, cache, out, total, count)
+        keep_tokens(low, high | np.uint64(place), slot, cache, out, total, count)
     return count
 
 
@@ -173,6 +159,10 @@ def _encode_pieces(text, at, ends, count, tables, cache, out, total):
     keys = uint64_pointer(cache.state, 8 * KEYS)
     table = cache.table
     _ask_for_entries(text, at, ends, count, keys, cache)
+    # Where pieces were new last time, some will be so now; where none was, this look is not paid.
+    if cache.state[FILLED] != cache.state[FILLED_BEFORE]:
+        cache.state[FILLED_BEFORE] = cache.state[FILLED]
+        cache_new_pieces(text, at, ends, count, keys, tables, cache)
     for i in range(count):
         low, high, slot = keys[3 * i], keys[3 * i + 1], np.intp(keys[3 * i + 2])
         found = table[slot + 2]
@@ -198,10 +188,12 @@ def _encode_stretch(text, at, stop, end, tables, cache, out, total):
 
 
 @cpu_kernel
-def encode_blocks(
-    start, stop, state, text, buffer, blocks, begins, stops, texts_end, fixed, tables, out, ends
+def encode_stretches(
+    start, stop, state, text, buffer, begins, stops, texts_end, fixed, tables, out, ends, total
 ):
-    """Encode the stretches of blocks ``start`` to ``stop - 1``. No error check.
+    """Encode stretches ``start`` to ``stop - 1``; return the first for which there is no room.
+
+    No error check. Returns ``stop`` where there was room for all.
 
     Parameters
     ----------
@@ -211,49 +203,49 @@ def encode_blocks(
     buffer : uint8 array
         Receives the stretches that end less than ``MARGIN`` bytes before the end of ``text``, and
         what follows them in their texts; has room for the longest of them and ``MARGIN`` more.
-    blocks : int64 array, shape (blocks + 1,)
-        Block ``i`` has the stretches from ``blocks[i]`` to ``blocks[i + 1] - 1``.
     begins, stops, texts_end : int64 arrays, shape (stretches,)
         Stretch ``j`` is ``text[begins[j]:stops[j]]`` of a text that ends at ``texts_end[j]``.
     fixed : int32 array, shape (stretches,)
         An id to write before the stretch's own, or -1.
     tables : ByteTables
     out : uint32 array
-        The tokens of block ``i`` lie from ``begins[j] + j + SLACK * i`` on, where ``j`` is its
-        first stretch.
+        Receives the tokens, one stretch behind the other. There is room for one where as many
+        places are left as it has bytes, and ``SLACK`` more.
     ends : int64 array, shape (stretches,)
         Receives where in ``out`` the tokens of each stretch end.
+    total : int
+        Where in ``out`` the first stretch's tokens begin.
     """
     pointers = pointers_to(tables)
     cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, copied, tokens = pointer_to(text), pointer_to(buffer), pointer_to(out)
-    for block in range(start, stop):
-        total = begins[blocks[block]] + blocks[block] + SLACK * block
-        for j in range(blocks[block], blocks[block + 1]):
-            if fixed[j] >= 0:
-                out[total] = fixed[j]
-                total += 1
-            begin = begins[j]
-            if stops[j] + MARGIN <= text.size:
-                total = _encode_stretch(
-                    data, begin, stops[j], texts_end[j], pointers, cache, tokens, total
-                )
-            else:
-                copy_bytes(copied, 0, data, begin, texts_end[j] - begin)
-                total = _encode_stretch(
-                    copied, np.intp(0), stops[j] - begin, texts_end[j] - begin, pointers, cache,
-                    tokens, total,
-                )  # fmt: skip
-            ends[j] = total
+    for j in range(start, stop):
+        begin = begins[j]
+        if total + stops[j] - begin + SLACK > out.size:
+            return j
+        if fixed[j] >= 0:
+            out[total] = fixed[j]
+            total += 1
+        if stops[j] + MARGIN <= text.size:
+            total = _encode_stretch(
+                data, begin, stops[j], texts_end[j], pointers, cache, tokens, total
+            )
+        else:
+            copy_bytes(copied, 0, data, begin, texts_end[j] - begin)
+            total = _encode_stretch(
+                copied, np.intp(0), stops[j] - begin, texts_end[j] - begin, pointers, cache,
+                tokens, total,
+            )  # fmt: skip
+        ends[j] = total
+    return stop
 
 
 @cpu_kernel
-def encode_strings(
-    start, stop, state, addresses, headers, buffer, blocks, places, fixed, tables, out, ends
-):
-    """Encode the strings of blocks ``start`` to ``stop - 1``; return the first bad one, or -1.
+def encode_strings(start, stop, state, addresses, headers, buffer, fixed, tables, out, ends, total):
+    """Encode strings ``start`` to ``stop - 1``; return the first for which there is no room.
 
-    No error check. A string is bad if it holds a surrogate.
+    No error check. Returns ``stop`` where there was room for all, and ``-1 - i`` where string
+    ``i`` holds a surrogate.
 
     Parameters
     ----------
@@ -264,32 +256,28 @@ def encode_strings(
         Sizes of the headers of ASCII and of other strings.
     buffer : uint8 array
         Has room for the UTF-8 of any of the strings and ``MARGIN`` more.
-    blocks : int64 array, shape (blocks + 1,)
-        Block ``i`` has the strings from ``blocks[i]`` to ``blocks[i + 1] - 1``.
-    places : int64 array, shape (blocks,)
-        Where in ``out`` the tokens of each block lie.
     fixed : int
         An id that each text begins with, or -1.
-    tables : ByteTables
-    out : uint32 array
+    tables, out, total
+        As in :func:`encode_stretches`.
     ends : int64 array, shape (strings,)
         Receives where in ``out`` the tokens of each string end.
     """
     pointers = pointers_to(tables)
     cache = cache_in(state, tables.seeds, pointers, np.uint64(tables.ids.size - 1))
     data, tokens = pointer_to(buffer), pointer_to(out)
-    for block in range(start, stop):
-        total = places[block]
-        for i in range(blocks[block], blocks[block + 1]):
-            size = copy_utf8(addresses[i], headers[0], headers[1], data)
-            if size < 0:
-                return i
-            if fixed >= 0:
-                out[total] = fixed
-                total += 1
-            total = _encode_stretch(data, np.intp(0), size, size, pointers, cache, tokens, total)
-            ends[i] = total
-    return np.intp(-1)
+    for i in range(start, stop):
+        size = copy_utf8(addresses[i], headers[0], headers[1], data)
+        if size < 0:
+            return -1 - i
+        if total + size + SLACK > out.size:
+            return i
+        if fixed >= 0:
+            out[total] = fixed
+            total += 1
+        total = _encode_stretch(data, np.intp(0), size, size, pointers, cache, tokens, total)
+        ends[i] = total
+    return stop
 
 
 @cpu_kernel

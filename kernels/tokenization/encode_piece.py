@@ -18,13 +18,11 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.tokenization.byte_pairs import (
     BYTES,
     NEVER,
-    NOTHING,
-    ask_for_merge,
-    find_merge,
     pair_holds,
 )
 from numbatch.kernels.tokenization.merge_heap import merge_heap
 from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS, NO_RANK, merge_lanes
+from numbatch.kernels.tokenization.merge_slots import NOTHING, find_merge
 from numbatch.kernels.tokenization.piece_state import RANKS, SYMBOLS
 from numbatch.kernels.words import (
     int64_pointer,
@@ -33,7 +31,7 @@ from numbatch.kernels.words import (
     uint32_pointer,
 )
 
-__all__ = ["encode_piece", "whole_piece"]
+__all__ = ["encode_piece", "lacks_byte", "whole_piece"]
 
 _1, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 _PAIRS = np.intp(1 << 16)
@@ -87,7 +85,7 @@ def _symbols_of(text, at, stop, tables, symbols):
 
 
 @cpu_device
-def _lacks_byte(text, at, stop, tables):
+def lacks_byte(text, at, stop, tables):
     """Return whether the vocabulary lacks a byte of the piece."""
     for i in range(at, stop):
         if tables.ids[text[i]] < 0:
@@ -181,9 +179,6 @@ def _merge_bytes(text, at, count, tables, state):
         # No branch: it would be guessed wrong too often.
         symbols[size] = first ^ ((first ^ merged) & -np.intp(sure >> np.uint64(i) & _1))
         size += 1
-    for i in range(size - 1):
-        if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
-            ask_for_merge(symbols[i], symbols[i + 1], tables.pairs, tables.options[4])
     for i in range(size - 1):
         found: Any = np.uint64(NOTHING)
         if symbols[i] >= BYTES or symbols[i + 1] >= BYTES:
@@ -281,7 +276,7 @@ def _encode_part(text, at, stop, tables, state, out, total):
 @cpu_device
 def encode_piece(text, at, stop, tables, state, out, total):
     """Write the tokens of a piece to ``out[total:]``; return their number. No error check."""
-    if not tables.options[6] and _lacks_byte(text, at, stop, tables):
+    if not tables.options[6] and lacks_byte(text, at, stop, tables):
         end = total + _merge_by_heap(text, at, stop, tables, out, total)
         return _to_ids(tables.ids, out, total, end)
     first, begin = total, at

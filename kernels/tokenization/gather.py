@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 from numbatch.kernels.jit import cpu_kernel
-from numbatch.kernels.words import copy_bytes, pointer_to
 
-__all__ = ["cut_points", "move_blocks", "rows_on_characters"]
-
-
-@cpu_kernel
-def move_blocks(out, starts, stops):
-    """Close the gaps between blocks of tokens; return their number. No error check.
-
-    Block ``i`` is ``out[starts[i]:stops[i]]``; blocks are in order, the first begins at 0.
-    """
-    data = pointer_to(out)
-    total = 0
-    for i in range(starts.size):
-        size = stops[i] - starts[i]
-        if starts[i] > total:
-            copy_bytes(data, 4 * total, data, 4 * starts[i], 4 * size)
-        total += size
-    return total
+__all__ = ["cut_points", "rows_on_characters"]
 
 
 @cpu_kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import NOTHING, find_merge
+from numbatch.kernels.tokenization.merge_slots import NOTHING, find_merge
 
 __all__ = ["merge_heap"]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.rank_lanes import load_32, load_64, put, smallest
-from numbatch.kernels.tokenization.byte_pairs import NOTHING, ask_for_merge, find_merge
+from numbatch.kernels.tokenization.merge_slots import NOTHING, find_merge
 from numbatch.kernels.words import leading_zeros, trailing_zeros
 
 __all__ = ["MOST_SYMBOLS", "NO_RANK", "merge_lanes"]
@@ -31,7 +31,6 @@ def _merge(ranks, alive, symbols, pairs, shift):
         after = trailing_zeros(behind & (behind - _1))
         before = 63 - leading_zeros(alive & ((_1 << np.uint64(at)) - _1))
         alive ^= _1 << np.uint64(right)
-        ask_for_merge(symbols[before], number, pairs, shift)
         ranks = put(ranks, right, np.uint64(NO_RANK))
         merged = find_merge(number, symbols[after], pairs, shift)
         ranks = put(ranks, at, merged << _6 | np.uint64(at))

@@ -21,6 +21,7 @@ __all__ = [
     "find_entry",
     "find_long_entry",
     "first_entry",
+    "keep_tokens",
     "long_piece_key",
     "pack_tokens",
     "piece_key",
@@ -28,6 +29,8 @@ __all__ = [
     "write_tokens",
 ]
 
+FILLED, STORED = 1, 2
+"""Words of a thread's state: entries in use, and where its store goes on."""
 SHORT_BYTES = 15
 """Pieces whose bytes are their key."""
 CACHED_BYTES = (1 << 24) - 1
@@ -178,3 +181,16 @@ def write_stored_tokens(first, second, store, out, total):
         store_word(out, 4 * (total + i), store[place])
         place += 1
     return count
+
+
+@cpu_device
+def keep_tokens(low, high, slot, cache, tokens, at, count):
+    """Fill an empty entry with ``tokens[at:at + count]``; four of them can be read."""
+    if count <= CACHED_TOKENS:
+        first, second = pack_tokens(tokens, at, count)
+    else:
+        place = np.intp(cache.state[STORED])
+        first, second = IN_STORE | np.uint64(count), np.uint64(place)
+        cache.state[STORED] = store_tokens(cache.store, place, tokens, at, count)
+    write_entry(cache.table, slot, low, high, first, second)
+    cache.state[FILLED] += np.uint64(1)

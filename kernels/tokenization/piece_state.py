@@ -13,10 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.tokenization.merge_group import GROUP_WORDS
 from numbatch.kernels.tokenization.merge_lanes import MOST_SYMBOLS
 from numbatch.kernels.tokenization.piece_cache import (
     ENTRY,
+    FILLED,
     SHORT_BYTES,
+    STORED,
     find_entry,
     first_entry,
     long_piece_key,
@@ -28,6 +31,8 @@ from numbatch.kernels.words import pointer_to, uint64_pointer
 __all__ = [
     "ENDS",
     "FILLED",
+    "FILLED_BEFORE",
+    "GROUP_AT",
     "HAS_ALL",
     "KEYS",
     "PLACES",
@@ -46,14 +51,16 @@ __all__ = [
 ]
 
 # The words of a thread's state.
-STARTED, FILLED, STORED, HAS_ALL, MASKS, PLACES = 0, 1, 2, 3, 8, 40
+# FILLED and STORED, 1 and 2, are in piece_cache.py.
+STARTED, HAS_ALL, FILLED_BEFORE, MASKS, PLACES = 0, 3, 4, 8, 40
 ENDS = PLACES + 8
 ROOM = np.intp(512)
 """Pieces that are split, looked up and written out together."""
 SYMBOLS = ENDS + int(ROOM) + 1
 """One place before the symbols and one behind them stand for no symbol."""
 RANKS = -(-(SYMBOLS + MOST_SYMBOLS + 1) // 8) * 8
-KEYS = RANKS + MOST_SYMBOLS // 2
+GROUP_AT = RANKS + MOST_SYMBOLS // 2
+KEYS = GROUP_AT + 2 * GROUP_WORDS
 TABLE = -(-(KEYS + 3 * int(ROOM)) // 8) * 8  # so that no entry lies in two cache lines
 STORE = 4
 """Words for long pieces and long rows of tokens, for each entry; memory only where it is used."""
@@ -171,6 +178,7 @@ def _enter_vocabulary(cache, tables):
                 filled += 1
     cache.state[HAS_ALL] = all_in
     cache.state[FILLED] = filled
+    cache.state[FILLED_BEFORE] = filled
     cache.state[STORED] = place
 
 

@@ -15,11 +15,10 @@ from numbatch.kernels.tokenization.byte_pairs import PackedMerges, pack_merges
 from numbatch.kernels.tokenization.encode_bytes import (
     SLACK,
     ByteTables,
-    encode_blocks,
+    encode_stretches,
     encode_string,
     encode_strings,
 )
-from numbatch.kernels.tokenization.gather import move_blocks
 from numbatch.kernels.tokenization.merge import MergeTables
 from numbatch.kernels.tokenization.seed_entries import seed_entries
 from numbatch.kernels.tokenization.split import MARGIN
@@ -141,25 +140,24 @@ class ByteEncoder:
         threads = max(1, min(threads, int(bounds[-1]) // _SHARE))
         if longest > _LONG and threads > 1:
             return None
-        blocks = equal_shares(bounds[1:], threads)
-        parts = blocks.size - 1
-        places = bounds[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
-        out = np.empty(bounds[-1] + len(rows) + SLACK * parts, np.uint32)
         ends = np.empty(len(rows), np.int64)
-        bad = [-1] * parts
-        shared = (read_only(blocks), read_only(places), -1 if start is None else start)
+        first_id = -1 if start is None else start
 
-        def encode_part(part: int, state: np.ndarray) -> None:
-            buffer = np.empty(longest + MARGIN, np.uint8)
-            bad[part] = encode_strings(
-                part, part + 1, state, addresses, layout, buffer, *shared, self._tables, out, ends
-            )
+        def encode_some(
+            begin: int,
+            stop: int,
+            state: np.ndarray,
+            buffer: np.ndarray,
+            out: np.ndarray,
+            total: int,
+        ) -> int:
+            return encode_strings(
+                begin, stop, state, addresses, layout, buffer, first_id, self._tables, out, ends,
+                total,
+            )  # fmt: skip
 
-        self._run(encode_part, parts)
-        if max(bad) >= 0:
-            return None
-        lasts = np.arange(len(rows))
-        return _closed_up(out, ends, places, blocks, lasts)
+        ids = self._in_parts(encode_some, bounds, ends, longest, threads)
+        return None if ids is None else (ids, ends)
 
     def encode(
         self, data: np.ndarray, stretches: Stretches, threads: int
@@ -186,23 +184,81 @@ class ByteEncoder:
         if threads > 1:
             stretches = stretches.cut(data, max(_SHARE, total // (4 * threads)))
             done = np.cumsum(stretches.stops - stretches.begins)
-        blocks = equal_shares(done, threads)
-        begins, parts = stretches.begins, blocks.size - 1
-        places = np.append(begins, 0)[blocks[:-1]] + blocks[:-1] + SLACK * np.arange(parts)
-        room = int(stretches.stops[-1]) + begins.size + SLACK * parts if begins.size else 0
-        out, ends = np.empty(room, np.uint32), np.empty(begins.size, np.int64)
+        begins, count = stretches.begins, stretches.begins.size
+        bounds = np.concatenate([[0], done])
+        ends = np.empty(count, np.int64)
         copied = stretches.stops + MARGIN > data.size
-        copied_size = int((stretches.ends - begins)[copied].max(initial=0))
-        arrays = [
-            *map(read_only, (blocks, begins, stretches.stops, stretches.ends, stretches.fixed))
-        ]
+        longest = int((stretches.ends - begins)[copied].max(initial=0))
+        arrays = [*map(read_only, (begins, stretches.stops, stretches.ends, stretches.fixed))]
+
+        def encode_some(
+            begin: int,
+            stop: int,
+            state: np.ndarray,
+            buffer: np.ndarray,
+            out: np.ndarray,
+            total: int,
+        ) -> int:
+            return encode_stretches(
+                begin, stop, state, data, buffer, *arrays, self._tables, out, ends, total
+            )
+
+        ids = self._in_parts(encode_some, bounds, ends, longest, threads)
+        return ids, ends[stretches.lasts]
+
+    def _in_parts(
+        self,
+        encode_some: Callable[..., int],
+        bounds: np.ndarray,
+        ends: np.ndarray,
+        longest: int,
+        threads: int,
+    ) -> np.ndarray | None:
+        """Encode items by several threads; return the ids, None where an item cannot be encoded.
+
+        Parameters
+        ----------
+        encode_some : function
+            Encodes items from one on up to another, with a state, a buffer, an output and where
+            to begin in it; returns the first item that had no room, or a negative number.
+        bounds : int64 array, shape (items + 1,)
+            How many ids the items have at most, added up.
+        ends : int64 array, shape (items,)
+            Where the ids of each item end in the output of its part; then in all ids.
+        longest : int
+            Bytes of the buffer.
+        threads : int
+        """
+        blocks = equal_shares(bounds[1:], threads)
+        parts = blocks.size - 1
+        outs: list[np.ndarray | None] = [None] * parts
 
         def encode_part(part: int, state: np.ndarray) -> None:
-            buffer = np.empty(copied_size + MARGIN, np.uint8)
-            encode_blocks(part, part + 1, state, data, buffer, *arrays, self._tables, out, ends)
+            begin, stop = int(blocks[part]), int(blocks[part + 1])
+            buffer = np.empty(longest + MARGIN, np.uint8)
+            out, done, total = np.empty(0, np.uint32), begin, 0
+            while done < stop:
+                more = np.empty(_room(bounds, begin, done, stop, total), np.uint32)
+                more[:total] = out[:total]
+                out = more
+                done = encode_some(done, stop, state, buffer, out, total)
+                if done < 0:
+                    return
+                total = int(ends[done - 1]) if done > begin else 0
+            out.resize(total, refcheck=False)
+            outs[part] = out
 
         self._run(encode_part, parts)
-        return _closed_up(out, ends, places, blocks, stretches.lasts)
+        found = [out for out in outs if out is not None]
+        if len(found) < parts:
+            return None
+        if parts == 1:
+            return found[0]
+        base = 0
+        for part, out in enumerate(found):
+            ends[blocks[part] : blocks[part + 1]] += base
+            base += out.size
+        return np.concatenate(found)
 
     def _run(self, encode_part: Callable[[int, np.ndarray], Any], parts: int) -> None:
         """Encode the parts, each by a thread with a state of its own."""
@@ -244,16 +300,15 @@ def _run_parts(
         encode_part(part, states[part])
 
 
-def _closed_up(
-    out: np.ndarray, ends: np.ndarray, places: np.ndarray, blocks: np.ndarray, lasts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids without the gaps between the parts, and where each text's ids end."""
-    if not ends.size:
-        return np.empty(0, np.uint32), np.zeros(lasts.size, np.int64)
-    stops = ends[blocks[1:] - 1]
-    total = int(move_blocks(out, places, stops))
-    if places.size > 1:
-        shifts = places - np.concatenate([[0], np.cumsum(stops - places)[:-1]])
-        ends -= np.repeat(shifts, np.diff(blocks))
-    out.resize(total, refcheck=False)
-    return out, ends[lasts]
+def _room(bounds: np.ndarray, begin: int, done: int, stop: int, total: int) -> int:
+    """Return how many places an output should have, of which ``total`` are filled already.
+
+    Enough for the next item, and for the others if they are like those before them; a third of the
+    most that there can be where nothing is known. Memory that is asked for at its most would be
+    fresh from the system at every call, which costs more than encoding.
+    """
+    rest = int(bounds[stop] - bounds[done])
+    seen = int(bounds[done] - bounds[begin])
+    share = total / seen if total and seen else 1 / 3
+    wanted = int(1.2 * share * rest) + (stop - done)
+    return total + max(int(bounds[done + 1] - bounds[done]), min(wanted, rest)) + 2 * SLACK

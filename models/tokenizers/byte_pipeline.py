@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.tokenization.merge import MergeTables
 from numbatch.models.tokenizers.byte_encoder import ByteEncoder, build_byte_encoder
-from numbatch.models.tokenizers.flat_text import FlatText, flat_text
+from numbatch.models.tokenizers.flat_text import flat_text
 from numbatch.models.tokenizers.repair_text import Errors, check_errors
 from numbatch.models.tokenizers.split_families import compiled_rules
 from numbatch.models.tokenizers.stretches import Stretches
@@ -57,7 +57,7 @@ class BytePipeline:
 
     def encode_one(self, text: str) -> np.ndarray | None:
         """Return the ids of one text; None where it needs more care than this gives."""
-        if self._nfc and not text.isascii():
+        if self._nfc and not unicodedata.is_normalized("NFC", text):
             return None
         if self._always and any(first in text for first in self._firsts):
             return None
@@ -81,38 +81,29 @@ class BytePipeline:
         if search and not self._plain:
             return None
         check_errors(errors)
-        if not search and type(texts) in (list, tuple) and set(map(type, texts)) <= {str}:
-            found = self._encode_in_place(texts, start, threads)
-            if found is not None:
-                return found
+        in_place = not (search or self._nfc) and type(texts) in (list, tuple)
+        if in_place and set(map(type, texts)) <= {str}:
+            rows = [*texts]  # holds on to the strings, whatever becomes of the caller's list
+            encoded = self.encoder.encode_strings(rows, start, threads)
+            if encoded is not None:
+                return encoded
         flat = flat_text(texts, errors)
-        if self._nfc and not flat.is_ascii():
-            normal = flat.normalized()
-            if normal is not flat and search:
-                return None  # tokens are found before the text is normalized
-            flat = normal
-        stretches = self._stretches(flat, start, allowed, search)
-        return self.encoder.encode(flat.data, stretches, threads)
-
-    def _encode_in_place(
-        self, texts: Sequence[str], start: int | None, threads: int
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Encode strings where they lie; None where that cannot be done."""
-        rows = [*texts]  # holds on to the strings, whatever becomes of the caller's list
+        found = self._finder.find(flat.data, flat.offsets, allowed) if search else None
         if self._nfc:
-            rows = [t if t.isascii() else unicodedata.normalize("NFC", t) for t in rows]
-        return self.encoder.encode_strings(rows, start, threads)
-
-    def _stretches(
-        self, flat: FlatText, start: int | None, allowed: Container[int], search: bool
-    ) -> Stretches:
+            normal, changed = flat.normalized()
+            if found is not None and changed.size:
+                if np.isin(found[3], changed).any():
+                    return None  # tokens are found before the text is normalized
+                shifts = (normal.offsets - flat.offsets)[found[3]]
+                found = found[0] + shifts, found[1] + shifts, found[2], found[3]
+            flat = normal
         begins, stops = flat.offsets[:-1], flat.offsets[1:]
         fixed = np.full(begins.size, -1 if start is None else start, np.int32)
-        if search:
-            found = self._finder.find(flat.data, flat.offsets, allowed)
-            if found[0].size:
-                return _with_tokens(begins, stops, fixed, found)
-        return Stretches(begins, stops, stops, fixed, np.arange(begins.size))
+        if found is not None and found[0].size:
+            stretches = _with_tokens(begins, stops, fixed, found)
+        else:
+            stretches = Stretches(begins, stops, stops, fixed, np.arange(begins.size))
+        return self.encoder.encode(flat.data, stretches, threads)
 
 
 def _with_tokens(

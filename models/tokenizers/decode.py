@@ -15,6 +15,11 @@ from numbatch.kernels.tokenization.detokenize import bytes_of_rows, bytes_of_tok
 __all__ = ["Decoding", "StreamDecoder", "checked_ids"]
 
 
+_GROUP = 1 << 16
+"""Ids of rows whose bytes are written together: they stay in a core's own cache, and the memory for
+them is used again instead of coming from the system."""
+
+
 def checked_ids(ids: Any, size: int) -> np.ndarray:
     """Return ids as a uint32 array of shape (n,).
 
@@ -91,8 +96,20 @@ class Decoding:
 
     def texts(self, ids: Ragged) -> list[str]:
         """Return the text of each row of a Ragged of ids, special tokens and all."""
-        checked = Ragged(checked_ids(ids.values, len(self.outputs)), ids.offsets)
-        rows = bytes_of_rows(checked, self._padded)
+        checked = checked_ids(ids.values, len(self.outputs))
+        texts: list[str] = []
+        first, rows = 0, len(ids)
+        while first < rows:
+            begin = ids.offsets[first]
+            stop = int(np.searchsorted(ids.offsets, begin + _GROUP, "right")) - 1
+            stop = min(max(stop, first + 1), rows)
+            offsets = ids.offsets[first : stop + 1] - begin
+            part = Ragged(checked[begin : ids.offsets[stop]], offsets)
+            texts += self._texts_of(bytes_of_rows(part, self._padded))
+            first = stop
+        return texts
+
+    def _texts_of(self, rows: Ragged) -> list[str]:
         data, most = memoryview(rows.values), self.leading_spaces
         decode = codecs.utf_8_decode
         begins, ends = rows.offsets[:-1].tolist(), rows.offsets[1:].tolist()

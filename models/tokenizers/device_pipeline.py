@@ -13,8 +13,8 @@ import numpy as np
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of, threads_of
 from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.composition import composition_table
 from numbatch.kernels.tokenization.cuda.checks import (
-    composition_table,
     count_literals,
     count_unsure,
     insert_start,

@@ -13,6 +13,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.composition import rows_to_normalize
 from numbatch.kernels.tokenization.tables import read_only
 from numbatch.kernels.tokenization.unicode_strings import utf8_sizes, write_utf8
 from numbatch.models.tokenizers.repair_text import Errors, check_errors, valid_text
@@ -35,15 +36,28 @@ class FlatText:
         """Return one text as a string."""
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
 
-    def is_ascii(self) -> bool:
-        """Return whether there are only ASCII characters."""
-        return bool(self.data.max(initial=0) < 0x80)
-
-    def normalized(self) -> FlatText:
-        """Return the texts in Unicode's form NFC; this object where they are so already."""
-        rows = [self.text(row) for row in range(self.offsets.size - 1)]
-        normal = [text if text.isascii() else normalize("NFC", text) for text in rows]
-        return self if normal == rows else _from_strings(normal, "replace")
+    def normalized(self) -> tuple[FlatText, np.ndarray]:
+        """Return the texts in Unicode's form NFC, and the rows that were not so already."""
+        changed: dict[int, bytes] = {}
+        for row in rows_to_normalize(self.data, self.offsets).tolist():
+            text = self.text(row)
+            normal = normalize("NFC", text)
+            if normal != text:
+                changed[row] = normal.encode()
+        rows = np.array([*changed], np.int64)
+        if not changed:
+            return self, rows
+        lengths = np.diff(self.offsets)
+        lengths[rows] = [*map(len, changed.values())]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        data = np.zeros(offsets[-1] + len(PAD), np.uint8)
+        done = 0
+        for row, text in [*changed.items(), (self.offsets.size - 1, b"")]:
+            kept = self.data[self.offsets[done] : self.offsets[row]]
+            data[offsets[done] : offsets[row]] = kept
+            data[offsets[row] : offsets[row] + len(text)] = np.frombuffer(text, np.uint8)
+            done = row + 1
+        return FlatText(data, offsets), rows
 
 
 def flat_text(texts: Any, errors: Errors) -> FlatText:

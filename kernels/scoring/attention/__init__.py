@@ -8,16 +8,16 @@ is computed with, nor on the chunks or threads: it is the same to the bit.
 
 A step of a model, in order:
 
-1. ``plan_attention(rows, positions, kv_heads, group, window, plan)`` -> number of items, once a
-   step (once for each window, where layers differ);
+1. ``plan_attention(rows, positions, kv_heads, group, window, breaks, plan)`` -> number of items,
+   once a step (once for each window, where layers differ);
 2. for each layer ``store_tokens(start, stop, k, v, slots, layer, head_size, cache)`` over tokens;
-3. then ``attend_function(dtype)(start, stop, scratch, q, cache, tables, rows, positions, plan,
-   layer, group, head_size, window, scale, cap, out)`` over the items.
+3. then ``attend(start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group,
+   head_size, window, scale, cap, out)`` over the items.
 
-``store_kv`` and ``attend_kernel(dtype)`` are the same for :class:`numbatch.kernels.threads.Call`.
+``store_kv`` and ``attend`` are kernels; others call ``store_tokens`` and ``attend_tiles``.
 """
 
-from numbatch.kernels.scoring.attention.attend import attend_function, attend_kernel
+from numbatch.kernels.scoring.attention.attend import attend
 from numbatch.kernels.scoring.attention.layout import (
     BLOCK,
     KV_DTYPES,
@@ -33,8 +33,7 @@ from numbatch.kernels.scoring.attention.store import store_kv, store_tokens
 __all__ = [
     "BLOCK",
     "KV_DTYPES",
-    "attend_function",
-    "attend_kernel",
+    "attend",
     "attention_scratch",
     "head_width",
     "kv_dtype",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from numba import types
+from numba.extending import overload
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention import tiles, vectors
@@ -13,14 +14,35 @@ from numbatch.kernels.scoring.attention.plan import KEYS, find_tile, tile_of
 from numbatch.kernels.simd_bfloat16 import prefetch_bytes
 from numbatch.kernels.simd_path import simd_path
 
-__all__ = ["attend_function", "attend_kernel"]
+__all__ = ["attend", "attend_tiles"]
 
-_by_tiles, _by_vectors = tiles.attend_tile, vectors.attend_tile
+_HAS_TILES = simd_path() == "amx"
+
+
+def _attend_tile(scratch: Any, q: Any, cache: Any, *rest: Any) -> None:
+    """Attend by tile registers or by vectors; chosen when a kernel is compiled."""
+    raise NotImplementedError("only kernels call it")
+
+
+@overload(_attend_tile)
+def _choose(scratch, q, cache, *rest):
+    if _HAS_TILES and cache.dtype != types.float32:  # tile registers know no float32
+        by_tiles = tiles.attend_tile
+
+        def run(scratch, q, cache, *rest):
+            by_tiles(scratch, q, cache, *rest)
+    else:
+        by_vectors = vectors.attend_tile
+
+        def run(scratch, q, cache, *rest):
+            by_vectors(scratch, q, cache, *rest)
+
+    return run
 
 
 @cpu_device
 def _prefetch_first(plan, index, cache, tables, rows, positions, layer, window):
-    """Ask for the first blocks of an item: prefetching within it is two tiles ahead."""
+    """Ask for the first blocks of a tile: prefetching within it is two tiles ahead."""
     head, token, count = tile_of(plan, index)
     last = positions[token] + count - 1
     first = max(0, positions[token] - window + 1) if window > 0 else 0
@@ -33,73 +55,34 @@ def _prefetch_first(plan, index, cache, tables, rows, positions, layer, window):
 
 
 @cpu_device
-def attend_items_by_tiles(
-    start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
+def attend_tiles(
+    first, end, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
     window, scale, cap, out,
 ):  # fmt: skip
-    """See :func:`attend_function`."""
-    end = find_tile(plan, stop)
-    for index in range(find_tile(plan, start), end):
+    """Attend for tiles ``first`` to ``end - 1`` of a plan, as ``plan.find_tile`` counts them.
+
+    No error check. The other arguments are those of :func:`attend`.
+    """
+    for index in range(first, end):
         if index + 1 < end:
             _prefetch_first(plan, index + 1, cache, tables, rows, positions, layer, window)
         head, token, count = tile_of(plan, index)
-        _by_tiles(
-            scratch, q, cache, tables[rows[token]], layer, head, group, head_size,
-            token, count, positions[token], window, scale, cap, out,
-        )  # fmt: skip
-
-
-@cpu_device
-def attend_items_by_vectors(
-    start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
-    window, scale, cap, out,
-):  # fmt: skip
-    """See :func:`attend_function`."""
-    end = find_tile(plan, stop)
-    for index in range(find_tile(plan, start), end):
-        if index + 1 < end:
-            _prefetch_first(plan, index + 1, cache, tables, rows, positions, layer, window)
-        head, token, count = tile_of(plan, index)
-        _by_vectors(
+        _attend_tile(
             scratch, q, cache, tables[rows[token]], layer, head, group, head_size,
             token, count, positions[token], window, scale, cap, out,
         )  # fmt: skip
 
 
 @cpu_kernel
-def attend_by_tiles(
+def attend(
     start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
     window, scale, cap, out,
 ):  # fmt: skip
-    """See :func:`attend_function`."""
-    attend_items_by_tiles(
-        start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
-        window, scale, cap, out,
-    )  # fmt: skip
+    """Attend for a range of the items that ``plan_attention`` counted. No error check.
 
-
-@cpu_kernel
-def attend_by_vectors(
-    start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
-    window, scale, cap, out,
-):  # fmt: skip
-    """See :func:`attend_function`."""
-    attend_items_by_vectors(
-        start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
-        window, scale, cap, out,
-    )  # fmt: skip
-
-
-def attend_function(dtype: np.dtype) -> Any:
-    """Return the device function that attends, for a cache of this type on this CPU.
-
-    Called as ``f(start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group,
-    head_size, window, scale, cap, out)``. No error check.
-
-    Parameters of the function
-    --------------------------
+    Parameters
+    ----------
     start, stop : int
-        A range of the items that ``plan_attention`` counted.
     scratch : float32 array, shape (as attention_scratch gives a thread,)
         Overwritten.
     q : float32 array, shape (tokens, at least heads * head_size)
@@ -120,14 +103,7 @@ def attend_function(dtype: np.dtype) -> Any:
     out : float32 array, shape (tokens, at least heads * head_size)
         Modified in place.
     """
-    return attend_items_by_tiles if _has_tiles(dtype) else attend_items_by_vectors
-
-
-def attend_kernel(dtype: np.dtype) -> Any:
-    """Return the kernel around :func:`attend_function`, with the same arguments."""
-    return attend_by_tiles if _has_tiles(dtype) else attend_by_vectors
-
-
-def _has_tiles(dtype: np.dtype) -> bool:
-    """Return whether tile registers are used: they know no float32."""
-    return simd_path() == "amx" and dtype != np.float32
+    attend_tiles(
+        find_tile(plan, start), find_tile(plan, stop), scratch, q, cache, tables, rows, positions,
+        plan, layer, group, head_size, window, scale, cap, out,
+    )  # fmt: skip

@@ -6,7 +6,15 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 
-__all__ = ["KEYS", "ROWS", "find_tile", "new_plan", "plan_attention", "tile_of"]
+__all__ = [
+    "KEYS",
+    "ROWS",
+    "find_tile",
+    "find_token",
+    "new_plan",
+    "plan_attention",
+    "tile_of",
+]
 
 KEYS = 64
 """Keys in a tile; tiles start at multiples of it, whatever the batch."""
@@ -21,7 +29,7 @@ def new_plan(tokens: int) -> np.ndarray:
 
 
 @cpu_kernel
-def plan_attention(rows, positions, kv_heads, group, window, plan):
+def plan_attention(rows, positions, kv_heads, group, window, breaks, plan):
     """Cut a step's tokens into tiles of neighbours in one sequence; return the number of items.
 
     No error check. An item is a unit of work, not a tile: equal ranges of items take about equal
@@ -34,18 +42,23 @@ def plan_attention(rows, positions, kv_heads, group, window, plan):
     kv_heads, group : int
         Heads of keys, and heads of queries for each.
     window : int
-        As in :func:`attend_items`.
+        As in :func:`attend`.
+    breaks : int64 array
+        Tokens at which a tile must begin, if any, in rising order.
     plan : int64 array, shape (at least tokens + 2, 4)
         Modified in place. Row 0: tiles, items of one head. Row ``1 + i``: the first item of tile
         ``i``, its first token, its tokens.
     """
     most = max(1, ROWS // group)
-    tiles, items, token = 0, 0, 0
+    tiles, items, token, next_break = 0, 0, 0, 0
     while token < rows.size:
+        while next_break < breaks.size and breaks[next_break] <= token:
+            next_break += 1
+        end = breaks[next_break] if next_break < breaks.size else rows.size
         count = 1
         while (
             count < most
-            and token + count < rows.size
+            and token + count < end
             and rows[token + count] == rows[token]
             and positions[token + count] == positions[token] + count
         ):
@@ -76,6 +89,19 @@ def find_tile(plan, item):
         else:
             high = middle
     return head * tiles + low
+
+
+@cpu_device
+def find_token(plan, token):
+    """Return the first tile that begins at ``token`` or later. No error check."""
+    low, high = 0, plan[0, 0]
+    while low < high:
+        middle = (low + high) // 2
+        if plan[1 + middle, 1] < token:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @cpu_device

@@ -6,10 +6,18 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention.layout import BLOCK
-from numbatch.kernels.simd import LANES, load_float32, splat, sum_lanes
+from numbatch.kernels.simd import (
+    LANES,
+    load_float32,
+    pair_bfloat16,
+    splat,
+    store_int32,
+    sum_lanes,
+)
 from numbatch.kernels.simd_bfloat16 import (
     store_every_second,
     store_number,
+    store_pairs_across,
     store_pairs_apart,
     store_rounded,
 )
@@ -63,19 +71,60 @@ def _store_bfloat16(key, value, width, place, keys, values):
 
 
 @cpu_device
+def _store_block(k, v, token, head_size, cache, block, layer):
+    """Store 16 tokens that fill a block, if all numbers are finite; else return False.
+
+    Bit for bit what token by token writes, in a tenth of the time: a line at a time, where a token
+    of its own writes two or four bytes to each of 96.
+    """
+    for head in range(cache.shape[2]):
+        first = token * k.shape[1] + head * head_size
+        if not _are_finite(k, v, first, k.shape[1], head_size):
+            return False
+        keys, values = cache[block, layer, head, 0], cache[block, layer, head, 1]
+        for i in range(0, head_size, 2 * LANES):
+            store_pairs_across(keys, i * BLOCK, k, first + i, k.shape[1])
+        for row in range(0, BLOCK, 2):
+            even, at = first + row * v.shape[1], row * head_size
+            for i in range(0, head_size, LANES):
+                a, b = load_float32(v, even + i), load_float32(v, even + v.shape[1] + i)
+                store_int32(values, at + 2 * i, pair_bfloat16(a, b))
+    return True
+
+
+@cpu_device(inline=True)
+def _are_finite(k, v, first, stride, size):
+    """Return whether 16 keys and values are finite, and stay so in bfloat16."""
+    total = splat(np.float32(0))
+    for row in range(BLOCK):
+        for i in range(first + row * stride, first + row * stride + size, LANES):
+            # Infinity and NaN times 0 are NaN.
+            total = total + (load_float32(k, i) * OVERFLOW) * np.float32(0)
+            total = total + (load_float32(v, i) * OVERFLOW) * np.float32(0)
+    return sum_lanes(total) == 0
+
+
+@cpu_device
 def store_tokens(start, stop, k, v, slots, layer, head_size, cache):
     """Body of :func:`store_kv`."""
     size = cache.itemsize
     # How far apart the two of a pair are, and two lanes.
     two, lane = (1, 2) if size == 2 else (LANES, 1)
     width = -(-head_size // LANES) * LANES
-    for token in range(start, stop):
+    fits = size == 2 and head_size % (2 * LANES) == 0
+    token = start - 1
+    while token + 1 < stop:
+        token += 1
         block, place = divmod(slots[token], BLOCK)
+        end = token + BLOCK - 1
+        whole = fits and place == 0 and end < stop and slots[end] == slots[token] + BLOCK - 1
+        if whole and _store_block(k, v, token, head_size, cache, block, layer):
+            token = end
+            continue
         for head in range(cache.shape[2]):
             base = head * head_size
             key, value = k[token, base : base + head_size], v[token, base : base + head_size]
             keys, values = cache[block, layer, head, 0], cache[block, layer, head, 1]
-            fits = size == 2 and head_size % (2 * LANES) == 0
             if fits and _store_bfloat16(key, value, width, place, keys, values):
                 continue
             key_factor = value_factor = np.float32(1)

@@ -12,6 +12,7 @@ from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
 from numbatch.kernels.statistics.cuda.moments import moments_kernel, reduce_logs
+from numbatch.kernels.statistics.cuda.pairs import reduce_pairs
 from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARP, WARPS, reduce_sums
 from numbatch.kernels.statistics.cuda.tree import (
     GROUP_LEVELS,
@@ -44,6 +45,8 @@ def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
         threads = each * WARP
     elif name == "logs":
         reduce, each = reduce_logs, WARPS
+    elif name == "pairs":
+        reduce, each = reduce_pairs, WARPS
     return _Kind(reduce, each, threads, tree_kernel(combine, width), collect_kernel(width), width)
 
 
@@ -67,7 +70,7 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
     tree : BlockTree
         It is not changed; the part can be merged with it.
     name : str or None
-        "sums", "moments" or "logs"; None where there is no kernel.
+        "sums", "moments", "logs" or "pairs"; None where there is no kernel.
     combine : kernel
         The CPU's.
     array : device array

@@ -12,8 +12,8 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.tokenization.byte_pairs import NOTHING, find_merge
 from numbatch.kernels.tokenization.cuda.look_up import LENGTH_BITS, LONGEST, MIDDLE, SHORT
+from numbatch.kernels.tokenization.merge_slots import NOTHING, find_merge
 from numbatch.kernels.words import leading_zeros, trailing_zeros
 
 __all__ = [

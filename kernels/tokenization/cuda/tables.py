@@ -15,8 +15,9 @@ import numpy as np
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.byte_pairs import MOST_ID, pack_merges
+from numbatch.kernels.tokenization.byte_pairs import pack_merges
 from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
+from numbatch.kernels.tokenization.merge_slots import MOST_ID
 from numbatch.kernels.tokenization.tables import build_string_table
 from numbatch.kernels.tokenization.unicode_classes import PAGES, class_table
 

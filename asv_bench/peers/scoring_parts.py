@@ -1,0 +1,136 @@
+"""What the issue of CPU speed asks for beside rates: threads, attention, overhead, first token."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asv_bench.peers.llama import Setting
+from numbatch import LLM, SamplingParams
+from numbatch.batching.profiling.run import profile_scoring
+from numbatch.kernels.jit import cpu_kernel
+
+__all__ = ["attention_share", "beside_kernels", "first_token", "threads_ratio"]
+
+STEPS = 64
+"""Tokens that are generated to see what a step takes."""
+
+OURS = """
+import time
+begin = time.perf_counter()
+from numbatch import LLM, SamplingParams
+imported = time.perf_counter()
+llm = LLM({path!r}, threads={threads})
+loaded = time.perf_counter()
+llm.generate("Hello", SamplingParams(max_tokens=1))
+print(imported - begin, loaded - imported, time.perf_counter() - loaded)
+"""
+
+THEIRS = """
+import time
+begin = time.perf_counter()
+import numpy
+from asv_bench.peers.llama import Llama, Setting
+from llama_cpp import llama_cpp
+imported = time.perf_counter()
+llama = Llama(Setting({path!r}, "", {repacked}), {threads}, (1,))
+loaded = time.perf_counter()
+llama.generate(llama.tokens("Hello")[None], 1)
+print(imported - begin, loaded - imported, time.perf_counter() - loaded)
+"""
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def threads_ratio(many: LLM, one: LLM, count: int, length: int, new: int, rounds: int) -> float:
+    """Return how many times as fast several threads are, as the median of pairs of runs."""
+    rng, ratios = np.random.default_rng(2), []
+    params = SamplingParams(temperature=0, max_tokens=new or 1, ignore_eos=True)
+    for round_number in range(rounds + 1):
+        times = []
+        for llm in (one, many):
+            texts = list(rng.integers(100, 40_000, (count, length)))
+            run = (lambda: llm.generate(texts, params)) if new else (lambda: llm.score(texts))  # noqa: B023
+            times.append(_seconds(run))
+        if round_number:  # the first warms up
+            ratios.append(times[0] / times[1])
+    return float(np.median(ratios))
+
+
+def attention_share(llm: LLM, length: int) -> float:
+    """Return what part of the time attention takes when a text of so many tokens is scored."""
+    profile = profile_scoring(llm, 1, length)
+    (attention,) = [entry for entry in profile.entries if entry.name == "attention"]
+    return attention.seconds / profile.seconds
+
+
+@cpu_kernel
+def _nothing(thread, threads, out):
+    """Do next to nothing: what is left is the team's beginning and end."""
+    out[thread] += 1
+
+
+def beside_kernels(llm: LLM) -> float:
+    """Return the part of a step, one sequence, that is spent outside layers and head.
+
+    That is sampling and all that Python does, and for each of the two kernels the beginning and end
+    of the team, as a kernel that does nothing takes them.
+    """
+    team, inside = llm.engine.forward.team, []
+    own, out = team.run_together, np.zeros(team.threads, np.int64)
+    empty = float(np.median([_seconds(lambda: own(_nothing, out)) for _ in range(1000)]))
+
+    def timed(kernel: Any, *args: Any) -> None:
+        inside.append(_seconds(lambda: own(kernel, *args)) - empty)
+
+    params = SamplingParams(temperature=0, max_tokens=STEPS, ignore_eos=True)
+    shares = []
+    for _ in range(5):
+        prompt = np.random.default_rng().integers(100, 40_000, 8)
+        inside.clear()
+        team.run_together = timed  # type: ignore[method-assign]
+        try:
+            all_of_it = _seconds(lambda: llm.generate([prompt], params))  # noqa: B023
+        finally:
+            del team.run_together  # type: ignore[method-assign]
+        shares.append(1 - sum(inside) / all_of_it)
+    return float(np.median(shares[1:]))
+
+
+def first_token(path: Path, llama: Setting | None, threads: int, rounds: int) -> None:
+    """Print how long new processes take to their first token, by turns; the JIT cache is warm."""
+    programs = {"numbatch": OURS.format(path=str(path), threads=threads)}
+    if llama is not None:
+        programs["llama.cpp"] = THEIRS.format(
+            path=str(path), repacked=llama.repacked, threads=threads
+        )
+    times: dict[str, list[list[float]]] = {name: [] for name in programs}
+    for round_number in range(rounds + 1):
+        for name, program in programs.items():
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                check=True, capture_output=True, text=True, env=os.environ,
+            )  # fmt: skip
+            if round_number:  # the first warms up
+                parts = [float(part) for part in done.stdout.split()]
+                times[name].append([time.perf_counter() - begin, *parts])
+    print("a new process to its first token, seconds: all, imports, loading, first token")
+    middle = {name: np.median(rows, axis=0) for name, rows in times.items()}
+    for name, row in middle.items():
+        print(f"    {name:12}" + "".join(f"{value:8.3f}" for value in row))
+    if len(middle) > 1:
+        ratio = middle["numbatch"] / middle["llama.cpp"]
+        print(f"    ratio of the whole {ratio[0]:.2f}; of loading and first token "
+              f"{sum(middle['numbatch'][2:]) / sum(middle['llama.cpp'][2:]):.2f}")  # fmt: skip

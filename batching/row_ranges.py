@@ -1,0 +1,81 @@
+"""Which rows of a step each thread works on, where there are enough for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from numbatch.models.decoder import Decoder
+
+__all__ = ["RowRanges", "RowSplitter"]
+
+GRAIN = 32
+"""Ranges begin at multiples of so many rows: what products take at a time."""
+
+APART = 96
+"""Rows a thread from which each has rows of its own: it then unpacks all weights, not a part."""
+
+CACHE = 1 << 20
+"""Bytes of a block's widest activations: half of the second level of a core's cache."""
+
+MOST, LEAST = 256, 128
+"""Rows of a block. Each block unpacks all weights anew: many rows make that cheap."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRanges:
+    """How a step's rows are shared out.
+
+    Parameters
+    ----------
+    ranges : int64 array, shape (threads, 2)
+        First row and end of each thread; if not ``apart`` all rows.
+    apart : bool
+        Whether each thread has rows of its own.
+    block : int
+        Rows that go through a layer at a time.
+    breaks : int64 array
+        Where blocks begin.
+    """
+
+    ranges: np.ndarray
+    apart: bool
+    block: int
+    breaks: np.ndarray
+
+
+class RowSplitter:
+    """Shares out rows so that all threads have about the same to do.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    threads : int
+    """
+
+    def __init__(self, decoder: Decoder, threads: int) -> None:
+        config, layer = decoder.config, decoder.layers[0]
+        linears = (layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up,
+                   layer.down)  # fmt: skip
+        weights = (linear.weight for linear in linears if linear is not None)
+        # Multiply-adds of a row, and for each key that it sees.
+        self._row_cost = sum(weight.rows * weight.columns for weight in weights)
+        self._key_cost = 2 * config.heads * config.head_size
+        fits = CACHE // (2 * layer.up.weight.rows) // GRAIN * GRAIN
+        self._block = max(LEAST, min(MOST, fits))
+        self._threads = threads
+
+    def split(self, positions: np.ndarray) -> RowRanges:
+        """Share out the rows of tokens at these positions of their sequences."""
+        n, threads = len(positions), self._threads
+        if threads > 1 and n < threads * APART:
+            ranges = np.tile(np.array([0, n]), (threads, 1))
+            return RowRanges(ranges, False, max(1, n), np.empty(0, np.int64))
+        costs = np.cumsum(positions * self._key_cost + self._row_cost)
+        parts = costs[-1] * np.arange(1, threads) / threads if n else []
+        ends = np.searchsorted(costs, parts) + GRAIN // 2
+        edges = np.array([0, *(ends // GRAIN * GRAIN).clip(0, n), n])
+        ranges = np.stack([edges[:-1], edges[1:]], axis=1)
+        breaks = np.concatenate([np.arange(first, end, self._block) for first, end in ranges])
+        return RowRanges(ranges, True, self._block, breaks)

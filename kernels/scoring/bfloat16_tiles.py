@@ -1,0 +1,246 @@
+"""The bfloat16 product by tile registers (AMX).
+
+Two panels (32 rows of the matrix) meet up to 32 rows of activations in four tiles of sums. Weights
+of 4 or 8 bits are unpacked to tiles of 1 KB in working memory just before: for up to 32 rows block
+by block, since one product follows; for more a chunk of two panels at a time, piece by piece
+between the products of the chunk before, whose tiles keep another unit of the CPU busy.
+
+Limits, for 32 columns of two panels and 32 rows: four products of 16 cycles each; four loads of 1
+KB. The weights are in the first level of the cache (36 KB of a chunk), the activations stream
+through it from the second: 32 bytes a cycle, of some 40 that it gives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbatch.kernels.amx import (
+    configure,
+    dot_bfloat16,
+    load_tile,
+    release,
+    store_tile,
+    stream_tile,
+    tile_shapes,
+    zero_tile,
+)
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL, TILE, unpack_block
+from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
+from numbatch.kernels.simd import load_float32, prefetch
+
+__all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
+
+DELAY, RING = 3, 4
+"""Blocks of a few rows are unpacked to a ring of tiles and multiplied so many rounds later."""
+
+CHUNK = 18
+"""Blocks of two panels that are multiplied with all rows before the next, at most.
+
+Sums wait in memory between two chunks, so few large ones are better: 9 instead of 18 made three
+quarters of the speed.
+"""
+
+SHAPES = np.stack(
+    [tile_shapes([m, m, 16, 16, m, 16, 16, 16], [64] * 8) for m in range(1, ROWS + 1)]
+)
+"""Row m - 1: tiles for m rows of activations. 0 to 3: sums. 4, 5: activations. 6, 7: weights."""
+
+SUMS_AT = 4 * CHUNK * TILE
+"""Where sums begin in working memory: behind two chunks of two panels."""
+
+
+def tiles_memory(columns: int, rows: int) -> int:
+    """Return the bytes of working memory that a thread needs for so many columns and rows."""
+    groups = 1 if wide(columns) <= CHUNK * BLOCK else -(-rows // (2 * ROWS))
+    return SUMS_AT + 4 * groups * TILE
+
+
+@cpu_device(inline=True)
+def _few_rows(data, a_at, b_at, bits, size, memory, x, two, blocks, table):
+    """Multiply up to 32 rows with two panels; leave the tiles of sums in memory.
+
+    Blocks are unpacked into a ring of four pairs of tiles, and multiplied a round later: a tile
+    that is loaded too soon waits for its lines to be written.
+    """
+    zero_tile(0)
+    zero_tile(1)
+    zero_tile(2)
+    zero_tile(3)
+    for k in range(blocks + DELAY):
+        if k < blocks:
+            to = k % RING * 2 * TILE
+            # The next two panels: their first lines are beyond what the CPU fetches by itself, and
+            # a panel of few columns is over before it has found its pace.
+            for line in range(0, 2 * size, 64):
+                prefetch(data, a_at + 2 * blocks * size + 2 * k * size + line)
+            unpack_block(data, a_at + k * size, bits, memory, to, table)
+            unpack_block(data, b_at + k * size, bits, memory, to + TILE, table)
+        if k >= DELAY:
+            from_, at = (k - DELAY) % RING * 2 * TILE, (k - DELAY) * ROWS * BLOCK
+            load_tile(4, x, at, 64)
+            load_tile(6, memory, from_, 64)
+            load_tile(7, memory, from_ + TILE, 64)
+            dot_bfloat16(0, 4, 6)
+            dot_bfloat16(1, 4, 7)
+            if two:
+                load_tile(5, x, at + ROWS * x.shape[1], 64)
+                dot_bfloat16(2, 5, 6)
+                dot_bfloat16(3, 5, 7)
+    _store_tiles(memory, SUMS_AT, two)
+
+
+@cpu_device(inline=True)
+def _store_tiles(memory, at, two):
+    store_tile(0, memory, at, 64)
+    store_tile(1, memory, at + TILE, 64)
+    if two:
+        store_tile(2, memory, at + 2 * TILE, 64)
+        store_tile(3, memory, at + 3 * TILE, 64)
+
+
+@cpu_device(inline=True)
+def _multiply_tiles(a, a_at, b_at, step, memory, sums_at, x, row, two, first, last):
+    """Multiply 16 or 32 rows, from ``row`` on, with blocks ``first`` to ``last - 1`` of two panels.
+
+    The blocks are tiles ``step`` bytes apart. The sums are left in the tile registers; from the
+    second chunk on they start at what is in memory.
+    """
+    zero_tile(0)
+    zero_tile(1)
+    zero_tile(2)
+    zero_tile(3)
+    if first > 0:
+        load_tile(0, memory, sums_at, 64)
+        load_tile(1, memory, sums_at + TILE, 64)
+        if two:
+            load_tile(2, memory, sums_at + 2 * TILE, 64)
+            load_tile(3, memory, sums_at + 3 * TILE, 64)
+    at = row * x.shape[1]
+    for k in range(first, last):
+        load_tile(6, a, a_at + (k - first) * step, 64)
+        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
+        dot_bfloat16(0, 4, 6)
+        load_tile(7, a, b_at + (k - first) * step, 64)
+        dot_bfloat16(1, 4, 7)
+        if two:
+            stream_tile(5, x, at + k * ROWS * BLOCK + ROWS * x.shape[1], 64)
+            dot_bfloat16(2, 5, 6)
+            dot_bfloat16(3, 5, 7)
+
+
+@cpu_device(inline=True)
+def _store_sums(memory, sums_at, row, rows, panel, panels, out, shift, bias, add):
+    """Hand the tiles of up to 32 rows to ``out``."""
+    stride = out.shape[1]
+    for p in range(panels):
+        n = (panel + p) * PANEL
+        for r in range(min(2 * ROWS, rows - row)):
+            place = sums_at + (r // ROWS * 2 + p) * TILE + r % ROWS * 64
+            total = load_float32(memory, place)
+            store_output(out, (row + r) * stride + n - shift, total, bias, n, add)
+
+
+@cpu_device(inline=True)
+def _unpack_tiles(data, at, size, apart, bits, first, last, memory, to, table):
+    """Unpack tiles ``first`` to ``last - 1`` of a chunk: blocks of both panels in turns."""
+    for i in range(first, last):
+        place = at + i // 2 * size + i % 2 * apart
+        unpack_block(data, place, bits, memory, to + i * TILE, table)
+
+
+@cpu_device
+def _multiply_few(start, stop, memory, table, data, size, blocks, bits, x, rows, out, shift, bias,
+                  add):  # fmt: skip
+    """Multiply up to 32 rows."""
+    two = rows > ROWS
+    for panel in range(start, stop, 2):
+        panels = min(2, stop - panel)
+        a_at, b_at = panel * blocks * size, (panel + panels - 1) * blocks * size
+        if bits == 16:
+            _multiply_tiles(data, a_at, b_at, TILE, memory, SUMS_AT, x, 0, two, 0, blocks)
+            _store_tiles(memory, SUMS_AT, two)
+        elif bits == 8:
+            _few_rows(data, a_at, b_at, 8, size, memory, x, two, blocks, table)
+        else:
+            _few_rows(data, a_at, b_at, 4, size, memory, x, two, blocks, table)
+        _store_sums(memory, SUMS_AT, 0, rows, panel, panels, out, shift, bias, add)
+
+
+@cpu_device
+def _multiply_many(start, stop, memory, table, data, size, blocks, bits, x, rows, out, shift, bias,
+                   add):  # fmt: skip
+    """Multiply more than 32 rows."""
+    chunks = (blocks + CHUNK - 1) // CHUNK
+    chunk = (blocks + chunks - 1) // chunks
+    groups = (rows + 2 * ROWS - 1) // (2 * ROWS)
+    steps = (stop - start + 1) // 2 * chunks
+    plain = not add and bias.size == 0
+    for step in range(-1, steps):  # in step -1 only the first chunk is unpacked
+        # The chunk that follows, its tiles to be unpacked: none behind the last.
+        panel, first = start + (step + 1) // chunks * 2, (step + 1) % chunks * chunk
+        apart = blocks * size if stop - panel >= 2 else 0
+        tiles = 2 * (min(first + chunk, blocks) - first)
+        if bits == 16 or step + 1 == steps:
+            tiles = 0
+        next_at, next_to = panel * blocks * size + first * size, (step + 1) % 2 * 2 * CHUNK * TILE
+        if step < 0:
+            _unpack_tiles(data, next_at, size, apart, bits, 0, tiles, memory, next_to, table)
+            continue
+        panel, first = start + step // chunks * 2, step % chunks * chunk
+        last, panels = min(first + chunk, blocks), min(2, stop - panel)
+        for group in range(groups):
+            low, high = tiles * group // groups, tiles * (group + 1) // groups
+            _unpack_tiles(data, next_at, size, apart, bits, low, high, memory, next_to, table)
+            row = 2 * ROWS * group
+            two = rows - row > ROWS
+            sums = SUMS_AT + (4 * group * TILE if chunks > 1 else 0)
+            if bits == 16:
+                a_at = panel * blocks * size + first * size
+                b_at = a_at + (panels - 1) * blocks * size
+                _multiply_tiles(data, a_at, b_at, TILE, memory, sums, x, row, two, first, last)
+            else:
+                a_at = step % 2 * 2 * CHUNK * TILE
+                _multiply_tiles(
+                    memory, a_at, a_at + TILE, 2 * TILE, memory, sums, x, row, two, first, last
+                )
+            if last == blocks and plain and panels == 2 and rows - row >= 2 * ROWS:
+                at, stride = row * out.shape[1] + panel * PANEL - shift, out.shape[1]
+                store_tile(0, out, at, 4 * stride)
+                store_tile(1, out, at + PANEL, 4 * stride)
+                store_tile(2, out, at + ROWS * stride, 4 * stride)
+                store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
+            else:
+                _store_tiles(memory, sums, two)
+                if last == blocks:
+                    _store_sums(memory, sums, row, rows, panel, panels, out, shift, bias, add)
+
+
+@cpu_device
+def multiply_bfloat16_by_tiles(
+    start, stop, memory, shapes, table, data, bits, x, rows, out, shift, bias, add
+):
+    """Multiply the first rows of x with panels ``start`` to ``stop - 1``.
+
+    No error check. Arguments are those of ``bfloat16_product.multiply_bfloat16``, but:
+
+    memory : uint8 array, from a cache line on
+        Of at least :func:`tiles_memory` bytes; overwritten.
+    shapes : uint8 array, shape (16, 64)
+        ``SHAPES``.
+    x : uint16 array, shape (rows rounded up to 32, wide(columns))
+        In memory each 16 rows are a run of tiles of 16 rows and 32 columns (``place_of``): read
+        from end to end, where rows a few KB apart were fetched at half the speed.
+    """
+    blocks = x.shape[1] // BLOCK
+    size, flat = data.shape[1] // blocks, data.reshape(data.size)
+    configure(shapes[min(rows, ROWS) - 1])
+    if rows <= 2 * ROWS:
+        _multiply_few(
+            start, stop, memory, table, flat, size, blocks, bits, x, rows, out, shift, bias, add
+        )
+    else:
+        _multiply_many(
+            start, stop, memory, table, flat, size, blocks, bits, x, rows, out, shift, bias, add
+        )
+    release()

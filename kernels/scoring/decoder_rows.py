@@ -1,0 +1,110 @@
+"""What a decoder's step does to each row on its own: embeddings, norms, rotary positions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from numbatch.kernels.barrier import address_pointer
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.activations import convert_row
+from numbatch.kernels.scoring.decoder_records import KEY_NORM, QUERY_NORM
+from numbatch.kernels.scoring.formats import unpack_span
+from numbatch.kernels.scoring.norm import norm_row
+from numbatch.kernels.scoring.rotary import fill_row, rotate_row
+from numbatch.kernels.simd import LANES, load_float32, store_float32
+
+__all__ = [
+    "add_normed",
+    "convert_rows",
+    "embed_rows",
+    "fill_rotary",
+    "norm_and_convert",
+    "place_heads",
+]
+
+
+@cpu_device
+def _vector(address, size):
+    return carray(address_pointer(address), (size,), np.float32)
+
+
+@cpu_device
+def embed_rows(start, stop, config, tokens, positions, table, position_table, hidden, row_buffer):
+    """Write the embeddings of tokens ``start`` to ``stop - 1``."""
+    width = config.width
+    for token in range(start, stop):
+        row = hidden[token]
+        unpack_span(config.embedding_format, table[tokens[token]], 0, row[:width])
+        if config.embedding_scale != 1:
+            for i in range(width):
+                row[i] *= config.embedding_scale
+        if config.position_format >= 0:
+            learned = row_buffer[:width]
+            unpack_span(config.position_format, position_table[positions[token]], 0, learned)
+            for i in range(width):
+                row[i] += learned[i]
+
+
+@cpu_device
+def fill_rotary(start, stop, config, layer, positions, cosine, sine):
+    """Write the cosines and sines of tokens."""
+    inverse = _vector(layer.frequencies, layer.pairs)
+    for token in range(start, stop):
+        fill_row(positions[token], inverse, config.magnitude, cosine[token], sine[token])
+
+
+@cpu_device
+def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
+    """Norm rows of the residual stream and put them into the form of a product."""
+    weight = _vector(norm.weight, norm.width)
+    bias = _vector(norm.bias, norm.width if norm.bias else 0)
+    x, out = hidden.reshape(hidden.size), normed.reshape(normed.size)
+    for token in range(start, stop):
+        at = token * normed.shape[1]
+        norm_row(x, at, weight, bias, config.epsilon, out, at)
+        convert_row(config.compute, out, at, token, config.width, activations)
+
+
+@cpu_device
+def convert_rows(start, stop, compute, x, columns, activations):
+    """Put rows into the form of a product."""
+    flat = x.reshape(x.size)
+    for token in range(start, stop):
+        convert_row(compute, flat, token * x.shape[1], token, columns, activations)
+
+
+@cpu_device
+def _norm_heads(x, token, heads, head_size, norm, epsilon):
+    weight, bias, flat = _vector(norm.weight, norm.width), _vector(norm.bias, 0), x.reshape(x.size)
+    first = token * x.shape[1]
+    for at in range(first, first + heads * head_size, head_size):
+        norm_row(flat, at, weight, bias, epsilon, flat, at)
+
+
+@cpu_device
+def place_heads(start, stop, config, layer, norms, q, k, cosine, sine):
+    """Norm and rotate the queries and keys of tokens."""
+    for token in range(start, stop):
+        if norms[QUERY_NORM].weight:
+            _norm_heads(q, token, config.heads, config.head_size, norms[QUERY_NORM], config.epsilon)
+        if norms[KEY_NORM].weight:
+            _norm_heads(k, token, config.kv_heads, config.head_size, norms[KEY_NORM],
+                        config.epsilon)  # fmt: skip
+        if layer.frequencies:
+            rotate_row(q[token], config.heads, config.head_size, layer.pairs, config.interleaved,
+                       cosine[token], sine[token])  # fmt: skip
+            rotate_row(k[token], config.kv_heads, config.head_size, layer.pairs,
+                       config.interleaved, cosine[token], sine[token])  # fmt: skip
+
+
+@cpu_device
+def add_normed(start, stop, config, norm, added, hidden):
+    """Norm rows in place and add them to the residual stream (Gemma)."""
+    weight, bias = _vector(norm.weight, norm.width), _vector(norm.bias, 0)
+    flat = added.reshape(added.size)
+    for token in range(start, stop):
+        first = token * hidden.shape[1]
+        norm_row(flat, first, weight, bias, config.epsilon, flat, first)
+        for at in range(first, first + hidden.shape[1], LANES):
+            store_float32(hidden, at, load_float32(hidden, at) + load_float32(added, at))
