@@ -15,19 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from asv_bench.benchmarks import batching as cases
 from asv_bench.kills import kill_runs
 from asv_bench.resident import resident_growth
-from numbatch import LLM, IdMap, Request, SamplingParams
+from numbatch import LLM, IdMap, Request
 from numbatch.batching.batch_sizer import PRESETS
 from numbatch.batching.journaled_run import JournaledRun
-from numbatch.batching.kv_pool import KVPool
-from numbatch.batching.scheduler import Scheduler
-from numbatch.batching.sequence import Sequence
 
 STEP_SIZES = (8, 16, 32, 64, 128, 256, 512)
 
@@ -211,41 +207,10 @@ def check_fairness(scale: float) -> Iterator[Row]:
     cases = [((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))]
     cases += [((20, 900), (100, 30)), ((900, 100), (1, 1))]
     for (heavy, light), late in itertools.product(cases, (0, 200)):
-        worst = tags_apart(budget, heavy, light, late, steps=round(3000 * scale))
+        worst = cases.tags_apart(budget, heavy, light, late, steps=round(3000 * scale))
         what = f"tags, one sending 100 times more, prompts and outputs {heavy}, {light}"
         what += f", {late} steps late" if late else ""
         yield Row(what, f"<= {2 * budget}", f"{worst:.0f} tokens", worst <= 2 * budget)
-
-
-def tags_apart(
-    budget: int, heavy: tuple[int, int], light: tuple[int, int], late: int, steps: int
-) -> int:
-    """Return how far apart what two tags were served grows while both have requests waiting.
-
-    ``late``: how many steps after the heavy one the light one begins.
-    """
-    pool = KVPool(SimpleNamespace(head_size=1, kv_heads=1), 1, 32 * 1024)
-    scheduler = Scheduler(pool, 32, budget)
-    rng, ids = np.random.default_rng(0), itertools.count()
-    served, waiting, worst = {"heavy": 0, "light": 0}, {"heavy": 0, "light": 0}, 0
-    for step in range(late + steps):
-        for tag, most, (prompt, output) in (("heavy", 6400, heavy), ("light", 64, light)):
-            while waiting[tag] < most and (tag == "heavy" or step >= late):
-                params = SamplingParams(max_tokens=output, ignore_eos=True)
-                tokens = rng.integers(0, 1 << 20, prompt)
-                scheduler.add(Sequence(Request(next(ids), tokens, params, tag=tag), 1024))
-                waiting[tag] += 1
-        chunks = scheduler.schedule()
-        scheduler.advance(chunks)
-        for sequence, _, length in chunks:
-            served[sequence.request.tag] += length if step >= late else 0
-            if sequence.behind == 0:
-                sequence.append(1, -1.0)
-                if sequence.length == sequence.capacity:
-                    waiting[sequence.request.tag] -= 1
-                    scheduler.finish(sequence)
-        worst = max(worst, abs(served["heavy"] - served["light"]))
-    return worst
 
 
 def check_journal(scale: float) -> Iterator[Row]:

@@ -33,6 +33,8 @@ KINDS = ("time_", "peakmem_", "track_")
 SMALLER = {
     "SharedContext": {"contexts": 1, "options": 2},
     "Continuous": {"count": 4, "at_once": 2},
+    "Fairness": {"steps": 60},
+    "Presets": {"steps": 18},
 }
 """Sizes of classes that have them as attributes."""
 

@@ -49,6 +49,9 @@ class Ids:
     def time_look_up_all(self, count):
         self.ids.index_of(self.shuffled)
 
+    def time_look_up_all_in_their_order(self, count):
+        self.ids.index_of(self.names)
+
     def track_bytes_above_the_ids_own(self, count):
         return (self.ids.nbytes - sum(map(len, self.names))) / count
 
@@ -94,6 +97,47 @@ class Scheduling:
 
     def track_median_ms_a_step(self, tags):
         return 1000 * float(np.median([self.step() for _ in range(300)]))
+
+
+class Fairness:
+    """Two tags, one sending 100 times more, without a model."""
+
+    params = (0, 200)
+    param_names = ("steps_late",)
+    timeout = 300
+    steps = 1000
+
+    def track_tokens_apart_most(self, late):
+        return tags_apart(512, (20, 900), (100, 30), late, self.steps)
+
+
+def tags_apart(budget, heavy, light, late, steps):
+    """Return how far apart what two tags were served grows while both have requests waiting.
+
+    ``late``: how many steps after the heavy one the light one begins.
+    """
+    pool = KVPool(SimpleNamespace(head_size=1, kv_heads=1), 1, 32 * 1024)
+    scheduler = Scheduler(pool, 32, budget)
+    rng, ids = np.random.default_rng(0), itertools.count()
+    served, waiting, worst = {"heavy": 0, "light": 0}, {"heavy": 0, "light": 0}, 0
+    for step in range(late + steps):
+        for tag, most, (prompt, output) in (("heavy", 6400, heavy), ("light", 64, light)):
+            while waiting[tag] < most and (tag == "heavy" or step >= late):
+                params = SamplingParams(max_tokens=output, ignore_eos=True)
+                tokens = rng.integers(0, 1 << 20, prompt)
+                scheduler.add(Sequence(Request(next(ids), tokens, params, tag=tag), 1024))
+                waiting[tag] += 1
+        chunks = scheduler.schedule()
+        scheduler.advance(chunks)
+        for sequence, _, length in chunks:
+            served[sequence.request.tag] += length if step >= late else 0
+            if sequence.behind == 0:
+                sequence.append(1, -1.0)
+                if sequence.length == sequence.capacity:
+                    waiting[sequence.request.tag] -= 1
+                    scheduler.finish(sequence)
+        worst = max(worst, abs(served["heavy"] - served["light"]))
+    return worst
 
 
 class StepOverhead:
@@ -256,3 +300,23 @@ def endless_requests():
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
     for i in itertools.count():
         yield Request(i, random_tokens(rng, int(rng.integers(20, 200))), params)
+
+
+class Presets:
+    """Steps that are sized while they run, prompts and decoding mixed."""
+
+    params = ("latency", "throughput", "streaming")
+    param_names = ("preset",)
+    timeout = 600
+    steps = 300
+
+    def track_95th_percentile_of_step_ms(self, preset):
+        case = StepTimes(preset=preset)
+        seconds = [case.step() for _ in range(self.steps)]
+        return 1000 * float(np.percentile(seconds[len(seconds) // 3 :], 95))
+
+    def track_tokens_a_second(self, preset):
+        case = StepTimes(preset=preset)
+        for _ in range(self.steps // 3):
+            case.step()
+        return case.rate(self.steps / 60)
