@@ -12,8 +12,8 @@ from test_split import FAMILIES, splitter_of
 
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.tokenization.cuda.boundaries import find_invalid, sure_starts
 from numbatch.kernels.tokenization.composition import UNSURE, composition_table
+from numbatch.kernels.tokenization.cuda.boundaries import find_invalid, sure_starts
 from numbatch.kernels.tokenization.split import split_pieces
 from numbatch.kernels.tokenization.unicode_classes import PAGES
 from numbatch.models.tokenizers.split_families import compiled_rules
