@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -206,7 +206,8 @@ class ByteEncoder:
                 begin, stop, state, data, buffer, *arrays, self._tables, out, ends, total
             )
 
-        ids = self._in_parts(encode_some, bounds, ends, longest, threads)
+        # Of stretches, which are valid UTF-8, each can be encoded.
+        ids = cast(np.ndarray, self._in_parts(encode_some, bounds, ends, longest, threads))
         return ids, ends[stretches.lasts]
 
     def _in_parts(
