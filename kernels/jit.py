@@ -31,7 +31,8 @@ from typing import Any, ClassVar
 import llvmlite
 import numba
 from llvmlite import binding as llvm
-from numba.core import caching, types
+from numba.core import caching
+from numba.core.types.misc import unliteral
 
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.source_stamp import source_stamp
@@ -146,8 +147,8 @@ def cpu_device(
         own = dispatcher.get_call_template
 
         def without_constants(args: Any, kws: Any) -> Any:
-            named = {name: types.unliteral(kind) for name, kind in kws.items()}
-            return own(tuple(types.unliteral(kind) for kind in args), named)
+            named = {name: unliteral(kind) for name, kind in kws.items()}
+            return own(tuple(unliteral(kind) for kind in args), named)
 
         dispatcher.get_call_template = without_constants
     return dispatcher

@@ -368,3 +368,15 @@ def test_a_truncated_file_of_a_real_tokenizer(data_folder, tmp_path):
         path.write_bytes(whole[: int(part * len(whole))])
         with pytest.raises(ModelError, match="no valid JSON"):
             Tokenizer.from_file(path)
+
+
+def test_a_tiktoken_file_that_ends_at_a_line(data_folder, tmp_path, monkeypatch):
+    """It reads well and would give wrong ids."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(data_folder / "vocabularies" / "tiktoken_cache"))
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = tiktoken.get_encoding("r50k_base")._mergeable_ranks
+    whole = Tokenizer.from_file(write_ranks(tmp_path / "r50k_base.tiktoken", ranks))
+    assert whole.encode("Hello world").tolist() == [15496, 995]
+    path = write_ranks(tmp_path / "gpt2.tiktoken", dict([*ranks.items()][:40_000]))
+    with pytest.raises(ModelError, match="has 40000 tokens, but gpt2 has 50256: it is cut short"):
+        Tokenizer.from_file(path)

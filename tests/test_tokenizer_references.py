@@ -244,6 +244,13 @@ def test_tokenizer_json_special_tokens(json_pair):
         )
 
 
+def test_added_tokens_beside_texts_that_are_normalized(json_pair):
+    """A batch of which some rows hold tokens, some change by NFC, and one both."""
+    texts = ["e\u0301", "a<think>b", "plain", "<think>", "<think>e\u0301<|im_end|>", "", "\u212b x"]
+    for rows in (texts, texts[:4], texts[:3], [texts[1]] * 3, [texts[0], texts[6]]):
+        check_plain(json_pair, rows)
+
+
 def test_tokenizer_json_bos(json_pair):
     tokenizer, reference = json_pair
     reference.encode_special_tokens = False

@@ -1,4 +1,4 @@
-"""Masks, powers, selection, log-probabilities and sampling on every path that this CPU has."""
+"""Masks, powers, selection, log-probabilities, sampling and text on every path of this CPU."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ def test_the_same_tests_pass_on_a_forced_path(path):
     if "NUMBATCH_SIMD" in os.environ or PATHS.index(path) <= PATHS.index(simd_path()):
         pytest.skip("this path is tested by this process, or this CPU lacks it")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FILES]
-    if path == "portable":  # the sampler takes long to compile, and is made of the others' parts
-        command.append("test_sampling.py")
+    if path == "portable":  # these take long to compile, and are made of the others' parts
+        command += ["test_sampling.py", "test_split.py", "test_new_pieces.py"]
     done = subprocess.run(
         command,
         cwd=Path(__file__).parent,

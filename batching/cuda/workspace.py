@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from numbatch.batching.cuda.pool import padded_head
@@ -30,7 +32,7 @@ class Workspace:
         inner = max(layer.down.columns for layer in weights.layers)
         wide = max(layer.mlp_inputs.rows for layer in weights.layers)
 
-        def halves(*shape: int) -> object:
+        def halves(*shape: int) -> Any:
             return gpu.zeros((capacity, *shape), np.uint16)
 
         self.hidden = gpu.zeros((capacity, config.width), np.float32)
@@ -60,7 +62,7 @@ class StepInputs:
     def __init__(self, gpu: Gpu, tokens: int, sequences: int, blocks: int) -> None:
         self._gpu = gpu
 
-        def integers(*shape: int) -> object:
+        def integers(*shape: int) -> Any:
             return gpu.zeros(shape, np.int32)
 
         self.tokens, self.positions = integers(tokens), integers(tokens)

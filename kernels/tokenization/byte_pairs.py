@@ -54,6 +54,10 @@ class PackedMerges(NamedTuple):
     """uint32, shape (2, 65536): the lowest number that a byte can become together with what is
     before it and ends with another byte, ``before << 8 | byte``; and together with what is behind
     it, ``byte << 8 | behind``. ``NEVER`` if there is none."""
+    in_order: bool
+    """Whether each token merges after its two parts. BPE as it is trained gives such vocabularies;
+    in others a merge that is sure to come may not be made early, as one that it makes possible
+    would then come too early as well."""
 
 
 @cpu_device
@@ -182,10 +186,11 @@ def _renumbered(
     every_byte = np.arange(BYTES)
     halves = np.concatenate([every_byte, lefts]) << 32 | np.concatenate([every_byte, rights])
     return PackedMerges(
-        merge_slots(lefts, rights, BYTES),
+        merge_slots(lefts, rights, int(BYTES)),
         read_only(halves.astype(np.uint64)),
         read_only(np.concatenate([byte_ids, rows, [unknown_id]]).astype(np.int32)),
         *_byte_pairs(lefts, rights, strings, rows),
+        bool((np.maximum(lefts, rights) < BYTES + np.arange(rows.size)).all()),
     )
 
 

@@ -168,7 +168,7 @@ def _merge_bytes(text, at, count, tables, state):
     symbols, ranks = int64_pointer(state, 8 * SYMBOLS), uint32_pointer(state, 8 * RANKS)
     for i in range(MOST_SYMBOLS):
         ranks[i] = NO_RANK
-    sure = _first_merges(text, at, count, tables)
+    sure = _first_merges(text, at, count, tables) if tables.options[8] else np.uint64(0)
     begins = ~(sure << _1) & (_ALL >> np.uint64(64 - count))
     size = np.intp(0)
     while begins:
@@ -270,6 +270,9 @@ def _encode_part(text, at, stop, tables, state, out, total):
     if count <= MOST_SYMBOLS:
         alive = _merge_bytes(text, at, count, tables, state)
         return _write_ids(alive, state, tables.ids, out, total) - total
+    if not tables.options[8]:
+        end = total + _merge_by_heap(text, at, stop, tables, out, total)
+        return _to_ids(tables.ids, out, total, end)
     return _encode_long(text, at, stop, tables, state, out, total)
 
 

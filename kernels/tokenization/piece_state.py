@@ -92,7 +92,8 @@ class ByteTables(NamedTuple):
     """uint64: entries that a cache starts with, one after another."""
     options: np.ndarray
     """int64: rules, whole_pieces, the unknown's number or -1, fuse_unknown, shift of ``pairs``,
-    slots - 1, whether each byte has an id, how many tokens there are."""
+    slots - 1, whether each byte has an id, how many tokens there are, and ``in_order`` of
+    ``PackedMerges``."""
 
 
 class Pointers(NamedTuple):

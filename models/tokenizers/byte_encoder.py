@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -34,6 +34,8 @@ __all__ = ["ByteEncoder", "build_byte_encoder", "default_threads"]
 _LEAST_SLOTS = 1 << 12
 _SHARE = 1 << 18
 """A thread gets at least so many bytes; fewer are encoded sooner than threads are started."""
+_STRETCH = 1 << 24
+"""Longer stretches are cut where they can be: each needs room for as many ids as it has bytes."""
 _LONG = 1 << 20
 """Strings of more bytes are laid out in one array, so that several threads can share one."""
 
@@ -73,9 +75,10 @@ class ByteEncoder:
             rules, tables.whole_pieces, merges.ids.size - 1 if tables.unknown_id >= 0 else -1,
             tables.fuse_unknown, 65 - merges.pairs.size.bit_length(), strings.slots.size - 1,
             (tables.byte_ids >= 0).all(), strings.offsets.size - 1,
+            merges.in_order,
         )  # fmt: skip
         self._tables = ByteTables(
-            *merges,
+            *merges[:-1],
             slots=strings.slots,
             values=read_only(np.concatenate([strings.values, np.zeros(MARGIN, np.uint8)])),
             offsets=strings.offsets,
@@ -181,9 +184,9 @@ class ByteEncoder:
         done = np.cumsum(stretches.stops - stretches.begins)
         total = int(done[-1]) if done.size else 0
         threads = max(1, min(threads, total // _SHARE))
-        if threads > 1:
-            stretches = stretches.cut(data, max(_SHARE, total // (4 * threads)))
-            done = np.cumsum(stretches.stops - stretches.begins)
+        size = _STRETCH if threads == 1 else min(_STRETCH, max(_SHARE, total // (4 * threads)))
+        stretches = stretches.cut(data, size)
+        done = np.cumsum(stretches.stops - stretches.begins)
         begins, count = stretches.begins, stretches.begins.size
         bounds = np.concatenate([[0], done])
         ends = np.empty(count, np.int64)
@@ -203,7 +206,8 @@ class ByteEncoder:
                 begin, stop, state, data, buffer, *arrays, self._tables, out, ends, total
             )
 
-        ids = self._in_parts(encode_some, bounds, ends, longest, threads)
+        # Of stretches, which are valid UTF-8, each can be encoded.
+        ids = cast(np.ndarray, self._in_parts(encode_some, bounds, ends, longest, threads))
         return ids, ends[stretches.lasts]
 
     def _in_parts(

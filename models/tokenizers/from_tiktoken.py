@@ -74,7 +74,13 @@ def tokenizer_from_tiktoken_file(
             f"{path} does not say how text is split, and encoding {name!r} is not known; "
             f"give encoding, one of {', '.join(sorted(TIKTOKEN))}, or pattern and special_tokens"
         )
-    return tokenizer_from_ranks(_read_ranks(path), split, name=name)
+    ranks = _read_ranks(path)
+    if split.tokens and ranks and len(ranks) != split.tokens:
+        raise ModelError(
+            f"{path} has {len(ranks)} tokens, but {name} has {split.tokens}: it is cut short, "
+            "or of another encoding"
+        )
+    return tokenizer_from_ranks(ranks, split, name=name)
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:

@@ -48,6 +48,8 @@ class TiktokenEncoding:
 
     pattern: str
     special_tokens: dict[str, int]
+    tokens: int = 0
+    """How many tokens its file has, the special ones not among them; 0 where that is not known."""
 
 
 _FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
@@ -64,11 +66,13 @@ _HARMONY = {
     "<|endofprompt|>": 200018,
 }
 TIKTOKEN = {
-    "gpt2": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}),
-    "r50k_base": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}),
-    "p50k_base": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}),
+    "gpt2": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}, 50256),
+    "r50k_base": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}, 50256),
+    "p50k_base": TiktokenEncoding(GPT2, {"<|endoftext|>": 50256}, 50280),
     "p50k_edit": TiktokenEncoding(
-        GPT2, {"<|endoftext|>": 50256, **dict(zip(_FIM, range(50281, 50284), strict=True))}
+        GPT2,
+        {"<|endoftext|>": 50256, **dict(zip(_FIM, range(50281, 50284), strict=True))},
+        50280,
     ),
     "cl100k_base": TiktokenEncoding(
         CL100K,
@@ -77,8 +81,11 @@ TIKTOKEN = {
             **dict(zip(_FIM, range(100258, 100261), strict=True)),
             "<|endofprompt|>": 100276,
         },
+        100256,
     ),
-    "o200k_base": TiktokenEncoding(O200K, {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
+    "o200k_base": TiktokenEncoding(
+        O200K, {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}, 199998
+    ),
     # 200018 has two names there.
     "o200k_harmony": TiktokenEncoding(
         O200K,
@@ -88,6 +95,7 @@ TIKTOKEN = {
             if i != _HARMONY["<|call|>"]
         }
         | _HARMONY,
+        199998,
     ),
 }
 
