@@ -186,7 +186,7 @@ def _renumbered(
     every_byte = np.arange(BYTES)
     halves = np.concatenate([every_byte, lefts]) << 32 | np.concatenate([every_byte, rights])
     return PackedMerges(
-        merge_slots(lefts, rights, BYTES),
+        merge_slots(lefts, rights, int(BYTES)),
         read_only(halves.astype(np.uint64)),
         read_only(np.concatenate([byte_ids, rows, [unknown_id]]).astype(np.int32)),
         *_byte_pairs(lefts, rights, strings, rows),

@@ -126,10 +126,10 @@ def _merger(load: Any) -> Any:
         while count > 0:
             kept = np.intp(0)
             for i in range(count):
-                member = np.intp(left[i])
-                words = uint64_pointer(group, member * _BYTES)
-                numbers = uint32_pointer(group, member * _BYTES)
-                left[kept] = member
+                place = np.intp(left[i])
+                words = uint64_pointer(group, place * _BYTES)
+                numbers = uint32_pointer(group, place * _BYTES)
+                left[kept] = place
                 kept += _merge_once(load(numbers, 0), words, numbers, pairs, shift)
             count = kept
 
