@@ -52,11 +52,10 @@ class FlatText:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         data = np.zeros(offsets[-1] + len(PAD), np.uint8)
         done = 0
-        for row, normalized in [*changed.items(), (self.offsets.size - 1, b"")]:
+        for row, encoded in [*changed.items(), (self.offsets.size - 1, b"")]:
             kept = self.data[self.offsets[done] : self.offsets[row]]
             data[offsets[done] : offsets[row]] = kept
-            end = offsets[row] + len(normalized)
-            data[offsets[row] : end] = np.frombuffer(normalized, np.uint8)
+            data[offsets[row] : offsets[row] + len(encoded)] = np.frombuffer(encoded, np.uint8)
             done = row + 1
         return FlatText(data, offsets), rows
 
