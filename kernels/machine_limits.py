@@ -10,7 +10,6 @@ from numbatch.kernels import amx
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.simd import (
     LANES,
-    dot_bytes,
     fma,
     load_float32,
     load_int32,
@@ -19,6 +18,7 @@ from numbatch.kernels.simd import (
     sum_lanes,
 )
 from numbatch.kernels.simd64 import LANES64, fill, load_numbers, sum_lanes64
+from numbatch.kernels.simd_bytes import dot_bytes
 
 __all__ = [
     "CHAINS",

@@ -21,54 +21,34 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from numbatch.kernels.simd_path import simd_path
-
 __all__ = [
     "LANES",
     "absolute",
-    "add_shorts",
     "any_above",
-    "dot_bytes",
-    "dot_pairs",
     "exp",
     "float32x16",
     "fma",
-    "fma_halves",
-    "high_bytes",
     "int32x16",
     "keep_lanes",
     "lanes",
     "load_float32",
-    "load_half",
-    "load_halves_of_bytes",
     "load_int8",
     "load_int32",
-    "load_twice",
     "load_uint8",
     "load_uint16",
-    "look_up_shorts",
     "max_lanes",
     "maximum",
-    "multiply_halves",
-    "multiply_shorts",
-    "pair_bfloat16",
     "prefetch",
-    "shift_shorts",
-    "short_bfloat16",
     "splat",
-    "splat_bytes",
     "splat_int32",
-    "store_bfloat16",
     "store_float32",
     "store_int32",
-    "store_rounded_int8",
     "sum_lanes",
     "to_float32",
 ]
@@ -90,27 +70,27 @@ class Float32x16(types.Type):
         super().__init__(name="float32x16")
 
 
-_ROUND = 12582912.0
+ROUND = 12582912.0
 """1.5 * 2**23: the sum with it has the nearest integer in its low bits."""
 
 int32x16, float32x16 = Int32x16(), Float32x16()
-_INT = ir.VectorType(ir.IntType(32), LANES)
-_FLOAT = ir.VectorType(ir.FloatType(), LANES)
+INT = ir.VectorType(ir.IntType(32), LANES)
+FLOAT = ir.VectorType(ir.FloatType(), LANES)
 
 
 @register_model(Int32x16)
 class _Int32x16Model(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _INT)
+        super().__init__(manager, numba_type, INT)
 
 
 @register_model(Float32x16)
 class _Float32x16Model(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _FLOAT)
+        super().__init__(manager, numba_type, FLOAT)
 
 
-def _broadcast(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
+def broadcast(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
     """Return a vector with ``scalar`` in every lane."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -121,8 +101,8 @@ def _as_vector(context: Any, builder: Any, value: Any, given: Any, wanted: Any) 
     """Return ``value`` as a vector; a scalar is converted to the lane's type and repeated."""
     if given == wanted:
         return value
-    lane, vector = (types.int32, _INT) if wanted == int32x16 else (types.float32, _FLOAT)
-    return _broadcast(builder, context.cast(builder, value, given, lane), vector)
+    lane, vector = (types.int32, INT) if wanted == int32x16 else (types.float32, FLOAT)
+    return broadcast(builder, context.cast(builder, value, given, lane), vector)
 
 
 def _define(operation: Callable[..., Any], vector: Any, scalar: Any, emit: str) -> None:
@@ -169,7 +149,7 @@ for _operation, _emit in (
     _define(_operation, float32x16, types.Float, _emit)
 
 
-def _element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
     """Return the address of element ``at``; no bounds check, no negative index."""
     made = context.make_array(array_type)(context, builder, array)
     return builder.gep(made.data, [at])
@@ -181,7 +161,7 @@ def prefetch(typing: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         address = ir.IntType(8).as_pointer()
-        pointer = builder.bitcast(_element_pointer(context, builder, sig.args[0], *args), address)
+        pointer = builder.bitcast(element_pointer(context, builder, sig.args[0], *args), address)
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
         name = "llvm.prefetch.p0" if pointer.type.is_opaque else "llvm.prefetch.p0i8"
@@ -197,11 +177,11 @@ def _loader(element: Any, name: str, widen: str) -> Any:
 
     def load(typing: Any, array: Any, at: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            pointer = _element_pointer(context, builder, sig.args[0], *args)
+            pointer = element_pointer(context, builder, sig.args[0], *args)
             packed = ir.VectorType(ir.IntType(element.bitwidth), LANES)
             pointer = builder.bitcast(pointer, packed.as_pointer())
             value = builder.load(pointer, align=1)
-            return getattr(builder, widen)(value, _INT)
+            return getattr(builder, widen)(value, INT)
 
         return int32x16(array, types.intp), generate
 
@@ -215,8 +195,8 @@ def load_int32(typing: Any, array: Any, at: Any) -> Any:
     """Return the 64 bytes from element ``at`` of an array of any integers as 16 int32."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        return builder.load(builder.bitcast(pointer, _INT.as_pointer()), align=1)
+        pointer = element_pointer(context, builder, sig.args[0], *args)
+        return builder.load(builder.bitcast(pointer, INT.as_pointer()), align=1)
 
     return int32x16(array, types.intp), generate
 
@@ -226,25 +206,11 @@ def store_int32(typing: Any, array: Any, at: Any, value: Any) -> Any:
     """Write an ``Int32x16`` to the 64 bytes from element ``at`` of an array of any integers."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
-        builder.store(args[2], builder.bitcast(pointer, _INT.as_pointer()), align=1)
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, INT.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, int32x16), generate
-
-
-@intrinsic
-def load_half(typing: Any, array: Any, at: Any) -> Any:
-    """Return the 16 float16 numbers from element ``at`` of an array of any integers as float32."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        packed = ir.VectorType(ir.HalfType(), LANES)
-        return builder.fpext(
-            builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1), _FLOAT
-        )
-
-    return float32x16(array, types.intp), generate
 
 
 load_uint8 = _loader(types.uint8, "load_uint8", "zext")
@@ -257,8 +223,8 @@ def store_float32(typing: Any, array: Any, at: Any, value: Any) -> Any:
     """Write a ``Float32x16`` to the 64 bytes from element ``at`` of an array of any type."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
-        builder.store(args[2], builder.bitcast(pointer, _FLOAT.as_pointer()), align=4)
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, FLOAT.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, float32x16), generate
@@ -269,7 +235,7 @@ def lanes(typing: Any) -> Any:
     """Return the vector 0, 1, ..., 15."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(_INT, list(range(LANES)))
+        return ir.Constant(INT, list(range(LANES)))
 
     return int32x16(), generate
 
@@ -279,7 +245,7 @@ def to_float32(typing: Any, value: Any) -> Any:
     """Convert the signed integers of an ``Int32x16`` to the nearest float32."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.sitofp(args[0], _FLOAT)
+        return builder.sitofp(args[0], FLOAT)
 
     return float32x16(int32x16), generate
 
@@ -289,8 +255,8 @@ def load_float32(typing: Any, array: Any, at: Any) -> Any:
     """Return the 64 bytes from element ``at`` of an array, of any type, as 16 float32."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        return builder.load(builder.bitcast(pointer, _FLOAT.as_pointer()), align=4)
+        pointer = element_pointer(context, builder, sig.args[0], *args)
+        return builder.load(builder.bitcast(pointer, FLOAT.as_pointer()), align=4)
 
     return float32x16(array, types.intp), generate
 
@@ -300,7 +266,7 @@ def splat(typing: Any, value: Any) -> Any:
     """Return a vector with the float ``value`` in every lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _broadcast(builder, args[0], _FLOAT)
+        return broadcast(builder, args[0], FLOAT)
 
     return float32x16(types.float32), generate
 
@@ -311,7 +277,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         # fmuladd, not fma: on a CPU without the instruction fma calls a slow exact routine.
-        function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        function = ir.FunctionType(FLOAT, [FLOAT] * 3)
         name = f"llvm.fmuladd.v{LANES}f32"
         return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
 
@@ -359,7 +325,7 @@ def any_above(typing: Any, value: Any, bound: Any) -> Any:
     """Return whether any lane of a float vector is larger than the float ``bound``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        above = builder.fcmp_ordered(">", args[0], _broadcast(builder, args[1], _FLOAT))
+        above = builder.fcmp_ordered(">", args[0], broadcast(builder, args[1], FLOAT))
         bits = ir.IntType(LANES)
         return builder.icmp_unsigned("!=", builder.bitcast(above, bits), bits(0))
 
@@ -371,14 +337,14 @@ def keep_lanes(typing: Any, value: Any, begin: Any, end: Any, other: Any) -> Any
     """Return lanes ``begin`` to ``end - 1`` of a float vector, elsewhere the float ``other``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = ir.Constant(_INT, list(range(LANES)))
+        lanes = ir.Constant(INT, list(range(LANES)))
         # Beyond the lanes the bounds are cut, so that 32 bits hold any position.
         low, high = ir.IntType(64)(0), ir.IntType(64)(LANES)
         begin, end = (_clamped(builder, each, low, high) for each in args[1:3])
-        after = builder.icmp_signed(">=", lanes, _broadcast(builder, begin, _INT))
-        before = builder.icmp_signed("<", lanes, _broadcast(builder, end, _INT))
+        after = builder.icmp_signed(">=", lanes, broadcast(builder, begin, INT))
+        before = builder.icmp_signed("<", lanes, broadcast(builder, end, INT))
         inside = builder.and_(after, before)
-        return builder.select(inside, args[0], _broadcast(builder, args[3], _FLOAT))
+        return builder.select(inside, args[0], broadcast(builder, args[3], FLOAT))
 
     return float32x16(float32x16, types.int64, types.int64, types.float32), generate
 
@@ -394,21 +360,9 @@ def splat_int32(typing: Any, value: Any) -> Any:
     """Return a vector with the int32 ``value`` in every lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _broadcast(builder, args[0], _INT)
+        return broadcast(builder, args[0], INT)
 
     return int32x16(types.int32), generate
-
-
-@intrinsic
-def splat_bytes(typing: Any, array: Any, at: Any) -> Any:
-    """Return the 4 bytes from element ``at`` of an array of any integers in every lane."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        word = builder.load(builder.bitcast(pointer, ir.IntType(32).as_pointer()), align=1)
-        return _broadcast(builder, word, _INT)
-
-    return int32x16(array, types.intp), generate
 
 
 @intrinsic
@@ -416,25 +370,10 @@ def absolute(typing: Any, x: Any) -> Any:
     """Return each float without its sign."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        mask = ir.Constant(_INT, [0x7FFFFFFF] * LANES)
-        return builder.bitcast(builder.and_(builder.bitcast(args[0], _INT), mask), _FLOAT)
+        mask = ir.Constant(INT, [0x7FFFFFFF] * LANES)
+        return builder.bitcast(builder.and_(builder.bitcast(args[0], INT), mask), FLOAT)
 
     return float32x16(float32x16), generate
-
-
-@intrinsic
-def store_rounded_int8(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """Write floats of at most 127 to 16 elements of an int8 array, rounded half to even."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
-        shifted = builder.fadd(args[2], ir.Constant(_FLOAT, [_ROUND] * LANES))
-        packed = ir.VectorType(ir.IntType(8), LANES)
-        value = builder.trunc(builder.bitcast(shifted, _INT), packed)
-        builder.store(value, builder.bitcast(pointer, packed.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, float32x16), generate
 
 
 @intrinsic
@@ -463,16 +402,16 @@ def exp(typing: Any, x: Any) -> Any:
         (x,) = args
 
         def constant(value: float) -> Any:
-            return ir.Constant(_FLOAT, [value] * LANES)
+            return ir.Constant(FLOAT, [value] * LANES)
 
         def add_product(a: Any, b: Any, c: Any) -> Any:
-            function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+            function = ir.FunctionType(FLOAT, [FLOAT] * 3)
             name = f"llvm.fmuladd.v{LANES}f32"
             called = cgutils.get_or_insert_function(builder.module, function, name)
             return builder.call(called, [a, b, c])
 
-        shifted = add_product(x, constant(1.44269504088896341), constant(_ROUND))
-        whole = builder.fsub(shifted, constant(_ROUND))
+        shifted = add_product(x, constant(1.44269504088896341), constant(ROUND))
+        whole = builder.fsub(shifted, constant(ROUND))
         rest = add_product(whole, constant(-_LN2_HIGH), x)
         rest = add_product(whole, constant(-_LN2_LOW), rest)
         series = constant(_EXP[0])
@@ -481,8 +420,8 @@ def exp(typing: Any, x: Any) -> Any:
         series = add_product(series, builder.fmul(rest, rest), rest)
         series = builder.fadd(series, constant(1.0))
         # The integer goes to the exponent: its low bits stand where `shifted` keeps them.
-        power = builder.shl(builder.bitcast(shifted, _INT), ir.Constant(_INT, [23] * LANES))
-        value = builder.bitcast(builder.add(builder.bitcast(series, _INT), power), _FLOAT)
+        power = builder.shl(builder.bitcast(shifted, INT), ir.Constant(INT, [23] * LANES))
+        value = builder.bitcast(builder.add(builder.bitcast(series, INT), power), FLOAT)
         small = builder.fcmp_ordered("<", x, constant(-87.33))
         value = builder.select(small, constant(0.0), value)
         large = builder.fcmp_ordered(">", x, constant(88.72))
@@ -490,300 +429,3 @@ def exp(typing: Any, x: Any) -> Any:
         return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
 
     return float32x16(float32x16), generate
-
-
-_SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
-_BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
-
-
-def _dot_vnni(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    """``vpdpbusd``: one instruction."""
-    kind = ir.FunctionType(_INT, [_INT, _BYTES, _BYTES])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-    operands = [builder.bitcast(each, _BYTES) for each in (unsigned, signed)]
-    return builder.call(function, [total, *operands])
-
-
-def _dot_shorts(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    """Even and odd bytes as 16-bit numbers; LLVM knows the sums of pairs as ``pmaddwd``."""
-    eight = ir.Constant(_SHORTS, [8] * 2 * LANES)
-    u, s = builder.bitcast(unsigned, _SHORTS), builder.bitcast(signed, _SHORTS)
-    for a, b in (
-        (builder.and_(u, ir.Constant(_SHORTS, [255] * 2 * LANES)),
-         builder.ashr(builder.shl(s, eight), eight)),
-        (builder.lshr(u, eight), builder.ashr(s, eight)),
-    ):  # fmt: skip
-        total = builder.add(total, _pair_products(builder, a, b))
-    return total
-
-
-def _pair_products(builder: Any, a: Any, b: Any) -> Any:
-    wide = ir.VectorType(ir.IntType(32), 2 * LANES)
-    product = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-    places = ir.VectorType(ir.IntType(32), LANES)
-    undefined = ir.Constant(wide, ir.Undefined)
-    even = builder.shuffle_vector(product, undefined, places(list(range(0, 2 * LANES, 2))))
-    odd = builder.shuffle_vector(product, undefined, places(list(range(1, 2 * LANES, 2))))
-    return builder.add(even, odd)
-
-
-@intrinsic
-def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
-    """Return ``total`` plus, in each lane, the products of four unsigned with four signed bytes.
-
-    Exact: the same on every path. All three are ``Int32x16``; the bytes of two are meant.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        emit = _dot_vnni if simd_path() in ("amx", "avx512") else _dot_shorts
-        return emit(builder, *args)
-
-    return int32x16(int32x16, int32x16, int32x16), generate
-
-
-def _short_operation(name: str, emit: str, doc: str) -> Any:
-    def operate(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            left, right = (builder.bitcast(each, _SHORTS) for each in args)
-            return builder.bitcast(getattr(builder, emit)(left, right), _INT)
-
-        return int32x16(int32x16, int32x16), generate
-
-    operate.__name__, operate.__doc__ = name, doc
-    return intrinsic(operate)
-
-
-add_shorts = _short_operation("add_shorts", "add", "Return sums of 32 numbers of 16 bits.")
-multiply_shorts = _short_operation(
-    "multiply_shorts", "mul", "Return the low 16 bits of the products of 32 numbers of 16 bits."
-)
-
-
-@intrinsic
-def high_bytes(typing: Any, a: Any) -> Any:
-    """Return the higher byte of each of 32 numbers of 16 bits."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        eight = ir.Constant(_SHORTS, [8] * 2 * LANES)
-        return builder.bitcast(builder.lshr(builder.bitcast(args[0], _SHORTS), eight), _INT)
-
-    return int32x16(int32x16), generate
-
-
-@intrinsic
-def load_twice(typing: Any, array: Any, at: Any) -> Any:
-    """Return 16 numbers of 16 bits from element ``at``, each in both halves of its lane."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        packed = ir.VectorType(ir.IntType(16), LANES)
-        value = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
-        value = builder.zext(value, _INT)
-        return builder.or_(value, builder.shl(value, ir.Constant(_INT, [16] * LANES)))
-
-    return int32x16(array, types.intp), generate
-
-
-class _BFloat(ir.Type):
-    """LLVM's ``bfloat``, which llvmlite lacks."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
-_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
-
-
-def has_bfloat16() -> bool:
-    """Return whether the path has the instructions for bfloat16."""
-    wide = simd_path() in ("amx", "avx512")
-    return wide and bool(llvm.get_host_cpu_features().get("avx512bf16", False))
-
-
-def two_bfloat16(builder: Any, low: Any, high: Any) -> Any:
-    """Return 32 floats rounded to bfloat16, one after another, as 16 words; AVX512-BF16 only.
-
-    The instruction takes subnormal numbers for 0, as the CPU's products of bfloat16 do.
-    """
-    kind = ir.FunctionType(_PAIRS, [_FLOAT, _FLOAT])
-    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.bitcast(builder.call(function, [high, low]), _INT)
-
-
-def _round_to_bfloat16(builder: Any, value: Any) -> Any:
-    """Return the bits of floats, rounded to the nearest, half to even, in the higher 16 bits."""
-
-    def constant(number: int) -> Any:
-        return ir.Constant(_INT, [number] * LANES)
-
-    bits = builder.bitcast(value, _INT)
-    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
-    rounded = builder.add(bits, builder.add(odd, constant(0x7FFF)))
-    # The carry of a NaN's fraction must not make a number of it.
-    nan = builder.fcmp_unordered("uno", value, value)
-    return builder.select(nan, builder.or_(bits, constant(0x400000)), rounded)
-
-
-@intrinsic
-def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
-    """Return 32 numbers rounded to bfloat16: in a lane one of ``even``, above it one of ``odd``."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if has_bfloat16():
-            halves = builder.bitcast(two_bfloat16(builder, *args), _SHORTS)
-            order = [i // 2 + i % 2 * LANES for i in range(2 * LANES)]
-            places = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), order)
-            return builder.bitcast(builder.shuffle_vector(halves, halves, places), _INT)
-        low, high = (_round_to_bfloat16(builder, part) for part in args)
-        low = builder.lshr(low, ir.Constant(_INT, [16] * LANES))
-        high = builder.and_(high, ir.Constant(_INT, [0xFFFF0000] * LANES))
-        return builder.or_(low, high)
-
-    return int32x16(float32x16, float32x16), generate
-
-
-@intrinsic
-def store_bfloat16(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """Write 16 floats, rounded to bfloat16, to elements ``at`` to ``at + 15`` of a uint16 array."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _element_pointer(context, builder, sig.args[0], args[0], args[1])
-        half = ir.VectorType(ir.IntType(16), LANES)
-        if has_bfloat16():
-            halves = builder.bitcast(two_bfloat16(builder, args[2], args[2]), _SHORTS)
-            places = ir.Constant(_INT, list(range(LANES)))
-            bits = builder.shuffle_vector(halves, halves, places)
-        else:
-            bits = _round_to_bfloat16(builder, args[2])
-            bits = builder.trunc(builder.lshr(bits, ir.Constant(_INT, [16] * LANES)), half)
-        builder.store(bits, builder.bitcast(pointer, half.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, float32x16), generate
-
-
-@intrinsic
-def dot_pairs(typing: Any, total: Any, a: Any, b: Any) -> Any:
-    """Return ``total`` plus, in each lane, the products of two pairs of bfloat16, in float32.
-
-    With AVX512-BF16 one instruction (which takes subnormal numbers for 0); elsewhere two fused
-    products, the lower of the pair first. The paths may differ in the last bit.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, a, b = args
-        if has_bfloat16():
-            kind = ir.FunctionType(_FLOAT, [_FLOAT, _PAIRS, _PAIRS])
-            name = "llvm.x86.avx512bf16.dpbf16ps.512"
-            function = cgutils.get_or_insert_function(builder.module, kind, name)
-            pairs = [builder.bitcast(each, _PAIRS) for each in (a, b)]
-            return builder.call(function, [total, *pairs])
-        sixteen = ir.Constant(_INT, [16] * LANES)
-        mask = ir.Constant(_INT, [0xFFFF0000] * LANES)
-        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
-        name = f"llvm.fmuladd.v{LANES}f32"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        for part in (
-            lambda each: builder.shl(each, sixteen),
-            lambda each: builder.and_(each, mask),
-        ):
-            operands = [builder.bitcast(part(each), _FLOAT) for each in (a, b)]
-            total = builder.call(function, [*operands, total])
-        return total
-
-    return float32x16(float32x16, int32x16, int32x16), generate
-
-
-_HALVES = ir.VectorType(ir.HalfType(), 2 * LANES)
-
-
-@intrinsic
-def look_up_shorts(typing: Any, table: Any, places: Any) -> Any:
-    """Return, for each of 32 numbers of 16 bits, the ``table`` entry that its low 5 bits name.
-
-    AVX-512 only.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS])
-        name = "llvm.x86.avx512.permvar.hi.512"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        operands = [builder.bitcast(each, _SHORTS) for each in args]
-        return builder.bitcast(builder.call(function, operands), _INT)
-
-    return int32x16(int32x16, int32x16), generate
-
-
-@intrinsic
-def fma_halves(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return ``a * b + c`` of 32 float16 numbers, rounded once."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_HALVES, [_HALVES] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v32f16")
-        operands = [builder.bitcast(each, _HALVES) for each in args]
-        return builder.bitcast(builder.call(function, operands), _INT)
-
-    return int32x16(int32x16, int32x16, int32x16), generate
-
-
-@intrinsic
-def multiply_halves(typing: Any, a: Any, b: Any) -> Any:
-    """Return the products of 32 float16 numbers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        left, right = (builder.bitcast(each, _HALVES) for each in args)
-        return builder.bitcast(builder.fmul(left, right), _INT)
-
-    return int32x16(int32x16, int32x16), generate
-
-
-@intrinsic
-def load_halves_of_bytes(typing: Any, array: Any, at: Any) -> Any:
-    """Return 32 signed bytes from element ``at`` as float16 numbers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        packed = ir.VectorType(ir.IntType(8), 2 * LANES)
-        pointer = _element_pointer(context, builder, sig.args[0], *args)
-        value = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
-        value = builder.sitofp(builder.sext(value, _SHORTS), _HALVES)
-        return builder.bitcast(value, _INT)
-
-    return int32x16(array, types.intp), generate
-
-
-@intrinsic(prefer_literal=True)
-def shift_shorts(typing: Any, a: Any, count: Any) -> Any:
-    """Return 32 numbers of 16 bits shifted right by a literal count, zeros in."""
-    bits = count.literal_value
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        by = ir.Constant(_SHORTS, [bits] * 2 * LANES)
-        return builder.bitcast(builder.lshr(builder.bitcast(args[0], _SHORTS), by), _INT)
-
-    return int32x16(int32x16, count), generate
-
-
-@intrinsic
-def short_bfloat16(typing: Any, a: Any) -> Any:
-    """Round 32 float16 numbers, not subnormal, to bfloat16 times 2**-112, half away from 0.
-
-    Their exponents take the place of bfloat16's lower exponent bits: one sum, shift and mask.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def constant(number: int) -> Any:
-            return ir.Constant(_SHORTS, [number] * 2 * LANES)
-
-        rounded = builder.add(builder.bitcast(args[0], _SHORTS), constant(4))
-        moved = builder.ashr(rounded, constant(3))
-        return builder.bitcast(builder.and_(moved, constant(0x8FFF)), _INT)
-
-    return int32x16(int32x16), generate

@@ -10,18 +10,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numbatch.kernels.simd import LANES, float32x16, has_bfloat16, two_bfloat16
+from numbatch.kernels.simd import FLOAT, INT, LANES, element_pointer, float32x16, int32x16
+from numbatch.kernels.simd_bytes import SHORTS
+from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
+    "dot_pairs",
     "exp2_short",
     "join_pairs",
     "load_pairs",
+    "pair_bfloat16",
     "prefetch_bytes",
+    "store_bfloat16",
     "store_every_second",
     "store_number",
     "store_pairs_across",
@@ -31,8 +37,6 @@ __all__ = [
 ]
 
 _WORD = ir.IntType(32)
-_INT = ir.VectorType(_WORD, LANES)
-_FLOAT = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
@@ -42,11 +46,128 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any, k
 
 
 def _constant(value: float) -> Any:
-    return ir.Constant(_FLOAT, [value] * LANES)
+    return ir.Constant(FLOAT, [value] * LANES)
 
 
 def _words(value: int) -> Any:
-    return ir.Constant(_INT, [value] * LANES)
+    return ir.Constant(INT, [value] * LANES)
+
+
+class _BFloat(ir.Type):
+    """LLVM's ``bfloat``, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+
+
+def has_bfloat16() -> bool:
+    """Return whether the path has the instructions for bfloat16."""
+    wide = simd_path() in ("amx", "avx512")
+    return wide and bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+
+
+def two_bfloat16(builder: Any, low: Any, high: Any) -> Any:
+    """Return 32 floats rounded to bfloat16, one after another, as 16 words; AVX512-BF16 only.
+
+    The instruction takes subnormal numbers for 0, as the CPU's products of bfloat16 do.
+    """
+    kind = ir.FunctionType(_PAIRS, [FLOAT, FLOAT])
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.bitcast(builder.call(function, [high, low]), INT)
+
+
+def _round_to_bfloat16(builder: Any, value: Any) -> Any:
+    """Return the bits of floats, rounded to the nearest, half to even, in the higher 16 bits."""
+
+    def constant(number: int) -> Any:
+        return ir.Constant(INT, [number] * LANES)
+
+    bits = builder.bitcast(value, INT)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    rounded = builder.add(bits, builder.add(odd, constant(0x7FFF)))
+    # The carry of a NaN's fraction must not make a number of it.
+    nan = builder.fcmp_unordered("uno", value, value)
+    return builder.select(nan, builder.or_(bits, constant(0x400000)), rounded)
+
+
+@intrinsic
+def pair_bfloat16(typing: Any, even: Any, odd: Any) -> Any:
+    """Return 32 numbers rounded to bfloat16: in a lane one of ``even``, above it one of ``odd``."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if has_bfloat16():
+            halves = builder.bitcast(two_bfloat16(builder, *args), SHORTS)
+            order = [i // 2 + i % 2 * LANES for i in range(2 * LANES)]
+            places = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), order)
+            return builder.bitcast(builder.shuffle_vector(halves, halves, places), INT)
+        low, high = (_round_to_bfloat16(builder, part) for part in args)
+        low = builder.lshr(low, ir.Constant(INT, [16] * LANES))
+        high = builder.and_(high, ir.Constant(INT, [0xFFFF0000] * LANES))
+        return builder.or_(low, high)
+
+    return int32x16(float32x16, float32x16), generate
+
+
+@intrinsic
+def store_bfloat16(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write 16 floats, rounded to bfloat16, to elements ``at`` to ``at + 15`` of a uint16 array."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        half = ir.VectorType(ir.IntType(16), LANES)
+        if has_bfloat16():
+            halves = builder.bitcast(two_bfloat16(builder, args[2], args[2]), SHORTS)
+            places = ir.Constant(INT, list(range(LANES)))
+            bits = builder.shuffle_vector(halves, halves, places)
+        else:
+            bits = _round_to_bfloat16(builder, args[2])
+            bits = builder.trunc(builder.lshr(bits, ir.Constant(INT, [16] * LANES)), half)
+        builder.store(bits, builder.bitcast(pointer, half.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), generate
+
+
+@intrinsic
+def dot_pairs(typing: Any, total: Any, a: Any, b: Any) -> Any:
+    """Return ``total`` plus, in each lane, the products of two pairs of bfloat16, in float32.
+
+    With AVX512-BF16 one instruction (which takes subnormal numbers for 0); elsewhere two fused
+    products, the lower of the pair first. The paths may differ in the last bit.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, a, b = args
+        if has_bfloat16():
+            kind = ir.FunctionType(FLOAT, [FLOAT, _PAIRS, _PAIRS])
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            function = cgutils.get_or_insert_function(builder.module, kind, name)
+            pairs = [builder.bitcast(each, _PAIRS) for each in (a, b)]
+            return builder.call(function, [total, *pairs])
+        sixteen = ir.Constant(INT, [16] * LANES)
+        mask = ir.Constant(INT, [0xFFFF0000] * LANES)
+        kind = ir.FunctionType(FLOAT, [FLOAT] * 3)
+        name = f"llvm.fmuladd.v{LANES}f32"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        for part in (
+            lambda each: builder.shl(each, sixteen),
+            lambda each: builder.and_(each, mask),
+        ):
+            operands = [builder.bitcast(part(each), FLOAT) for each in (a, b)]
+            total = builder.call(function, [*operands, total])
+        return total
+
+    return float32x16(float32x16, int32x16, int32x16), generate
 
 
 @intrinsic
@@ -63,14 +184,14 @@ def load_pairs(typing: Any, array: Any, at: Any) -> Any:
             return builder.load(pointer, align=1)
 
         if array.dtype == types.float32:
-            both = part(_FLOAT, 0), part(_FLOAT, LANES)
+            both = part(FLOAT, 0), part(FLOAT, LANES)
         elif array.dtype == types.int8:
-            both = tuple(builder.sitofp(part(_BYTES, i), _FLOAT) for i in (0, LANES))
+            both = tuple(builder.sitofp(part(_BYTES, i), FLOAT) for i in (0, LANES))
         else:
-            word = part(_INT, 0)
+            word = part(INT, 0)
             both = (
-                builder.bitcast(builder.shl(word, _words(16)), _FLOAT),
-                builder.bitcast(builder.and_(word, _words(0xFFFF0000)), _FLOAT),
+                builder.bitcast(builder.shl(word, _words(16)), FLOAT),
+                builder.bitcast(builder.and_(word, _words(0xFFFF0000)), FLOAT),
             )
         return context.make_tuple(builder, sig.return_type, both)
 
@@ -87,9 +208,9 @@ def join_pairs(typing: Any, array: Any, at: Any, even: Any, odd: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low, high = (builder.bitcast(each, _INT) for each in args[2:])
+        low, high = (builder.bitcast(each, INT) for each in args[2:])
         word = builder.or_(builder.lshr(low, _words(16)), builder.and_(high, _words(0xFFFF0000)))
-        pointer = _pointer(context, builder, array, args[0], args[1], _INT)
+        pointer = _pointer(context, builder, array, args[0], args[1], INT)
         builder.store(word, pointer, align=1)
         return context.get_dummy_value()
 
@@ -151,22 +272,13 @@ def store_rounded(typing: Any, array: Any, at: Any, x: Any) -> Any:
     return types.void(array, types.intp, types.float32), generate
 
 
-def _round_lanes(builder: Any, x: Any) -> Any:
-    """Return the bits of 16 floats as the nearest bfloat16, in the higher half of each lane."""
-    bits = builder.bitcast(x, _INT)
-    odd = builder.and_(builder.lshr(bits, _words(16)), _words(1))
-    nearest = builder.add(builder.add(bits, _words(0x7FFF)), odd)
-    unordered = builder.fcmp_unordered("uno", x, x)
-    return builder.select(unordered, _words(0x7FC00000), nearest)
-
-
 def _words_of_pairs(builder: Any, low: Any, high: Any) -> Any:
     """Return two vectors rounded to bfloat16, one after another, as 16 words of a pair each."""
     if has_bfloat16():
         return two_bfloat16(builder, low, high)
-    low, high = (_round_lanes(builder, each) for each in (low, high))
+    low, high = (_round_to_bfloat16(builder, each) for each in (low, high))
     even, odd = (
-        builder.shuffle_vector(low, high, ir.Constant(_INT, list(range(i, 2 * LANES, 2))))
+        builder.shuffle_vector(low, high, ir.Constant(INT, list(range(i, 2 * LANES, 2))))
         for i in (0, 1)
     )
     return builder.or_(builder.lshr(even, _words(16)), builder.and_(odd, _words(0xFFFF0000)))
@@ -206,10 +318,10 @@ def store_pairs_across(typing: Any, array: Any, at: Any, x: Any, x_at: Any, stri
             parts = []
             for offset in (0, LANES):
                 element = builder.add(place, ir.IntType(64)(offset))
-                pointer = _pointer(context, builder, x, args[2], element, _FLOAT)
+                pointer = _pointer(context, builder, x, args[2], element, FLOAT)
                 parts.append(builder.load(pointer, align=1))
             lines.append(_words_of_pairs(builder, *parts))
-        start = _pointer(context, builder, array, args[0], args[1], _INT)
+        start = _pointer(context, builder, array, args[0], args[1], INT)
         for i, line in enumerate(_transposed(builder, lines)):
             builder.store(line, builder.gep(start, [ir.IntType(64)(i)]), align=1)
         return context.get_dummy_value()
@@ -225,7 +337,7 @@ def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
         for i in range(LANES):
             if not i & step:
                 for j, shift in ((i, 0), (i + step, step)):
-                    order = ir.Constant(_INT, [place + shift for place in low])
+                    order = ir.Constant(INT, [place + shift for place in low])
                     after[j] = builder.shuffle_vector(lines[i], lines[i + step], order)
         lines = after
     return lines
@@ -271,7 +383,7 @@ def store_two_bfloat16(typing: Any, array: Any, at: Any, low: Any, high: Any) ->
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, array, args[0], args[1], _INT)
+        pointer = _pointer(context, builder, array, args[0], args[1], INT)
         builder.store(two_bfloat16(builder, args[2], args[3]), pointer, align=1)
         return context.get_dummy_value()
 
@@ -296,14 +408,14 @@ def exp2_short(typing: Any, x: Any) -> Any:
 
         def call(name: str, operands: list[Any]) -> Any:
             full = [*operands, _constant(0.0), half(all_lanes), _WORD(current)]
-            kind = ir.FunctionType(_FLOAT, [each.type for each in full])
+            kind = ir.FunctionType(FLOAT, [each.type for each in full])
             function = cgutils.get_or_insert_function(
                 builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"
             )
             return builder.call(function, full)
 
         multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_FLOAT, [_FLOAT] * 3), f"llvm.fmuladd.v{LANES}f32"
+            builder.module, ir.FunctionType(FLOAT, [FLOAT] * 3), f"llvm.fmuladd.v{LANES}f32"
         )
         rest = call("reduce", [x, _WORD(1)])  # x - floor(x)
         series = _constant(_EXP2[0])

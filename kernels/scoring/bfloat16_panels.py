@@ -28,21 +28,17 @@ from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.block_codes import block_codes
 from numbatch.kernels.scoring.block_codes import load_half as load_scale
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K, Q8_0
-from numbatch.kernels.simd import (
-    fma,
+from numbatch.kernels.simd import fma, load_int32, load_uint16, store_int32, to_float32
+from numbatch.kernels.simd_bfloat16 import pair_bfloat16
+from numbatch.kernels.simd_bytes import load_twice
+from numbatch.kernels.simd_halves import (
     fma_halves,
     load_half,
     load_halves_of_bytes,
-    load_int32,
-    load_twice,
-    load_uint16,
     look_up_shorts,
     multiply_halves,
-    pair_bfloat16,
     shift_shorts,
     short_bfloat16,
-    store_int32,
-    to_float32,
 )
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.threads import Call, ThreadTeam

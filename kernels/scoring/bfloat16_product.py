@@ -12,14 +12,9 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, HAS_TILES, PANEL, TILE, unpack_block
-from numbatch.kernels.simd import (
-    dot_pairs,
-    load_float32,
-    load_int32,
-    splat,
-    splat_bytes,
-    store_float32,
-)
+from numbatch.kernels.simd import load_float32, load_int32, splat, store_float32
+from numbatch.kernels.simd_bfloat16 import dot_pairs
+from numbatch.kernels.simd_bytes import splat_bytes
 
 __all__ = ["ROWS", "multiply_bfloat16", "panel_memory", "place_of", "store_output", "wide"]
 

@@ -16,13 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import (
-    lanes,
-    load_int8,
-    load_uint8,
-    store_float32,
-    to_float32,
-)
+from numbatch.kernels.simd import lanes, load_int8, load_uint8, store_float32, to_float32
 
 __all__ = [
     "BF16",

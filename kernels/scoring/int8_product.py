@@ -18,20 +18,22 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_product import store_output
 from numbatch.kernels.scoring.int8_panels import BLOCK, GROUP, PANEL, RECORD, ZERO
 from numbatch.kernels.simd import (
-    add_shorts,
-    dot_bytes,
     fma,
-    high_bytes,
     load_float32,
     load_int32,
-    load_twice,
-    multiply_shorts,
     prefetch,
     splat,
-    splat_bytes,
     splat_int32,
     store_int32,
     to_float32,
+)
+from numbatch.kernels.simd_bytes import (
+    add_shorts,
+    dot_bytes,
+    high_bytes,
+    load_twice,
+    multiply_shorts,
+    splat_bytes,
 )
 
 __all__ = ["UNPACKED", "multiply_panels", "scaled", "unpack_panel"]

@@ -22,13 +22,7 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_product import store_output
 from numbatch.kernels.scoring.int8_panels import GROUP, PANEL, ZERO, wide
 from numbatch.kernels.scoring.int8_product import scaled, unpack_panel
-from numbatch.kernels.simd import (
-    load_float32,
-    load_int32,
-    splat,
-    splat_int32,
-    store_float32,
-)
+from numbatch.kernels.simd import load_float32, load_int32, splat, splat_int32, store_float32
 
 __all__ = ["SHAPES", "TILED", "multiply_panels_by_tiles", "tile_memory"]
 

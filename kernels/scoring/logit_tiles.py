@@ -24,15 +24,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.simd import (
-    LANES,
-    fma,
-    load_float32,
-    maximum,
-    splat,
-    store_float32,
-    sum_lanes,
-)
+from numbatch.kernels.simd import LANES, fma, load_float32, maximum, splat, store_float32, sum_lanes
 from numbatch.kernels.simd_exp import LOG2_E, exp2, exp2_from
 from numbatch.kernels.simd_masks import above, largest_lane, load_part, lowest_bit, where
 

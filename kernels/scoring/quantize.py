@@ -22,9 +22,9 @@ from numbatch.kernels.simd import (
     max_lanes,
     maximum,
     splat,
-    store_rounded_int8,
     sum_lanes,
 )
+from numbatch.kernels.simd_bytes import store_rounded_int8
 
 __all__ = ["ROWS", "QuantizedRows", "quantize_row", "quantize_rows"]
 

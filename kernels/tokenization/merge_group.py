@@ -126,17 +126,10 @@ def _merger(load: Any) -> Any:
         while count > 0:
             kept = np.intp(0)
             for i in range(count):
-<<<<<<< HEAD
-                lane = np.intp(left[i])
-                words = uint64_pointer(group, lane * _BYTES)
-                numbers = uint32_pointer(group, lane * _BYTES)
-                left[kept] = lane
-=======
                 place = np.intp(left[i])
                 words = uint64_pointer(group, place * _BYTES)
                 numbers = uint32_pointer(group, place * _BYTES)
                 left[kept] = place
->>>>>>> wh3
                 kept += _merge_once(load(numbers, 0), words, numbers, pairs, shift)
             count = kept
 
