@@ -6,8 +6,9 @@ fill of a batch through NumPy views and one ``argmax`` over the rows of logits. 
 ``use_extra_bufts`` everything is at its defaults: flash attention (without it all was slower by 15
 to 45 % with every file), keys and values in float16.
 
-Compiled by GCC before 12.4 and 13.3, llama.cpp dies where it sets up AMX: the compiler drops the
-stores of the tiles' shapes (GCC's bug 114098). Built so, it lives, two to four times as fast::
+Compiled by GCC 12.2, llama.cpp dies where it sets up AMX: the compiler drops the stores of the
+tiles' shapes before the instruction that reads them. Without that pass of the compiler it lives,
+two to four times as fast::
 
     CMAKE_ARGS="-DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'" \
         python -m pip install --no-binary llama-cpp-python llama-cpp-python
