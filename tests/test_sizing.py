@@ -161,7 +161,7 @@ def test_memory_is_that_of_the_arrays(model, compute, kv_dtype):
     engine, estimate = Engine(model, **sizes), estimate_memory(model, **sizes)
     assert estimate.kv_pool == engine.scheduler.pool.cache.nbytes
     held = [*vars(engine.forward).values(), engine.sampler._scratch]
-    held += engine.forward._activations
+    held += [*engine.forward._activations, *engine.forward._inner]
     arrays = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
     arrays += 4 * 8 * VOCABULARY  # logits
     assert estimate.workspace == pytest.approx(arrays, rel=0.01)
@@ -198,9 +198,10 @@ def test_the_largest_batch_and_what_bounds_it(model):
         return largest_batch(model, memory, latency, steps(**speed), tokens_per_sequence=128)
 
     mb = kv_token_bytes(model.decoder) * 128 / 2**20
-    few, more = largest(4, None, fixed=10.0), largest(4 + 4 * mb, None, fixed=10.0)
+    few, more = largest(4, None, fixed=10.0), largest(4 + 8 * mb, None, fixed=10.0)
     assert few.limit == more.limit == "memory"
-    assert 3 <= more.tokens - few.tokens <= 4
+    # Sizes are tried in steps of a sixteenth, here of two; each takes some working memory too.
+    assert 6 <= more.tokens - few.tokens <= 8
     assert largest(1000, 60).limit == "latency"
     assert largest(1000, 60).tokens == pytest.approx((0.06 - 0.02) / 1.1e-3, rel=0.1)
     assert largest(10_000, None).limit == "throughput"
