@@ -204,9 +204,9 @@ def check_fairness(scale: float) -> Iterator[Row]:
     comes when the heavy one's long outputs have taken every place.
     """
     budget = 512
-    cases = [((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))]
-    cases += [((20, 900), (100, 30)), ((900, 100), (1, 1))]
-    for (heavy, light), late in itertools.product(cases, (0, 200)):
+    pairs = [((100, 30), (100, 30)), ((900, 1), (20, 60)), ((20, 60), (900, 1))]
+    pairs += [((20, 900), (100, 30)), ((900, 100), (1, 1))]
+    for (heavy, light), late in itertools.product(pairs, (0, 200)):
         worst = cases.tags_apart(budget, heavy, light, late, steps=round(3000 * scale))
         what = f"tags, one sending 100 times more, prompts and outputs {heavy}, {light}"
         what += f", {late} steps late" if late else ""
