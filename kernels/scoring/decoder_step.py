@@ -134,7 +134,7 @@ def run_layers(
     since = mark(ticks, EMBEDDING, since)
     meeting, frequencies = 0, 0
     for index in range(layers.size):
-        layer, matrix, norm, plan = layers[index], matrices[index], norms[index], plans[0]
+        layer, matrix, norm = layers[index], matrices[index], norms[index]
         if layer.frequencies != frequencies:
             frequencies = layer.frequencies
             if frequencies:
