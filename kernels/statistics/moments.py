@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
@@ -42,7 +43,7 @@ __all__ = ["Moments", "block_extremes", "extremes", "kurtosis", "skewness", "std
 COUNT, SUM, M2, M3, M4, LEAST, GREATEST, MEAN, REST = range(9)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def block_extremes(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, the least and the greatest of them.
 
@@ -75,10 +76,11 @@ def block_extremes(values, low, high):
 @cpu_kernel
 def _reduce_extremes(values, out):
     """Write count, least and greatest of all values to ``out`` (float64); no error check."""
+    values = borrowed(values)
     out[0], out[1], out[2] = block_extremes(values, 0, values.size)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _block_powers(values, low, high, mean):
     """Return the sums of the differences from ``mean`` to the powers 1 to 4; NaN is left out."""
     s1, s2, s3, s4 = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
@@ -123,6 +125,7 @@ def _reduce_moments(start, stop, values, nodes):
         Modified in place: count, sum, second to fourth central moment (sums, not means), least,
         greatest, the mean and what its rounding left; of the values that are not NaN.
     """
+    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         high = min(low + BLOCK, values.size)
@@ -165,6 +168,7 @@ def join_moments(a, b, out):
 @cpu_kernel
 def _combine_moments(left, right, out):
     """Combine moments row by row; ``out`` may be ``left``. No error check."""
+    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_moments(left[i], right[i], out[i])
 
@@ -172,6 +176,7 @@ def _combine_moments(left, right, out):
 @cpu_kernel
 def _fold_moments(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_moments(nodes[left], nodes[right], nodes[left])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import prefetch
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -16,36 +16,40 @@ from numbatch.kernels.simd64 import (
     sum_lanes64,
     where_number,
 )
+from numbatch.kernels.simd64_lines import (
+    add_eight,
+    add_four_eights,
+    add_stretch,
+    join_vectors,
+    start_sums,
+    stretch_of,
+)
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
 from numbatch.kernels.statistics.values import NanPolicy
 
 __all__ = ["RunningSum", "block_sum", "mean", "total"]
 
-AHEAD = 1024
-"""Numbers by which lines are asked for before they are read: 10 % faster on a Xeon."""
 
-
-@cpu_device
+@cpu_device(inline=True)
 def _plain_sum(values, low, high):
     """Return the sum of ``values[low:high]`` in four vectors; of fewer than 8, one by one."""
-    a, b, c, d = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    sums, stretch = start_sums(values), stretch_of(values)
     i = low
+    while i + stretch <= high:
+        sums = add_stretch(sums, values, i)
+        i += stretch
     while i + 4 * LANES64 <= high:
-        for part in range(4):
-            prefetch(values, i + AHEAD + part * LANES64)
-        a = a + load_numbers(values, i)
-        b = b + load_numbers(values, i + LANES64)
-        c = c + load_numbers(values, i + 2 * LANES64)
-        d = d + load_numbers(values, i + 3 * LANES64)
+        sums = add_four_eights(sums, values, i)
         i += 4 * LANES64
     while i + LANES64 <= high:
-        a = a + load_numbers(values, i)
+        sums = add_eight(sums, values, i)
         i += LANES64
+    rest = fill(0.0)
     if i < high and high - low >= LANES64:  # again some of the values, which count as 0 here
-        b = b + last_lanes(load_numbers(values, high - LANES64), high - i)
+        rest = last_lanes(load_numbers(values, high - LANES64), high - i)
         i = high
-    total = sum_lanes64((a + b) + (c + d))
+    total = sum_lanes64(join_vectors(sums, rest))
     while i < high:
         total += float(values[i])
         i += 1
@@ -70,7 +74,7 @@ def _sum_of_numbers(values, low, high):
     return numbers, summed
 
 
-@cpu_device
+@cpu_device(inline=True)
 def block_sum(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum, as float64."""
     total = _plain_sum(values, low, high)
@@ -89,13 +93,14 @@ def _reduce_sums(start, stop, values, nodes):
     nodes : float64 array, shape (blocks, 2)
         Modified in place.
     """
+    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         numbers, total = block_sum(values, low, min(low + BLOCK, values.size))
         nodes[block, 0], nodes[block, 1] = numbers, total
 
 
-@cpu_device
+@cpu_device(inline=True)
 def join_sums(a, b, out):
     """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
     out[0], out[1] = a[0] + b[0], a[1] + b[1]
@@ -104,6 +109,7 @@ def join_sums(a, b, out):
 @cpu_kernel
 def _combine_sums(left, right, out):
     """Combine counts and sums row by row; ``out`` may be ``left``. No error check."""
+    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_sums(left[i], right[i], out[i])
 
@@ -111,6 +117,7 @@ def _combine_sums(left, right, out):
 @cpu_kernel
 def _fold_sums(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
+    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_sums(nodes[left], nodes[right], nodes[left])
 
