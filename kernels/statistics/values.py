@@ -13,7 +13,7 @@ __all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan"]
 
 NanPolicy = Literal["propagate", "omit", "raise"]
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 """Taken as they are."""
 
 EXACT = 2**53
@@ -31,8 +31,10 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     InputError
         If the dtype is another one, or an integer is too large to be exact in float64.
     """
-    if type(array) is np.ndarray and array.dtype in FLOATS and array.flags.c_contiguous:
-        return _for_reading(array.reshape(-1))
+    if type(array) is np.ndarray and array.flags.c_contiguous:
+        dtype = array.dtype
+        if dtype is FLOAT32 or dtype is FLOAT64:  # equal ones that are not the same go on below
+            return _for_reading(array.reshape(-1))
     if type(array) is not np.ndarray:
         if on_device(array):
             raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
@@ -61,7 +63,7 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
 
 def _for_reading(view: np.ndarray) -> np.ndarray:
     """Make a view read-only: Numba would compile once more for arrays that can be written."""
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
