@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
 from numbatch.kernels.statistics.values import (
@@ -16,6 +15,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 from numbatch.kernels.threads import Call, ThreadTeam
 
@@ -121,11 +121,7 @@ class BlockStatistic:
         InputError
             If the NaN policies differ.
         """
-        if other.nan_policy != self.nan_policy:
-            raise InputError(
-                f"the states to merge have nan_policy {self.nan_policy!r} and "
-                f"{other.nan_policy!r}, should have the same"
-            )
+        check_same_policy(self.nan_policy, other.nan_policy)
         node = other._apart
         if other._tree.start == self._tree.stop:
             self._tree.merge(other._tree)

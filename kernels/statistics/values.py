@@ -9,7 +9,7 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
 
-__all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan"]
+__all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan", "check_same_policy"]
 
 NanPolicy = Literal["propagate", "omit", "raise"]
 
@@ -71,6 +71,14 @@ def check_nan_policy(nan_policy: str) -> None:
     """Raise InputError unless ``nan_policy`` is one of SciPy's three names."""
     if nan_policy not in ("propagate", "omit", "raise"):
         raise InputError(f"nan_policy is {nan_policy!r}, should be 'propagate', 'omit' or 'raise'")
+
+
+def check_same_policy(one: str, other: str) -> None:
+    """Raise InputError unless two states to be merged have the same NaN policy."""
+    if one != other:
+        raise InputError(
+            f"the states to merge have nan_policy {one!r} and {other!r}, should have the same"
+        )
 
 
 def check_no_nan(nans: int, nan_policy: str, name: str = "values") -> bool:
