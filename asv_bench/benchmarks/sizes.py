@@ -16,6 +16,7 @@ be kept: they are of other sizes under the same names.
 import functools
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def only(condition):
 def keep_compiled_code_apart(environment, commit):
     """Give each commit that asv installs a cache of its own, with the models of the user's.
 
-    Rounds change from commit to commit, and would compile again what differs between them.
+    Rounds change from commit to commit, and would compile again what differs between them. A new
+    commit begins with what the last one compiled: what it does not share is stale, and is replaced.
     """
     users = os.environ.get("NUMBATCH_CACHE") or Path(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "numbatch"
@@ -84,7 +86,11 @@ def keep_compiled_code_apart(environment, commit):
     models = Path(users).expanduser().resolve() / "models"
     models.mkdir(parents=True, exist_ok=True)
     own = environment / "numbatch" / commit
-    own.mkdir(parents=True, exist_ok=True)
-    if not (own / "models").exists():
-        (own / "models").symlink_to(models)
+    if not own.is_dir():
+        own.parent.mkdir(exist_ok=True)
+        others = sorted(own.parent.glob("*/jit"), key=os.path.getmtime)
+        made = own.with_suffix(".new")
+        shutil.copytree(others[-1], made / "jit") if others else made.mkdir()
+        (made / "models").symlink_to(models)
+        made.rename(own)
     os.environ["NUMBATCH_CACHE"] = str(own)
