@@ -90,6 +90,7 @@ def keep_compiled_code_apart(environment, commit):
         own.parent.mkdir(exist_ok=True)
         others = sorted(own.parent.glob("*/jit"), key=os.path.getmtime)
         made = own.with_suffix(".new")
+        shutil.rmtree(made, ignore_errors=True)
         shutil.copytree(others[-1], made / "jit") if others else made.mkdir()
         (made / "models").symlink_to(models)
         made.rename(own)
