@@ -200,6 +200,7 @@ class Histogram:
         cls, low: float, high: float, bins: int, nan_policy: NanPolicy = "propagate"
     ) -> Histogram:
         """Make bins of equal width."""
+        _check_range(low, high)
         return cls(np.linspace(low, high, _check_bins(bins) + 1), nan_policy)
 
     @classmethod
@@ -209,6 +210,7 @@ class Histogram:
         """Make bins whose edges have a constant ratio; ``low`` is positive."""
         if not low > 0:
             raise InputError(f"low is {low}, should be greater than 0 for logarithmic bins")
+        _check_range(low, high)
         return cls(np.geomspace(low, high, _check_bins(bins) + 1), nan_policy)
 
     def update(self, values: Any) -> Histogram:
@@ -276,6 +278,11 @@ def _are_linear(edges: np.ndarray) -> bool:
     if not abs(first - step) <= 1e-6 * max(abs(low), abs(high)):
         return False
     return np.array_equal(edges, np.linspace(low, high, bins + 1))
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"the range is {low} to {high}, should be finite and increase")
 
 
 def _check_bins(bins: int) -> int:

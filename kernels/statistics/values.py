@@ -29,7 +29,8 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     Raises
     ------
     InputError
-        If the dtype is another one, or an integer is too large to be exact in float64.
+        If the dtype is another one, an integer is too large to be exact in float64, or the array
+        is masked.
     """
     if type(array) is np.ndarray and array.flags.c_contiguous:
         dtype = array.dtype
@@ -38,6 +39,11 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     if type(array) is not np.ndarray:
         if on_device(array):
             raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
+        if isinstance(array, np.ma.MaskedArray):
+            raise InputError(
+                f"{name} is a masked array, whose mask would be lost: give its .compressed(), or "
+                f".filled(nan) with nan_policy='omit'"
+            )
         array = np.asarray(array)
     dtype = array.dtype
     if dtype.kind in "iu" and dtype.itemsize == 8 and array.size:
