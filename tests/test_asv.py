@@ -132,13 +132,16 @@ def published(tmp_path_factory, data_folder):
     told = asv(folder, "run", "--python", "same", "--quick", "--show-stderr", *chosen)
     assert "failed" not in told
     asv(folder, "publish")
+    page_module().make_page(folder / "html", folder / "page")
+    return folder / "page"
+
+
+def page_module():
     sys.path.insert(0, str(ROOT))
     try:
-        page = importlib.import_module("asv_bench.page")
+        return importlib.import_module("asv_bench.page")
     finally:
         sys.path.remove(str(ROOT))
-    page.make_page(folder / "html", folder / "page")
-    return folder / "page"
 
 
 def test_the_page_asks_nothing_of_the_network(published):
@@ -158,6 +161,32 @@ def test_the_history_reaches_back_and_is_published():
     assert len(index["revision_to_hash"]) >= len(commits)
     for group in ("creation", "end_to_end", "scoring", "statistics", "tokenization"):
         assert any(name.startswith(f"{group}.") for name in index["benchmarks"]), group
+
+
+def test_results_name_the_machine_as_the_history_does(tmp_path):
+    machine = json.loads((HISTORY / "machine.json").read_text())
+    assert {"arch", "cpu", "num_cpu", "ram"} <= machine.keys()
+    version = machine.pop("version")
+    for path in HISTORY.glob("*-*.json"):
+        assert json.loads(path.read_text())["params"].items() >= machine.items(), path.name
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps({"other": {"machine": "other"}, "version": version}))
+    page_module().know_machine(known)
+    assert json.loads(known.read_text()) == {
+        "other": {"machine": "other"},
+        "reference": machine,
+        "version": version,
+    }
+
+
+def test_the_history_is_of_the_benchmarks_that_there_are():
+    """asv draws the results of benchmarks that it finds, and of their present version alone."""
+    benchmarks = json.loads((FOLDER / "results" / "benchmarks.json").read_text())
+    for path in HISTORY.glob("*-*.json"):
+        result = json.loads(path.read_text())
+        version = result["result_columns"].index("version")
+        for name, row in result["results"].items():
+            assert row[version] == benchmarks[name]["version"], (path.name, name)
 
 
 @contextlib.contextmanager
