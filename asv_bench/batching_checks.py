@@ -132,7 +132,7 @@ def sharing(rounds: Iterable[int]) -> tuple[dict[bool, float], bool]:
     engines, seconds, same = {}, {True: 0.0, False: 0.0}, True
     for shared in (True, False):
         engines[shared] = cases.SharedContext()
-        engines[shared].contexts = 10
+        engines[shared].contexts, engines[shared].threads = 10, None
         engines[shared].setup(shared)
     for i in rounds:
         results = {}
@@ -157,7 +157,7 @@ def check_continuous(scale: float) -> Iterator[Row]:
 def serve(continuous: bool, count: int, part: slice = slice(None)) -> float:
     """Return the seconds that ``count`` requests, or a part of them, take."""
     case = cases.Continuous()
-    case.count = count
+    case.count, case.threads = count, None
     case.setup(continuous)
     begin = time.perf_counter()
     case.serve(list(case.requests())[part], continuous)

@@ -30,11 +30,9 @@ class Attention:
 
     @once
     def setup(self, shape, kv_dtype, threads):
-        # The kind of cache that is the default in each shape, each kind and two threads in one.
-        only(
-            (kv_dtype == "bfloat16" or shape == "decode 1 at 4096")
-            and (threads == 1 or (kv_dtype, shape) == ("bfloat16", "decode 32 at 512"))
-        )
+        # One kind of cache in each shape; in one of them each kind, and two threads.
+        only(shape == "decode 32 at 512" or (kv_dtype, threads) == ("bfloat16", 1))
+        only(threads == 1 or kv_dtype == "bfloat16")
         self.timer = timer_of(threads)
         self.steps = steps_of(shape, kv_dtype, threads)
         self.time_attend(shape, kv_dtype, threads)

@@ -204,10 +204,11 @@ class SharedContext:
 
     params = (True, False)
     param_names = ("shared",)
-    contexts, options = 4, 8
+    timer, threads = CPU, 1
+    contexts, options = 2, 8
 
     def setup(self, shared):
-        self.llm = LLM("smollm2", enable_prefix_caching=shared)
+        self.llm = LLM("smollm2", enable_prefix_caching=shared, threads=self.threads)
         self.llm.score([random_tokens(np.random.default_rng(1), 20)])  # compile
         self.seed = 0
 
@@ -232,12 +233,17 @@ class Continuous:
 
     params = (True,)
     param_names = ("continuous",)
-    count, at_once = 12, 8
+    timer, threads = CPU, 1
+    count, at_once = 10, 8
 
     def setup(self, continuous):
         most = 4 * self.at_once if continuous else self.at_once
         self.llm = LLM(
-            "smollm2", max_num_seqs=most, kv_tokens=self.at_once * 272, max_model_len=272
+            "smollm2",
+            max_num_seqs=most,
+            kv_tokens=self.at_once * 272,
+            max_model_len=272,
+            threads=self.threads,
         )
         self.llm.score([random_tokens(np.random.default_rng(1), 20)])
 
@@ -263,9 +269,10 @@ class Journal:
 
     params = (True,)
     param_names = ("journal",)
+    timer = CPU
 
     def setup(self, journal):
-        self.llm = LLM("smollm2")
+        self.llm = LLM("smollm2", threads=1)
         rng = np.random.default_rng(0)
         self.requests = [Request(i, random_tokens(rng, 32)) for i in range(60)]
         self.llm.score([random_tokens(rng, 20)])
