@@ -202,10 +202,10 @@ class GivenTokens:
 class SharedContext:
     """Multiple choice: options of 10 tokens under contexts of 400."""
 
-    params = (True, False)
+    params = (True,)
     param_names = ("shared",)
     timer, threads = CPU, 1
-    contexts, options = 2, 8
+    contexts, options = 1, 8
 
     def setup(self, shared):
         self.llm = LLM("smollm2", enable_prefix_caching=shared, threads=self.threads)

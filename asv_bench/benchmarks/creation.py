@@ -88,9 +88,6 @@ class Compile:
     param_names = ("first",)
     timer = CHILDREN
 
-    def setup(self, first):
-        run(FIRST_MEAN)
-
     def time_warm(self, first):
         run(FIRST_MEAN)
 

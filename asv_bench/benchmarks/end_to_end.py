@@ -79,7 +79,6 @@ class CommandLine:
             for i in range(sized(16, 2))
         ]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        self.time_run()
 
     def teardown(self):
         self.folder.cleanup()

@@ -25,7 +25,8 @@ QUICK = bool(os.environ.get("NUMBATCH_BENCH_QUICK"))
 rounds = 8
 repeat = 1
 warmup_time = 0
-"""None: each setup runs once what is timed, so that nothing is compiled later."""
+"""None: a setup runs once what is timed, so that nothing is compiled later. What starts a process
+finds its code compiled by others, in all rounds but perhaps the first."""
 min_run_count = 1
 timeout = 600
 """Seconds; the first to use the model compiles it, on a busy machine in two minutes."""

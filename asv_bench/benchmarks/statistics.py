@@ -28,7 +28,7 @@ WIDE = ("mean", "moments", "median", "logarithmic histogram")
 
 
 def numbers(size, dtype="float64", seed=0):
-    return np.random.default_rng(seed).standard_normal(size).astype(dtype)
+    return np.random.default_rng(seed).standard_normal(size, dtype)
 
 
 def functions(x, y):

@@ -146,9 +146,6 @@ class Start:
 
     timer = CHILDREN
 
-    def setup(self):
-        self.time_first_ids()
-
     def time_first_ids(self):
         environment = dict(os.environ, TIKTOKEN_CACHE_DIR=CACHE)
         subprocess.run([sys.executable, "-c", FIRST_IDS], check=True, env=environment)
