@@ -23,7 +23,7 @@ from .sizes import (  # noqa: F401
 
 QUANTILES = [0.01, 0.25, 0.5, 0.75, 0.99]
 FEW, MANY = 10_000, sized(10_000_000, 10_000)
-WIDE = ("mean", "moments", "median", "logarithmic histogram")
+WIDE = ("mean", "median")
 """What is timed of many float64 as well: of the others float32 tells as much."""
 
 

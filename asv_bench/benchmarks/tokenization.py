@@ -83,7 +83,7 @@ class Warm:
 class Vocabularies:
     """Other vocabularies, cold: cased words, whole pieces, NFC and tokens always looked for."""
 
-    params = (["o200k_base", "llama3", "qwen3"],)
+    params = (["o200k_base", "qwen3"],)
     param_names = ("vocabulary",)
     timer = CPU
 
@@ -129,9 +129,6 @@ class Small:
 
     def time_decode_5_mb(self):
         self.tokenizer.decode_batch(self.ids)
-
-    def time_decode_bytes_5_mb(self):
-        self.tokenizer.decode_bytes(self.ids.values)
 
 
 class Memory:
