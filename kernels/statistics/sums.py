@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -26,7 +29,12 @@ from numbatch.kernels.simd64_lines import (
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
-from numbatch.kernels.statistics.values import NanPolicy
+from numbatch.kernels.statistics.values import (
+    NanPolicy,
+    as_values,
+    check_nan_policy,
+    check_no_nan,
+)
 
 __all__ = ["RunningSum", "block_sum", "mean", "total"]
 
@@ -56,6 +64,15 @@ def _plain_sum(values, low, high):
     return total
 
 
+@cpu_device(inline=True)
+def _whole_block_sum(values, low):
+    """Return the sum of ``BLOCK`` values, to the bits of ``_plain_sum``; asks for no end."""
+    sums = start_sums(values)
+    for stretch in range(BLOCK // stretch_of(values)):
+        sums = add_stretch(sums, values, low + stretch * stretch_of(values))
+    return sum_lanes64(join_vectors(sums, fill(0.0)))
+
+
 @cpu_device
 def _sum_of_numbers(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum."""
@@ -77,7 +94,8 @@ def _sum_of_numbers(values, low, high):
 @cpu_device(inline=True)
 def block_sum(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum, as float64."""
-    total = _plain_sum(values, low, high)
+    whole = high - low == BLOCK
+    total = _whole_block_sum(values, low) if whole else _plain_sum(values, low, high)
     if math.isnan(total):  # a NaN, or infinities of both signs
         return _sum_of_numbers(values, low, high)
     return float(high - low), total
@@ -122,6 +140,34 @@ def _fold_sums(nodes, whole):
         join_sums(nodes[left], nodes[right], nodes[left])
 
 
+@cpu_kernel
+def _sum_all(values):
+    """Return count and sum of all values, to the bits of :class:`RunningSum`; no error check.
+
+    The tree of blocks grows on a stack: one entry for each binary digit of the number of blocks.
+    What reads memory at its full speed is held up by arrays and calls beside it: by 5 % for 10
+    million values, and for few most of the time.
+    """
+    values = borrowed(values)
+    counts, totals, top = np.empty(64), np.empty(64), 0
+    whole = values.size // BLOCK
+    for block in range(whole):
+        count, total = block_sum(values, block * BLOCK, (block + 1) * BLOCK)
+        complete = block + 1
+        while complete & 1 == 0:
+            top -= 1
+            count, total, complete = counts[top] + count, totals[top] + total, complete >> 1
+        counts[top], totals[top] = count, total
+        top += 1
+    if whole * BLOCK < values.size:
+        counts[top], totals[top] = block_sum(values, whole * BLOCK, values.size)
+        top += 1
+    count = total = 0.0
+    for entry in range(top):
+        count, total = count + counts[entry], total + totals[entry]
+    return count, total
+
+
 class RunningSum(BlockStatistic):
     """Count, sum and mean of a stream; the same bits as :class:`Moments`, in half the time.
 
@@ -150,9 +196,23 @@ def mean(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> 
 
     Sums are pairwise and in float64, for float32 values too, so integers do not overflow.
     """
-    return RunningSum._of(values, nan_policy, threads).mean
+    count, total = _count_and_sum(values, nan_policy, threads)
+    return total / count if count else math.nan
 
 
 def total(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return the sum of an array of any shape as float64; 0 of no values."""
-    return RunningSum._of(values, nan_policy, threads).sum
+    return _count_and_sum(values, nan_policy, threads)[1]
+
+
+def _count_and_sum(values: Any, nan_policy: NanPolicy, threads: int) -> tuple[float, float]:
+    """Return how many values there are that are not NaN, and their sum."""
+    if threads != 1 or on_device(values):
+        state = RunningSum._of(values, nan_policy, threads)
+        return state.count, state.sum
+    check_nan_policy(nan_policy)
+    flat = as_values(values)
+    count, total = _sum_all(flat)
+    if count != len(flat) and check_no_nan(len(flat) - int(count), nan_policy):
+        return count, math.nan
+    return count, total
