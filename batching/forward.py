@@ -88,8 +88,8 @@ class ForwardPass:
         # Rows are padded to whole vectors and zero there.
         self._hidden, self._normed = buffer(config.width), buffer(config.width)
         self._q, self._k, self._v, self._attended = (buffer(w) for w in (heads, kv, kv, heads))
-        pairs = max(1, int(self.tables.layers["pairs"].max()))
-        self._cosine, self._sine = buffer(pairs), buffer(pairs)
+        turned = 2 * max(1, int(self.tables.layers["pairs"].max()))
+        self._cosine, self._sine = buffer(turned), buffer(turned)
         widest = max(config.width, heads)
         self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
         self._inner = Activations.empty(self._compute, max_tokens, inner).arrays

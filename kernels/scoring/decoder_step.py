@@ -11,7 +11,6 @@ and any batch.
 from __future__ import annotations
 
 from numbatch.kernels.barrier import mark, meet, share
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.attention.attend import attend_tiles
@@ -117,13 +116,6 @@ def run_layers(
         Modified in place: the CPU's clock ticks of each of ``PHASES`` are added; with no columns
         nothing is counted.
     """
-    counter, memory, scores, spans = borrowed((counter, memory, scores, spans))
-    config, matrices, norms, layers = borrowed((config, matrices, norms, layers))
-    shapes, table, embedding, position_table = borrowed((shapes, table, embedding, position_table))
-    tokens, positions, rows, slots, tables = borrowed((tokens, positions, rows, slots, tables))
-    cache, hidden, normed, q, k, v = borrowed((cache, hidden, normed, q, k, v))
-    attended, cosine, sine, cycles = borrowed((attended, cosine, sine, cycles))
-    activations, inner, plans = borrowed(activations), borrowed(inner), borrowed(plans)
     c, own, ticks = config[0], memory[thread], cycles[thread]
     place, team = (0, 1) if apart else (thread, threads)
     first, last = ranges[thread]
@@ -246,8 +238,7 @@ def prepare_rows(start, stop, config, norm, hidden, normed, activations):
 
     Arguments are those of :func:`run_head`.
     """
-    config, norm, hidden, normed = borrowed((config, norm, hidden, normed))
-    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, borrowed(activations))
+    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations)
 
 
 @cpu_kernel
@@ -269,9 +260,6 @@ def run_head(
     out : float32 array, shape (n, vocabulary padded to whole vectors)
         Modified in place.
     """
-    counter, memory, config, norm, matrix = borrowed((counter, memory, config, norm, matrix))
-    shapes, table, hidden, normed, out = borrowed((shapes, table, hidden, normed, out))
-    activations = borrowed(activations)
     c, n = config[0], hidden.shape[0]
     first, last = share(n, 1, thread, threads)
     norm_and_convert(first, last, c, norm[0], hidden, normed, activations)

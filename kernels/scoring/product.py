@@ -6,10 +6,9 @@ Matrices are told to a kernel by their addresses, so that one kernel can run all
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
-
 from numbatch.kernels.aligned import Arena
-from numbatch.kernels.barrier import address_pointer, share
+from numbatch.kernels.array_at import array_at
+from numbatch.kernels.barrier import share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
@@ -161,11 +160,11 @@ def multiply_range(
     """
     floats, halves, codes, scales, sums = activations
     columns, panels = matrix.columns, (matrix.rows + LANES - 1) // LANES
-    bias = carray(address_pointer(matrix.bias), (panels * LANES if matrix.bias else 0,), np.float32)
+    bias = array_at(matrix.bias, (panels * LANES if matrix.bias else 0,), np.float32)
     room = (rows + 31) // 32 * 32
     if compute == BFLOAT16:
         wide = (columns + 31) // 32 * 32
-        data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
+        data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
         x = halves[first * wide :][: room * wide].reshape((room, wide))
         _multiply_bfloat16(
             start // LANES, (stop + LANES - 1) // LANES, memory, shapes, table, data, matrix.bits,
@@ -174,8 +173,8 @@ def multiply_range(
     elif compute == INT8:
         wide = (columns + 63) // 64 * 64
         groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
-        data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
-        w_scales = carray(address_pointer(matrix.scales), (panels, groups, LANES), np.float32)
+        data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
+        w_scales = array_at(matrix.scales, (panels, groups, LANES), np.float32)
         x = (
             codes[first * wide :][: room * wide].reshape((room, wide)),
             scales[first * groups :][: room * groups].reshape((room, groups)),
@@ -187,7 +186,7 @@ def multiply_range(
         )  # fmt: skip
     else:
         width = (columns + LANES - 1) // LANES * LANES
-        data = carray(address_pointer(matrix.data), (matrix.rows, matrix.stride), np.uint8)
+        data = array_at(matrix.data, (matrix.rows, matrix.stride), np.uint8)
         x = floats[first * width :][: rows * width].reshape((rows, width))
         scratch = memory[: TILE_ROWS * width * 4].view(np.float32)
         multiply_rows(start, stop, scratch, x, data, matrix.bits, columns, out, shift, bias, add)
