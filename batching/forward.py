@@ -16,8 +16,8 @@ from numbatch.batching.row_ranges import RowSplitter
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.scoring import attention, logprob
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.decoder_step import prepare_rows, run_head, run_layers
 from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.matmul import padded

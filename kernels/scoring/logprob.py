@@ -12,8 +12,8 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.logit_tiles import (
     SEGMENT,
     STATE,

@@ -6,6 +6,7 @@ Matrices are told to a kernel by their addresses, so that one kernel can run all
 from __future__ import annotations
 
 import numpy as np
+
 from numbatch.kernels.aligned import Arena
 from numbatch.kernels.array_at import array_at
 from numbatch.kernels.barrier import share
@@ -13,13 +14,13 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
 from numbatch.kernels.scoring.bfloat16_panels import (
-    HAS_TILES,
     Bfloat16Matrix,
     bfloat16_bytes,
     pack_bfloat16_panels,
 )
 from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
 from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
+from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES
 from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
 from numbatch.kernels.scoring.int8_product import multiply_panels
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
@@ -145,7 +146,7 @@ def multiply_range(
     memory : uint8 array
         Of ``product_memory`` bytes; overwritten.
     shapes, table
-        ``bfloat16_tiles.SHAPES`` and ``bfloat16_panels.HALF_BYTES``.
+        ``bfloat16_tiles.SHAPES`` and ``bfloat16_unpack.HALF_BYTES``.
     matrix : record of MATRIX
     activations : tuple
         ``Activations.arrays``.
