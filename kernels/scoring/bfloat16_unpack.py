@@ -169,7 +169,8 @@ No error check. ``at`` is the block's first byte in ``data``; the tile, times ``
 """
 
 unpack_quarter = _quarter_by_halves if HAS_TILES else _quarter_by_floats
-"""``unpack_quarter(data, at, quarter, bits, memory, to, HALF_BYTES, later)``: four lines of a block.
+"""As ``unpack_block``, but four lines of the tile, from line ``4 * quarter`` on.
 
-Lines ``4 * quarter`` to ``4 * quarter + 3`` of the tile at ``to``; a quarter of ``later``.
+``unpack_quarter(data, at, quarter, bits, memory, to, HALF_BYTES, later)``; a quarter of the block
+at ``later`` is asked for.
 """
