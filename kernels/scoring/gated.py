@@ -9,7 +9,7 @@ from __future__ import annotations
 from numbatch.kernels.barrier import mark, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.activation import activate_span
-from numbatch.kernels.scoring.activations import INT8, columns_together, convert_span
+from numbatch.kernels.scoring.activations import FLOAT32, INT8, columns_together, convert_span
 from numbatch.kernels.scoring.int8_panels import GROUP
 from numbatch.kernels.scoring.product import multiply_range
 from numbatch.kernels.simd import LANES
@@ -87,7 +87,7 @@ def gate_and_up(
             _clear(ups, rows, columns, last - first, size)
         for row in range(rows):
             at = row * columns
-            activate_span(config.activation, config.gated, gates, ups, at, size)
+            activate_span(config.activation, config.gated, compute != FLOAT32, gates, ups, at, size)
             convert_span(compute, ups, at, first_row + row, first, size, up.rows, inner)
         since = mark(ticks, phases[1], since)
     return since
