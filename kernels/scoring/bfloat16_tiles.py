@@ -27,7 +27,7 @@ from numbatch.kernels.amx import (
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
-from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE, unpack_block, unpack_quarter
+from numbatch.kernels.scoring.bfloat16_unpack import TILE, later_block, unpack_block, unpack_quarter
 from numbatch.kernels.simd import load_float32
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
@@ -58,7 +58,7 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _few_rows(data, a_at, b_at, end, bits, size, memory, x, two, blocks, table):
+def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, two, blocks, table):
     """Multiply up to 32 rows with two panels; leave the tiles of sums in memory.
 
     Blocks are unpacked into a ring of four pairs of tiles, and multiplied a round later: a tile
@@ -72,8 +72,8 @@ def _few_rows(data, a_at, b_at, end, bits, size, memory, x, two, blocks, table):
         if k < blocks:
             to = k % RING * 2 * TILE
             a, b = a_at + k * size, b_at + k * size
-            unpack_block(data, a, bits, memory, to, table, min(a + AHEAD, end))
-            unpack_block(data, b, bits, memory, to + TILE, table, min(b + AHEAD, end))
+            unpack_block(data, a, bits, memory, to, table, later_block(a, end, jump))
+            unpack_block(data, b, bits, memory, to + TILE, table, later_block(b, end, jump))
         if k >= DELAY:
             from_, at = (k - DELAY) % RING * 2 * TILE, (k - DELAY) * ROWS * BLOCK
             load_tile(4, x, at, 64)
@@ -138,11 +138,11 @@ def _multiply_tiles(a, a_at, b_at, step, memory, sums_at, x, row, two, first, la
 @cpu_device(inline=True)
 def _unpack_next(following, memory, done):
     """Unpack quarter ``done`` of a chunk, if it has so many: blocks of both panels in turns."""
-    data, at, size, apart, bits, quarters, to, table, end = following
+    data, at, size, apart, bits, quarters, to, table, end, jump = following
     if done < quarters:
         i = done >> 2
         place = at + (i >> 1) * size + (i & 1) * apart
-        later = min(place + AHEAD, end)
+        later = later_block(place, end, jump)
         unpack_quarter(data, place, done & 3, bits, memory, to + i * TILE, table, later)
 
 
@@ -159,34 +159,34 @@ def _store_sums(memory, sums_at, row, rows, panel, panels, out, shift, bias, add
 
 
 @cpu_device
-def _multiply_few(start, stop, memory, table, data, size, blocks, bits, x, rows, out, shift, bias,
-                  add):  # fmt: skip
+def _multiply_few(start, stop, memory, table, data, size, blocks, bits, jump, x, rows, out, shift,
+                  bias, add):  # fmt: skip
     """Multiply up to 32 rows."""
-    two, end = rows > ROWS, stop * blocks * size - size
+    two, end = rows > ROWS, stop * blocks * size
     for panel in range(start, stop, 2):
         panels = min(2, stop - panel)
         a_at, b_at = panel * blocks * size, (panel + panels - 1) * blocks * size
         if bits == 16:
-            following = (data, 0, 0, 0, 0, 0, 0, table, 0)
+            following = (data, 0, 0, 0, 0, 0, 0, table, 0, 0)
             _multiply_tiles(data, a_at, b_at, TILE, memory, SUMS_AT, x, 0, two, 0, blocks,
                             following, 0, 0)  # fmt: skip
             _store_tiles(memory, SUMS_AT, two)
         elif bits == 8:
-            _few_rows(data, a_at, b_at, end, 8, size, memory, x, two, blocks, table)
+            _few_rows(data, a_at, b_at, end, jump, 8, size, memory, x, two, blocks, table)
         else:
-            _few_rows(data, a_at, b_at, end, 4, size, memory, x, two, blocks, table)
+            _few_rows(data, a_at, b_at, end, jump, 4, size, memory, x, two, blocks, table)
         _store_sums(memory, SUMS_AT, 0, rows, panel, panels, out, shift, bias, add)
 
 
 @cpu_device
-def _multiply_many(start, stop, memory, table, data, size, blocks, bits, x, rows, out, shift, bias,
-                   add):  # fmt: skip
+def _multiply_many(start, stop, memory, table, data, size, blocks, bits, jump, x, rows, out, shift,
+                   bias, add):  # fmt: skip
     """Multiply more than 32 rows."""
     chunks = (blocks + CHUNK - 1) // CHUNK
     chunk = (blocks + chunks - 1) // chunks
     groups = (rows + 2 * ROWS - 1) // (2 * ROWS)
     steps = (stop - start + 1) // 2 * chunks
-    plain, end = not add and bias.size == 0, stop * blocks * size - size
+    plain, end = not add and bias.size == 0, stop * blocks * size
     for step in range(-1, steps):  # in step -1 only the first chunk is unpacked
         # The chunk that follows, to be unpacked in quarters of its tiles: none behind the last.
         panel, first = start + (step + 1) // chunks * 2, (step + 1) % chunks * chunk
@@ -195,7 +195,7 @@ def _multiply_many(start, stop, memory, table, data, size, blocks, bits, x, rows
         if bits == 16 or step + 1 == steps:
             quarters = 0
         next_at, next_to = (panel * blocks + first) * size, (step + 1) % 2 * 2 * CHUNK * TILE
-        following = (data, next_at, size, apart, bits, quarters, next_to, table, end)
+        following = (data, next_at, size, apart, bits, quarters, next_to, table, end, jump)
         done = 0
         if step < 0:
             while done < quarters:
@@ -232,7 +232,7 @@ def _multiply_many(start, stop, memory, table, data, size, blocks, bits, x, rows
 
 @cpu_device
 def multiply_bfloat16_by_tiles(
-    start, stop, memory, shapes, table, data, bits, x, rows, out, shift, bias, add
+    start, stop, memory, shapes, table, data, bits, jump, x, rows, out, shift, bias, add
 ):
     """Multiply the first rows of x with panels ``start`` to ``stop - 1``.
 
@@ -251,10 +251,38 @@ def multiply_bfloat16_by_tiles(
     configure(shapes[min(rows, ROWS) - 1])
     if rows <= 2 * ROWS:
         _multiply_few(
-            start, stop, memory, table, flat, size, blocks, bits, x, rows, out, shift, bias, add
+            start,
+            stop,
+            memory,
+            table,
+            flat,
+            size,
+            blocks,
+            bits,
+            jump,
+            x,
+            rows,
+            out,
+            shift,
+            bias,
+            add,
         )
     else:
         _multiply_many(
-            start, stop, memory, table, flat, size, blocks, bits, x, rows, out, shift, bias, add
+            start,
+            stop,
+            memory,
+            table,
+            flat,
+            size,
+            blocks,
+            bits,
+            jump,
+            x,
+            rows,
+            out,
+            shift,
+            bias,
+            add,
         )
     release()

@@ -40,6 +40,7 @@ __all__ = [
     "HAS_TILES",
     "SCALED",
     "TILE",
+    "later_block",
     "unpack_block",
     "unpack_quarter",
 ]
@@ -72,6 +73,17 @@ DOWN = np.float32(2.0**-104 if HAS_TILES else 1)
 Where float16 is unpacked, its exponent takes the place of bfloat16's without the difference of the
 biases (2**-112) being mended.
 """
+
+
+@cpu_device(inline=True)
+def later_block(at, end, jump):
+    """Return which byte to ask for while the block at ``at`` is unpacked.
+
+    Beyond ``end``, where a thread's panels end, its part of the next matrix is asked for, ``jump``
+    bytes further on.
+    """
+    later = at + AHEAD
+    return later + jump if later >= end else later
 
 
 @cpu_device(inline=True)

@@ -125,8 +125,10 @@ def run_layers(
     embed_rows(low, high, c, tokens, positions, embedding, position_table, hidden, normed[low])
     since = mark(ticks, EMBEDDING, since)
     meeting, frequencies = 0, 0
+    every, count = matrices.reshape(matrices.size), matrices.shape[1]
     for index in range(layers.size):
-        layer, matrix, norm = layers[index], matrices[index], norms[index]
+        layer, norm = layers[index], norms[index]
+        matrix, following = every[index * count :], every[min((index + 1) * count, every.size - 1)]
         if layer.frequencies != frequencies:
             frequencies = layer.frequencies
             if frequencies:
@@ -140,8 +142,8 @@ def run_layers(
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             for which, out in ((QUERY, q), (KEY, k), (VALUE, v)):
-                multiply(c.compute, place, team, own, shapes, table, matrix[which], activations,
-                         row, n, out[row:stop], False)  # fmt: skip
+                multiply(c.compute, place, team, own, shapes, table, matrix[which],
+                         matrix[which + 1], activations, row, n, out[row:stop], False)  # fmt: skip
             since = mark(ticks, QKV, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
@@ -170,7 +172,7 @@ def run_layers(
             since = mark(ticks, WAITING, since)
             meeting = _add_product(
                 place, team, counter, meeting, own, c, shapes, table, matrix[OUTPUT],
-                norm[POST_ATTENTION_NORM], activations, row, n, normed, hidden,
+                matrix[GATE], norm[POST_ATTENTION_NORM], activations, row, n, normed, hidden,
             )  # fmt: skip
             since = mark(ticks, OUTPUTTING, since)
             norm_and_convert(low_row, high_row, c, norm[MLP_NORM], hidden, normed, activations)
@@ -179,13 +181,13 @@ def run_layers(
             since = mark(ticks, WAITING, since)
             since = gate_and_up(
                 place, team, own, spans[thread], c, shapes, table, matrix[GATE], matrix[UP],
-                activations, row, n, inner, (GATING, ACTIVATING), ticks, since,
+                matrix[DOWN], activations, row, n, inner, (GATING, ACTIVATING), ticks, since,
             )  # fmt: skip
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             meeting = _add_product(
                 place, team, counter, meeting, own, c, shapes, table, matrix[DOWN],
-                norm[POST_MLP_NORM], inner, row, n, normed, hidden,
+                following, norm[POST_MLP_NORM], inner, row, n, normed, hidden,
             )  # fmt: skip
             since = mark(ticks, LOWERING, since)
 
@@ -215,15 +217,15 @@ def _tiles_of(plan, head, first, last, heads, apart, thread, threads):
 
 @cpu_device
 def _add_product(
-    thread, threads, counter, meeting, memory, config, shapes, table, matrix, post_norm,
-    activations, row, rows, added, hidden,
+    thread, threads, counter, meeting, memory, config, shapes, table, matrix, following,
+    post_norm, activations, row, rows, added, hidden,
 ):  # fmt: skip
     """Add a product, normed where the family does that, to rows of the residual stream."""
     post = post_norm.weight != 0
     out = added if post else hidden
     multiply(
-        config.compute, thread, threads, memory, shapes, table, matrix, activations, row, rows,
-        out[row : row + rows], not post,
+        config.compute, thread, threads, memory, shapes, table, matrix, following, activations,
+        row, rows, out[row : row + rows], not post,
     )  # fmt: skip
     meeting = _meet(counter, threads, meeting)
     if post:
@@ -265,8 +267,8 @@ def run_head(
     norm_and_convert(first, last, c, norm[0], hidden, normed, activations)
     meet(counter, threads, 0)
     multiply(
-        c.compute, thread, threads, memory[thread], shapes, table, matrix[0], activations, 0, n,
-        out, False,
+        c.compute, thread, threads, memory[thread], shapes, table, matrix[0], matrix[0],
+        activations, 0, n, out, False,
     )  # fmt: skip
     if c.logit_scale != 1 or c.logit_softcap != 0:
         start, stop = share(matrix[0].rows, 2 * LANES, thread, threads)

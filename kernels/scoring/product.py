@@ -20,7 +20,7 @@ from numbatch.kernels.scoring.bfloat16_panels import (
 )
 from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
 from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
-from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES
+from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES
 from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
 from numbatch.kernels.scoring.int8_product import multiply_panels
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
@@ -35,6 +35,7 @@ __all__ = [
     "prepare",
     "prepared_bytes",
     "product_memory",
+    "share_address",
 ]
 
 MATRIX = np.dtype(
@@ -131,10 +132,18 @@ else:
         multiply_panels(start, stop, memory, data, scales, bits, x, rows, out, shift, bias, add)
 
 
+@cpu_device(inline=True)
+def share_address(matrix, thread, threads):
+    """Return where a thread's share of a matrix in panels begins."""
+    start, _ = share(matrix.rows, 2 * LANES, thread, threads)
+    return matrix.data + start // LANES * matrix.stride
+
+
 @cpu_device(general=True)
 def multiply_range(
-    compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, shift, add
-):
+    compute, start, stop, memory, shapes, table, matrix, following, activations, first, rows, out,
+    shift, add,
+):  # fmt: skip
     """Multiply activations with rows ``start`` to ``stop - 1`` of a matrix. No error check.
 
     Parameters
@@ -148,6 +157,8 @@ def multiply_range(
     shapes, table
         ``bfloat16_tiles.SHAPES`` and ``bfloat16_unpack.HALF_BYTES``.
     matrix : record of MATRIX
+    following : int
+        Address of what the thread reads of the next matrix, 0 where that is not known.
     activations : tuple
         ``Activations.arrays``.
     first, rows : int
@@ -167,8 +178,10 @@ def multiply_range(
         wide = (columns + 31) // 32 * 32
         data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
         x = halves[first * wide :][: room * wide].reshape((room, wide))
+        last = (stop + LANES - 1) // LANES
+        jump = following - (matrix.data + last * matrix.stride) if following else -AHEAD
         _multiply_bfloat16(
-            start // LANES, (stop + LANES - 1) // LANES, memory, shapes, table, data, matrix.bits,
+            start // LANES, last, memory, shapes, table, data, matrix.bits, jump,
             x, rows, out, shift, bias, add,
         )  # fmt: skip
     elif compute == INT8:
@@ -195,12 +208,13 @@ def multiply_range(
 
 @cpu_device(general=True)
 def multiply(
-    compute, thread, threads, memory, shapes, table, matrix, activations, first, rows, out, add
-):
+    compute, thread, threads, memory, shapes, table, matrix, following, activations, first, rows,
+    out, add,
+):  # fmt: skip
     """Do a thread's share of a product; see :func:`multiply_range`. No error check."""
     start, stop = share(matrix.rows, 2 * LANES, thread, threads)
     if start < stop:
         multiply_range(
-            compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, 0,
-            add,
+            compute, start, stop, memory, shapes, table, matrix,
+            share_address(following, thread, threads), activations, first, rows, out, 0, add,
         )  # fmt: skip
