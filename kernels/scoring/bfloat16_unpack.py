@@ -26,8 +26,8 @@ from numbatch.kernels.simd_halves import (
     load_half,
     load_halves_of_bytes,
     look_up_shorts,
+    low_bytes_shifted,
     multiply_halves,
-    shift_shorts,
     short_bfloat16,
 )
 from numbatch.kernels.simd_path import simd_path
@@ -105,11 +105,11 @@ def _half_byte_lines(codes, numbers, scale, least, memory, to):
     """Unpack four lines of half bytes in float16, 32 weights at a time."""
     found = look_up_shorts(numbers, codes)
     store_int32(memory, to, short_bfloat16(fma_halves(found, scale, least)))
-    found = look_up_shorts(numbers, shift_shorts(codes, 4))
+    found = look_up_shorts(numbers, low_bytes_shifted(codes, 4))
     store_int32(memory, to + 64, short_bfloat16(fma_halves(found, scale, least)))
-    found = look_up_shorts(numbers, shift_shorts(codes, 8))
+    found = look_up_shorts(numbers, low_bytes_shifted(codes, 8))
     store_int32(memory, to + 128, short_bfloat16(fma_halves(found, scale, least)))
-    found = look_up_shorts(numbers, shift_shorts(codes, 12))
+    found = look_up_shorts(numbers, low_bytes_shifted(codes, 12))
     store_int32(memory, to + 192, short_bfloat16(fma_halves(found, scale, least)))
 
 
