@@ -27,7 +27,7 @@ from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
-from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
 from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import (
