@@ -12,7 +12,13 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
-from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES, TILE, later_block, unpack_block
+from numbatch.kernels.scoring.bfloat16_unpack import (
+    AHEAD,
+    HAS_TILES,
+    TILE,
+    later_block,
+    unpack_block,
+)
 from numbatch.kernels.simd import load_float32, load_int32, splat, store_float32
 from numbatch.kernels.simd_bfloat16 import dot_pairs
 from numbatch.kernels.simd_bytes import splat_bytes
@@ -129,7 +135,7 @@ def multiply_bfloat16(
         source = flat
         if bits < 16:
             for k in range(blocks):
-                later = later_block(at + k * size, end, jump)
+                later = later_block(at + k * size, AHEAD, end, jump)
                 unpack_block(flat, at + k * size, bits, memory, k * TILE, table, later)
             source, at = memory, 0
         for row in range(0, whole, 4):

@@ -76,13 +76,13 @@ biases (2**-112) being mended.
 
 
 @cpu_device(inline=True)
-def later_block(at, end, jump):
+def later_block(at, ahead, end, jump):
     """Return which byte to ask for while the block at ``at`` is unpacked.
 
     Beyond ``end``, where a thread's panels end, its part of the next matrix is asked for, ``jump``
     bytes further on.
     """
-    later = at + AHEAD
+    later = at + ahead
     return later + jump if later >= end else later
 
 
