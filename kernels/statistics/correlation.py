@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
@@ -106,7 +105,6 @@ def _reduce_pairs(start, stop, values, nodes):
     nodes : float64 array, shape (blocks, 6)
         Modified in place: count, sums of x and y, sums of products of differences from the means.
     """
-    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         high = min(low + BLOCK, values.size)
@@ -145,7 +143,6 @@ def join_pairs(a, b, out):
 @cpu_kernel
 def _combine_pairs(left, right, out):
     """Combine the nodes of :func:`_reduce_pairs` row by row; no error check."""
-    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_pairs(left[i], right[i], out[i])
 
@@ -153,7 +150,6 @@ def _combine_pairs(left, right, out):
 @cpu_kernel
 def _fold_pairs(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
-    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_pairs(nodes[left], nodes[right], nodes[left])
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
@@ -57,7 +56,6 @@ def _reduce_logs(start, stop, values, nodes):
     nodes : float64 array, shape (blocks, 3)
         Modified in place.
     """
-    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         part = values[low : min(low + BLOCK, values.size)]
@@ -84,7 +82,6 @@ def join_logs(a, b, out):
 @cpu_kernel
 def _combine_logs(left, right, out):
     """Combine the nodes of :func:`_reduce_logs` row by row; no error check."""
-    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_logs(left[i], right[i], out[i])
 
@@ -92,7 +89,6 @@ def _combine_logs(left, right, out):
 @cpu_kernel
 def _fold_logs(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
-    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_logs(nodes[left], nodes[right], nodes[left])
 

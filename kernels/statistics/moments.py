@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
@@ -98,7 +97,6 @@ def block_extremes(values, low, high, wants_least=True, wants_greatest=True):
 @cpu_kernel
 def _reduce_extremes(values, out):
     """Write count, least and greatest of all values to ``out`` (float64); no error check."""
-    values = borrowed(values)
     out[0], out[1], out[2] = block_extremes(values, 0, values.size)
 
 
@@ -147,7 +145,6 @@ def _reduce_moments(start, stop, values, nodes):
         Modified in place: count, sum, second to fourth central moment (sums, not means), least,
         greatest, the mean and what its rounding left; of the values that are not NaN.
     """
-    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         high = min(low + BLOCK, values.size)
@@ -190,7 +187,6 @@ def join_moments(a, b, out):
 @cpu_kernel
 def _combine_moments(left, right, out):
     """Combine moments row by row; ``out`` may be ``left``. No error check."""
-    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_moments(left[i], right[i], out[i])
 
@@ -198,7 +194,6 @@ def _combine_moments(left, right, out):
 @cpu_kernel
 def _fold_moments(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
-    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_moments(nodes[left], nodes[right], nodes[left])
 

@@ -11,7 +11,6 @@ import math
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import Ragged, on_device
 from numbatch.kernels.statistics.moments import block_extremes
@@ -55,7 +54,6 @@ def _reduce_segments(start, stop, values, offsets, kind, omit, out):
     out : float64 array, shape (rows,)
         Modified in place. NaN where a row has no numbers and the reduction none for that.
     """
-    values, offsets, out = borrowed((values, offsets, out))
     for row in range(start, stop):
         low, high = offsets[row], offsets[row + 1]
         count, result = _reduce_row(values, low, high, kind)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
@@ -37,6 +36,10 @@ from numbatch.kernels.statistics.values import (
 )
 
 __all__ = ["RunningSum", "block_sum", "mean", "total"]
+
+
+STACK = 64
+"""Entries for more blocks than any memory holds."""
 
 
 @cpu_device(inline=True)
@@ -111,7 +114,6 @@ def _reduce_sums(start, stop, values, nodes):
     nodes : float64 array, shape (blocks, 2)
         Modified in place.
     """
-    values, nodes = borrowed((values, nodes))
     for block in range(start, stop):
         low = block * BLOCK
         numbers, total = block_sum(values, low, min(low + BLOCK, values.size))
@@ -127,7 +129,6 @@ def join_sums(a, b, out):
 @cpu_kernel
 def _combine_sums(left, right, out):
     """Combine counts and sums row by row; ``out`` may be ``left``. No error check."""
-    left, right, out = borrowed((left, right, out))
     for i in range(left.shape[0]):
         join_sums(left[i], right[i], out[i])
 
@@ -135,21 +136,25 @@ def _combine_sums(left, right, out):
 @cpu_kernel
 def _fold_sums(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
-    nodes = borrowed(nodes)
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_sums(nodes[left], nodes[right], nodes[left])
 
 
 @cpu_kernel
-def _sum_all(values):
+def _sum_all(values, stack):
     """Return count and sum of all values, to the bits of :class:`RunningSum`; no error check.
 
     The tree of blocks grows on a stack: one entry for each binary digit of the number of blocks.
     What reads memory at its full speed is held up by arrays and calls beside it: by 5 % for 10
     million values, and for few most of the time.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    stack : float64 array, shape (2, STACK)
+        Overwritten.
     """
-    values = borrowed(values)
-    counts, totals, top = np.empty(64), np.empty(64), 0
+    counts, totals, top = stack[0], stack[1], 0
     whole = values.size // BLOCK
     for block in range(whole):
         count, total = block_sum(values, block * BLOCK, (block + 1) * BLOCK)
@@ -212,7 +217,7 @@ def _count_and_sum(values: Any, nan_policy: NanPolicy, threads: int) -> tuple[fl
         return state.count, state.sum
     check_nan_policy(nan_policy)
     flat = as_values(values)
-    count, total = _sum_all(flat)
+    count, total = _sum_all(flat, np.empty((2, STACK)))
     if count != len(flat) and check_no_nan(len(flat) - int(count), nan_policy):
         return count, math.nan
     return count, total
