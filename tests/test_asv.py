@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
 import itertools
 import json
@@ -98,6 +99,24 @@ def test_every_benchmark_runs(group, quick, request):
                     assert value == value, (kind, method)
                     assert isinstance(value, int | float), (kind, method)
             getattr(benchmark, "teardown", lambda *_: None)(*case)
+
+
+def test_a_commit_begins_with_what_the_last_one_compiled(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("sizes", FOLDER / "benchmarks" / "sizes.py")
+    sizes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sizes)
+    environment, caches = tmp_path / "env", []
+    environment.mkdir()
+    for commit in ("one", "two", "two"):
+        monkeypatch.setenv("NUMBATCH_CACHE", str(tmp_path / "users"))
+        sizes.keep_compiled_code_apart(environment, commit)
+        caches.append(Path(os.environ["NUMBATCH_CACHE"]))
+        assert (caches[-1] / "models").resolve() == tmp_path / "users" / "models"
+        if commit == "one":
+            (caches[-1] / "jit").mkdir()
+            (caches[-1] / "jit" / "code").write_text("compiled")
+    assert caches[0] != caches[1] == caches[2]
+    assert (caches[1] / "jit" / "code").read_text() == "compiled"
 
 
 def asv(folder, *arguments):

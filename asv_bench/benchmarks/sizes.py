@@ -75,6 +75,11 @@ def only(condition):
         raise NotImplementedError
 
 
+def last_change(folder):
+    """Return when a file in a folder was written last."""
+    return max((each.stat().st_mtime for each in folder.rglob("*")), default=0.0)
+
+
 def keep_compiled_code_apart(environment, commit):
     """Give each commit that asv installs a cache of its own, with the models of the user's.
 
@@ -89,7 +94,7 @@ def keep_compiled_code_apart(environment, commit):
     own = environment / "numbatch" / commit
     if not own.is_dir():
         own.parent.mkdir(exist_ok=True)
-        others = sorted(own.parent.glob("*/jit"), key=os.path.getmtime)
+        others = sorted(own.parent.glob("*/jit"), key=last_change)
         made = own.with_suffix(".new")
         shutil.rmtree(made, ignore_errors=True)
         shutil.copytree(others[-1], made / "jit") if others else made.mkdir()
