@@ -100,13 +100,16 @@ def attend(gpu, kernel, rng, size, width, heads, kv_heads, lengths, new, window,
         )  # fmt: skip
     elif kernel == "parts":
         parts = WARPS * (-(-max(lengths) // (SPLIT * WARPS)))
+        is_all = n == len(lengths)
         partial = gpu.empty((n, heads, parts, width), np.float32)
         extremes = gpu.empty((n, heads, parts, 2), np.float32)
         gpu.launch(
-            attend_parts_kernel(width), (n, kv_heads, parts // WARPS), 32 * WARPS, *arrays, each,
-            d_row, d_positions, 0, window, scale, cap, partial, extremes,
+            attend_parts_kernel(width), (n, kv_heads, parts // WARPS), 32 * WARPS, *arrays, is_all,
+            each, d_row, d_positions, 0, window, scale, cap, partial, extremes,
         )  # fmt: skip
-        gpu.launch(merge_parts, (n, heads), width, partial, extremes, each, d_positions, size, out)
+        gpu.launch(
+            merge_parts, (n, heads), width, partial, extremes, is_all, each, d_positions, size, out
+        )
     else:
         warps = int(kernel)
         starts = np.cumsum(counts) - counts
@@ -238,6 +241,56 @@ def test_products_with_few_inputs(gpu, format, tokens):
     run(matvec.GATED, 96, 100)
     gate, up = wanted[:, :96], wanted[:, 100:196]
     close(float32_array(gpu.download(half))[:, 7:103], gate / (1 + np.exp(-gate)) * up, 4e-3)
+
+
+@on_gpu
+@pytest.mark.parametrize("tokens", [65, 130, 300])
+@pytest.mark.parametrize("sizes", [(2, 8), (1, 4)])
+def test_products_with_many_inputs_have_the_bits_of_those_with_few(gpu, tokens, sizes):
+    from numbatch.kernels.scoring.cuda import matmul_tiles, matvec
+
+    rng = np.random.default_rng(tokens)
+    height, columns = 300, 2400
+    weights = rng.standard_normal((height, 2560)).astype(np.float32)
+    weights[:, columns:] = 0
+    x = rng.standard_normal((tokens + 5, 2560)).astype(np.float32)
+    x[:, columns:] = 0
+    x[:3], x[tokens + 3 :] = np.nan, np.nan  # not to be read
+    d_weights, d_x = gpu.upload(bfloat16_array(weights)), gpu.upload(bfloat16_array(x))
+    d_few = gpu.upload(bfloat16_array(x[3 : tokens + 3]))
+    wanted = rounded(x[3 : tokens + 3]).astype(np.float64) @ rounded(weights).T.astype(np.float64)
+    nothing = gpu.zeros((1, 1), np.uint16)
+
+    def run(mode, count, apart, scale=1.0, cap=0.0):
+        found = []
+        for kernel in ("few", "many"):
+            half = gpu.zeros((tokens, height + 7), np.uint16)
+            full = gpu.upload(np.ones((tokens, height + 7), np.float32))
+            rest = (mode, apart, 0, np.float32(scale), np.float32(cap), 7, half, full)
+            if kernel == "few":
+                gpu.launch(
+                    matvec.matvec_kernel("plain", 2), matvec.matvec_blocks(mode, count, tokens),
+                    matvec.THREADS, d_weights, nothing, nothing, count, d_few, tokens, *rest,
+                )  # fmt: skip
+            else:
+                gpu.launch(
+                    matmul_tiles.multiply_tiles_kernel(*sizes),
+                    matmul_tiles.tile_blocks(mode, count, tokens, *sizes), matmul_tiles.THREADS,
+                    d_weights, count, d_x, 3, tokens, *rest,
+                )  # fmt: skip
+            found.append((gpu.download(half), gpu.download(full)))
+        for few, many in zip(*found, strict=True):
+            assert np.array_equal(few.view(np.uint8), many.view(np.uint8))
+        return float32_array(found[1][0])[:, 7:], found[1][1][:, 7:]
+
+    close(run(matvec.STORE, height, 0)[0], wanted, 4e-3)
+    close(run(matvec.ADD, height, 0)[1] - 1, wanted, 2e-5)
+    close(
+        run(matvec.LOGITS, height, 0, 0.1, 5.0)[1],
+        naive.softcap(wanted * np.float32(0.1), 5.0), 2e-5,
+    )  # fmt: skip
+    gate, up = wanted[:, :140], wanted[:, 150:290]
+    close(run(matvec.GATED, 140, 150)[0][:, :140], gate / (1 + np.exp(-gate)) * up, 4e-3)
 
 
 @on_gpu

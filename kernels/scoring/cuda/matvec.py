@@ -14,14 +14,22 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.matvec_tiles import (
-    add_row_dots,
-    add_weights,
-    load_weights,
-    store_sums,
+from numbatch.kernels.scoring.cuda.matvec_stages import (
+    ROW_BYTES,
+    add_stage,
+    copy_pair,
+    in_order,
+    store_part,
 )
+from numbatch.kernels.scoring.cuda.matvec_tiles import add_row_dots
 from numbatch.kernels.scoring.cuda.rows import _activation
-from numbatch.kernels.scoring.cuda.tiles import zero_tile
+from numbatch.kernels.scoring.cuda.tiles import (
+    copies_done,
+    copy_words,
+    finish_copies,
+    shared_address,
+    zero_tile,
+)
 from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
 __all__ = [
@@ -55,6 +63,16 @@ STEPS = 4
 """Pieces of 256 columns of two rows whose loads are under way at once."""
 
 
+STAGE_BYTES = 16 * ROW_BYTES
+"""Bytes of weights that a warp copies at a time: of 16 rows."""
+
+_STEPS = {"plain": (64, 0, 0), "nibbles": (32, 8, 16), "bytes": (32, 4, 8)}
+"""Elements of weights and of scales in a row of a stage, and bytes of these scales."""
+
+_DEPTHS = {"plain": 3, "nibbles": 2, "bytes": 2}
+"""Stages that are under way at once: as many as leave room for four blocks."""
+
+
 def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
     """Return the blocks that a product of so many results (``GATED``: of the gate) needs.
 
@@ -72,6 +90,18 @@ def _finish(mode, value, below, code, scale, cap):
         if cap != np.float32(0):
             value = cap * np.float32(math.tanh(value / cap))
     return value
+
+
+@cuda_device(fast=True)
+def write_result(mode, value, below, code, scale, cap, token, column, out, out32):
+    """Do what the mode asks with the sums of a row, and with those of the row below its gate."""
+    value = _finish(mode, value, below, code, scale, cap)
+    if mode == ADD:
+        out32[token, column] += value
+    elif mode == LOGITS:
+        out32[token, column] = value
+    else:
+        out[token, column] = to_bfloat16(value)
 
 
 @cuda_kernel(fast=True)
@@ -129,6 +159,46 @@ def multiply_one(
 
 
 @functools.cache
+def _stage_copier(kind: str, has_least: bool) -> Any:
+    """Return the function that begins to copy a stage of a warp's weights, and their scales."""
+    step, scale_step, scale_bytes = _STEPS[kind]
+    piece = 16 // (2 if kind == "plain" else 4)
+    is_plain, is_wide = kind == "plain", scale_bytes == 16
+
+    @cuda_device
+    def copy_scales(address, scales, first, apart, most, stage, lane):
+        """Copy the scales of 16 rows, a lane those of one."""
+        if lane < 16:
+            row = min(first + np.intp(lane & 7) + np.intp(lane >> 3) * apart, most)
+            at = row * scales.shape[1] + stage * scale_step
+            place = address + np.uint32(lane * np.int32(scale_bytes))
+            if is_wide:
+                copy_words(place, scales, at, True)
+            else:
+                copy_pair(place, scales, at)
+
+    @cuda_device
+    def copy_stage(address, weights, scales, leasts, first, apart, stage, lane):
+        most, wide = weights.shape[0] - 1, weights.shape[1]
+        column = stage * step + np.intp(lane & 7) * piece
+        for i in range(4):
+            # Rows g of all i, then rows g + 8: a lane's are four apart.
+            line = np.int32((lane >> 3) + np.int32(4 * i))
+            row = min(first + np.intp(line & 7) + np.intp(line >> 3) * apart, most)
+            turn = (line & 1) if scale_bytes == 8 and not is_plain else ((line & 1) << 2)
+            place = np.uint32(line * np.int32(ROW_BYTES) + (((lane & 7) ^ turn) << 4))
+            copy_words(address + place, weights, row * wide + column, True)
+        if not is_plain:
+            behind = address + np.uint32(STAGE_BYTES)
+            copy_scales(behind, scales, first, apart, most, stage, lane)
+            if has_least:
+                further = behind + np.uint32(16 * scale_bytes)
+                copy_scales(further, leasts, first, apart, most, stage, lane)
+
+    return copy_stage
+
+
+@functools.cache
 def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """Return the kernel for ``plain``, ``nibbles`` or ``bytes`` and up to ``8 * tiles`` inputs.
 
@@ -138,10 +208,17 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """
     numbers = 4 * tiles
     tokens_held = 8 * tiles
-    slots = WARPS * 16 * tokens_held
-    steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
-    unit_step, piece = steps[kind]
-    is_plain = kind == "plain"
+    scale_bytes = _STEPS[kind][2]
+    columns = {"plain": 64, "nibbles": 256, "bytes": 128}[kind]
+    per_unit = UNIT // columns
+    depth = _DEPTHS[kind]
+    left = depth - 1
+    stage_bytes = STAGE_BYTES + 16 * scale_bytes * (1 + has_least)
+    own_bytes = depth * stage_bytes
+    # The sums of all warps lie in the same memory at the end.
+    floats = max(WARPS * own_bytes // 4, WARPS * 16 * tokens_held)
+    lane_bytes, lane_turn = (32, 16) if kind == "bytes" else (16, 64)
+    copy_stage = _stage_copier(kind, has_least)
 
     @cuda_kernel(fast=True)
     def matvec(
@@ -170,62 +247,68 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         out, out32 : uint16 and float32 arrays, shape (at least tokens, at least rows)
             The one that the mode asks for is modified in place.
         """
-        shared = cuda.shared.array(slots, np.float32)
+        shared = cuda.shared.array(floats, np.float32)
         thread = np.int32(cuda.threadIdx.x)
         lane, warp = thread & 31, thread >> 5
-        group, four = np.intp(lane >> 2), np.intp(lane & 3)
+        group, four = lane >> 2, lane & 3
         # Rows of a block's results; where they are activated, as many of the up product's besides.
         bits = np.int32(3) if mode == GATED else np.int32(4)
         first = np.intp(cuda.blockIdx.y) << bits
-        base = np.intp(cuda.blockIdx.x) * tokens_held
-        here = min(np.intp(tokens) - base, np.intp(tokens_held))
-        row = min(first + group, weights.shape[0] - 1)
-        row_below = min(first + group + (apart if mode == GATED else 8), weights.shape[0] - 1)
-        units = x.shape[1] // UNIT
-        begin, end = np.intp(warp) * units // WARPS, (np.intp(warp) + 1) * units // WARPS
+        distance = np.intp(apart if mode == GATED else 8)
+        units = np.int32(x.shape[1] // UNIT)
+        stage = np.int32(warp * units // np.int32(WARPS) * np.int32(per_unit))
+        end = np.int32((warp + 1) * units // np.int32(WARPS) * np.int32(per_unit))
+        base = shared_address(shared) + np.uint32(warp * np.int32(own_bytes))
+        for ahead in range(depth):
+            if stage + ahead < end:
+                place = base + np.uint32(ahead * stage_bytes)
+                copy_stage(
+                    place, weights, scales, leasts, first, distance, np.intp(stage + ahead), lane
+                )
+            finish_copies()
+        begin = np.intp(cuda.blockIdx.x) * tokens_held
+        here = min(np.intp(tokens) - begin, np.intp(tokens_held))
+        at = np.intp(stage) * columns + np.intp(four) * 8
+        a0 = (begin + min(np.intp(group), here - 1)) * x.shape[1] + at
+        a1 = (begin + min(np.intp(group) + 8, here - 1)) * x.shape[1] + at
+        own = np.uint32(group * np.int32(ROW_BYTES) + four * np.int32(lane_bytes)) + np.uint32(
+            (group & 1) * np.int32(lane_turn)
+        )
+        own_scale = np.uint32(np.int32(STAGE_BYTES) + group * np.int32(scale_bytes))
         total = zero_tile(numbers)
-        a0 = (base + min(group, here - 1)) * x.shape[1] + four * 8
-        a1 = (base + min(group + 8, here - 1)) * x.shape[1] + four * 8
-        wide, blocks = weights.shape[1], scales.shape[1]
-        minimum = leasts if has_least else None
-        column = min(begin, units - 1) * unit_step + four * piece
-        block = min(begin, units - 1) * (UNIT // 32)
-        at = (row * wide + column, row_below * wide + column)
-        scale_at = (row * blocks + block, row_below * blocks + block)
-        # Of bfloat16 the next weights are under way while these are worked on. Packed ones are
-        # fewer bytes for as much work: there more warps at a time are worth more.
-        if is_plain:
-            coming = load_weights(weights, at, scales, None, scale_at, kind)
-        for unit in range(begin, end):
-            if is_plain:
-                held = coming
-            else:
-                held = load_weights(weights, at, scales, minimum, scale_at, kind)
-            at = (at[0] + unit_step, at[1] + unit_step)
-            scale_at = (scale_at[0] + UNIT // 32, scale_at[1] + UNIT // 32)
-            if is_plain and unit + 1 < end:
-                coming = load_weights(weights, at, scales, None, scale_at, kind)
-            x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
-            total = add_weights(total, held, x, x_at, kind, has_least)
-        own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
-        store_sums(total, shared, own, tiles)
+        slot = np.int32(0)
+        while stage < end:
+            copies_done(left)
+            cuda.syncwarp()
+            place = base + np.uint32(slot * np.int32(stage_bytes))
+            total = add_stage(total, place + own, place + own_scale, x, (a0, a1), kind, has_least)
+            a0, a1 = a0 + columns, a1 + columns
+            cuda.syncwarp()
+            if stage + np.int32(depth) < end:
+                copy_stage(
+                    place, weights, scales, leasts, first, distance,
+                    np.intp(stage + np.int32(depth)), lane,
+                )  # fmt: skip
+            finish_copies()
+            stage = np.int32(stage + 1)
+            slot = np.int32(slot + 1) if slot + 1 < depth else np.int32(0)
+        cuda.syncthreads()  # nobody reads weights any more
+        rest = (np.intp(warp) * tokens_held + 2 * np.intp(four)) * 16 + np.intp(group)
+        store_part(total, shared, rest, tiles, 0, tiles, 16)
         cuda.syncthreads()
         for i in range(thread, np.int32(here) << bits, np.int32(THREADS)):
             token, place = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))
             if first + place < rows:
                 value, below = np.float32(0), np.float32(0)
                 for other in range(WARPS):
-                    value += shared[(other * 16 + place) * tokens_held + token]
+                    value = in_order(value, shared[(other * tokens_held + token) * 16 + place])
                 if mode == GATED:
                     for other in range(WARPS):
-                        lower = other * 16 + place + 8
-                        below += shared[lower * tokens_held + token]
-                value = _finish(mode, value, below, code, scale, cap)
-                if mode == ADD:
-                    out32[base + token, at_column + first + place] += value
-                elif mode == LOGITS:
-                    out32[base + token, at_column + first + place] = value
-                else:
-                    out[base + token, at_column + first + place] = to_bfloat16(value)
+                        lower = (other * tokens_held + token) * 16 + place + 8
+                        below = in_order(below, shared[lower])
+                write_result(
+                    mode, value, below, code, scale, cap, begin + token,
+                    at_column + first + place, out, out32,
+                )  # fmt: skip
 
     return matvec

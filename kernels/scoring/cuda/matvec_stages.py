@@ -1,0 +1,303 @@
+"""Parts of products whose weights pass through shared memory.
+
+A stage is 128 bytes of each of 16 rows of weights: 256 columns of 4-bit, 128 of 8-bit, 64 of
+bfloat16 weights. Loads into registers end up where the compiler wants them, one after the other
+where it is short of registers; copies to shared memory are under way from where they are begun.
+
+A lane reads 16 bytes of weights at a time as they lie in memory, and 16 bytes of the same columns
+of the inputs; which of them meet in a sum does not matter as long as both sides agree. Packed
+weights are turned into bfloat16 whole numbers, which is exact, and each block's sum is multiplied
+by the block's scale in float32: no weight is rounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbatch.kernels.scoring.cuda.tiles import _mma
+from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+
+__all__ = ["add_chunk", "add_stage", "copy_pair", "in_order", "store_part"]
+
+_I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+_MINUS_136, _MINUS_128 = 0xC308, 0xC300
+"""Bits of bfloat16 numbers."""
+
+ROW_BYTES = 128
+
+
+def _int(value: int) -> Any:
+    return ir.Constant(_I32, value)
+
+
+def _shared_words(builder: Any, address: Any, count: int = 4) -> list[Any]:
+    """Load two or four words from an address in shared memory."""
+    kind = ir.LiteralStructType([_I32] * count)
+    places = ",".join(f"${i}" for i in range(count))
+    template = f"ld.shared.v{count}.u32 {{{places}}}, [${count}];"
+    constraints = "=r," * count + "r,~{memory}"
+    loaded = _assembly(builder, template, kind, constraints, [address], effects=True)
+    return _elements(builder, loaded, count)
+
+
+def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
+    """Turn two nibbles of a word into bfloat16 numbers, and take off a number.
+
+    128 + n is the bfloat16 with the bits 0x4300 | n; taking off 128 or 136 is exact. To take it off
+    the sums instead costs two more products a chunk, and the tensor cores have no time for them.
+    """
+    moved = builder.lshr(word, _int(shift)) if shift else word
+    masked = builder.and_(moved, _int(0x000F000F))
+    raised = builder.or_(masked, _int(0x43004300))
+    template = "fma.rn.bf16x2 $0, $1, $2, $3;"
+    operands = [raised, _int(0x3F803F80), _int(less << 16 | less)]
+    return _assembly(builder, template, _I32, "=r,r,r,r", operands)
+
+
+def _byte_pair(builder: Any, word: Any, low: int) -> Any:
+    """Turn bytes ``low`` and ``low + 1`` of a word, each plus 128, into bfloat16 numbers.
+
+    2**23 + b is the float32 with the bits 0x4B000000 | b.
+    """
+    numbers = []
+    for byte in (low, low + 1):
+        operands = [word, _int(0x4B000000), _int(0x7440 | byte)]
+        bits = _assembly(builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r", operands)
+        number = builder.bitcast(bits, _F32)
+        numbers.append(builder.fsub(number, ir.Constant(_F32, 8388608.0 + 128.0)))
+    template = "cvt.rn.bf16x2.f32 $0, $1, $2;"
+    return _assembly(builder, template, _I32, "=r,f,f", [numbers[1], numbers[0]])
+
+
+def _halves(builder: Any, words: list[Any]) -> list[Any]:
+    """Return the float16 numbers of words as float32."""
+    out = []
+    for word in words:
+        for half in (word, builder.lshr(word, _int(16))):
+            bits = builder.trunc(half, _I16)
+            out.append(_assembly(builder, "cvt.f32.f16 $0, $1;", _F32, "=f,h", [bits]))
+    return out
+
+
+def _add_scaled(
+    builder: Any, total: list[Any], tile: list[Any], factors: tuple[Any, Any]
+) -> list[Any]:
+    """Return ``total + factor * tile`` with a factor for the rows ``g`` and ``g + 8``."""
+    template = "fma.rn.f32 $0, $1, $2, $3;"
+    return [
+        _assembly(builder, template, _F32, "=f,f,f,f", [value, factors[i // 2], total[i]])
+        for i, value in enumerate(tile)
+    ]
+
+
+def _row_chunks(builder: Any, address: Any, kind: str, less: int) -> list[list[Any]]:
+    """Return a lane's words of a row: four for each chunk of 32 columns, as bfloat16 pairs.
+
+    ``address`` is that of the lane's first piece; the others differ from it in one bit, which is
+    another for odd rows than for even ones, lest two rows lie in the same banks.
+    """
+    step = 16 if kind == "bytes" else 64
+    words = _shared_words(builder, address)
+    words += _shared_words(builder, builder.xor(address, _int(step)))
+    if kind == "plain":
+        return [words[:4], words[4:]]
+    if kind == "nibbles":
+        return [[_bent(builder, word, shift, less) for shift in (0, 4, 8, 12)] for word in words]
+    return [
+        [_byte_pair(builder, word, low) for word in words[i : i + 2] for low in (0, 2)]
+        for i in range(0, 8, 2)
+    ]
+
+
+def _multiply_chunk(
+    builder: Any, total: list[Any], own: list[Any], below: list[Any], b: list[Any]
+) -> list[Any]:
+    """Add the products of 32 columns of 16 rows with eight tokens."""
+    for i in (0, 2):
+        a = [own[i], below[i], own[i + 1], below[i + 1]]
+        total = _mma(builder, total, a, b[i : i + 2])
+    return total
+
+
+@intrinsic(prefer_literal=True)
+def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least):
+    """Add the products of a stage of weights.
+
+    Packed weights are ``scale * (code - 8)`` or ``scale * code + least`` (nibbles), or
+    ``scale * (code - 128)`` (bytes).
+
+    Parameters
+    ----------
+    total : tuple of float32
+        Four for each tile of 8 tokens.
+    address, scale_address : uint32
+        In shared memory: this lane's first piece of row ``g``, and the scales of row ``g``. The
+        leasts lie behind the scales of all 16 rows.
+    x : uint16 array
+    x_at : tuple of int64
+        Flat elements: this lane's piece of token ``g`` of each tile of tokens.
+    kind, has_least
+        Literals: ``plain``, ``nibbles`` or ``bytes``, and whether there are leasts.
+    """
+    name, with_least = kind.literal_value, bool(has_least.literal_value)
+    is_plain = name == "plain"
+    less = _MINUS_128 if with_least else _MINUS_136
+    scale_words = 4 if name == "nibbles" else 2
+
+    def emit(context, builder, signature, args):
+        total_, address_, scale_at, x, x_at, _, _ = args
+        tiles = total.count // 4
+        totals = _elements(builder, total_, total.count)
+        places = _elements(builder, x_at, tiles)
+        own = _row_chunks(builder, address_, name, less)
+        lower = builder.add(address_, _int(8 * ROW_BYTES))
+        below = _row_chunks(builder, lower, name, less)
+        factors: list[tuple[list[Any], list[Any]]] = []
+        for offset in () if is_plain else (0, 64 * scale_words)[: 1 + with_least]:
+            first = builder.add(scale_at, _int(offset)) if offset else scale_at
+            second = builder.add(first, _int(32 * scale_words))
+            factors.append(
+                (
+                    _halves(builder, _shared_words(builder, first, scale_words)),
+                    _halves(builder, _shared_words(builder, second, scale_words)),
+                )
+            )
+        zero, ones = [ir.Constant(_F32, 0.0)] * 4, [_int(0x3F803F80)] * 4
+        for chunk in range(len(own)):
+            for tile in range(tiles):
+                b = _global_words(context, builder, signature.args[3], x, places[tile], 32 * chunk)
+                place = slice(4 * tile, 4 * tile + 4)
+                start = totals[place] if is_plain else zero
+                part = _multiply_chunk(builder, start, own[chunk], below[chunk], b)
+                if is_plain:
+                    totals[place] = part
+                    continue
+                pair = (factors[0][0][chunk], factors[0][1][chunk])
+                totals[place] = _add_scaled(builder, totals[place], part, pair)
+                if with_least:
+                    sums = _multiply_chunk(builder, zero, ones, ones, b)
+                    pair = (factors[1][0][chunk], factors[1][1][chunk])
+                    totals[place] = _add_scaled(builder, totals[place], sums, pair)
+        return _tuple(builder, totals)
+
+    address_type = types.uint32
+    return total(total, address_type, address_type, x, x_at, kind, has_least), emit
+
+
+def _global_words(
+    context: Any, builder: Any, kind: Any, array: Any, at: Any, offset: int
+) -> list[Any]:
+    """Load 16 bytes from flat element ``at + offset`` as four words."""
+    element = builder.add(at, ir.Constant(_I64, offset)) if offset else at
+    pointer = _element_pointer(context, builder, kind, array, element)
+    vector = ir.VectorType(_I32, 4)
+    loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
+    return [builder.extract_element(loaded, _int(i)) for i in range(4)]
+
+
+@intrinsic(prefer_literal=True)
+def add_chunk(typingctx, total, address, token_address, tiles):
+    """Add the products of 32 columns of bfloat16 weights with tokens, both in shared memory.
+
+    Parameters
+    ----------
+    total : tuple of float32
+        Four for each tile of 16 rows and each tile of 8 tokens within it.
+    address, token_address : uint32
+        This lane's piece of row ``g`` and of token ``g``; rows are 64 bytes apart.
+    tiles : int
+        A literal: how many tiles of tokens there are.
+    """
+    columns = int(tiles.literal_value)
+    rows = total.count // (4 * columns)
+
+    def emit(context, builder, signature, args):
+        total_, address_, token_at, _ = args
+        totals = _elements(builder, total_, total.count)
+        weights = []
+        for row in range(rows):
+            first = builder.add(address_, _int(1024 * row)) if row else address_
+            own = _shared_words(builder, first)
+            weights.append((own, _shared_words(builder, builder.add(first, _int(512)))))
+        for column in range(columns):
+            place = builder.add(token_at, _int(512 * column)) if column else token_at
+            b = _shared_words(builder, place)
+            for row, (own, below) in enumerate(weights):
+                at = 4 * (row * columns + column)
+                totals[at : at + 4] = _multiply_chunk(builder, totals[at : at + 4], own, below, b)
+        return _tuple(builder, totals)
+
+    return total(total, types.uint32, types.uint32, tiles), emit
+
+
+@intrinsic
+def in_order(typingctx, total, more):
+    """Add two numbers, or two tuples of numbers; no option lets the compiler reorder it."""
+
+    def emit(context, builder, signature, args):
+        def add(a: Any, b: Any) -> Any:
+            return _assembly(builder, "add.rn.f32 $0, $1, $2;", _F32, "=f,f,f", [a, b])
+
+        if not isinstance(total, types.UniTuple):
+            return add(*args)
+        pairs = zip(*(_elements(builder, each, total.count) for each in args), strict=True)
+        return _tuple(builder, [add(a, b) for a, b in pairs])
+
+    return total(total, total), emit
+
+
+@intrinsic
+def copy_pair(typingctx, address, array, at):
+    """Begin to copy 8 bytes from flat element ``at`` to shared memory."""
+
+    def emit(context, builder, signature, args):
+        address, array, at = args
+        pointer = _element_pointer(context, builder, signature.args[1], array, at)
+        template = (
+            "{ .reg .u64 t; cvta.to.global.u64 t, $1; cp.async.ca.shared.global [$0], [t], 8; }"
+        )
+        operands = [address, builder.ptrtoint(pointer, _I64)]
+        _assembly(builder, template, ir.VoidType(), "r,l,~{memory}", operands, effects=True)
+        return context.get_dummy_value()
+
+    return types.none(types.uint32, array, types.intp), emit
+
+
+@intrinsic(prefer_literal=True)
+def store_part(typingctx, total, out, at, tiles, first, count, apart):
+    """Write some of a warp's sums to a float32 array, a token a row.
+
+    Parameters
+    ----------
+    total : tuple of float32
+        As for :func:`add_chunk`.
+    out : float32 array
+    at : int64
+        The flat element of row ``g`` of token ``2 * t`` of the first tile that is written.
+    tiles, first, count, apart : int
+        Literals: how many tiles of tokens ``total`` has, the first that is written and how many
+        are, and the elements between two tokens.
+    """
+    columns, begin, wanted, wide = (
+        int(each.literal_value) for each in (tiles, first, count, apart)
+    )
+    rows = total.count // (4 * columns)
+
+    def emit(context, builder, signature, args):
+        numbers = _elements(builder, args[0], total.count)
+        kind, array = signature.args[1], args[1]
+        for row in range(rows):
+            for tile in range(wanted):
+                for place in range(4):
+                    offset = (8 * tile + place % 2) * wide + 16 * row + 8 * (place // 2)
+                    element = builder.add(args[2], ir.Constant(_I64, offset))
+                    number = numbers[4 * (row * columns + begin + tile) + place]
+                    builder.store(number, _element_pointer(context, builder, kind, array, element))
+        return context.get_dummy_value()
+
+    return types.none(total, out, types.int64, tiles, first, count, apart), emit
