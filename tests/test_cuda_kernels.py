@@ -221,7 +221,7 @@ def test_products_with_few_inputs(gpu, format, tokens):
     ]
     d_x = gpu.upload(bfloat16_array(x))
     wanted = x[:tokens, :columns].astype(np.float64) @ weights.T
-    kernel = matvec.matvec_kernel(packed.kind, 1 if tokens <= 8 else 2, packed.leasts is not None)
+    kernel = matvec.matvec_kernel(packed.kind, matvec.tiles_of(tokens), packed.leasts is not None)
     half = gpu.zeros((tokens, height + 7), np.uint16)
     full = gpu.upload(np.ones((tokens, height + 7), np.float32))
 
@@ -245,7 +245,7 @@ def test_products_with_few_inputs(gpu, format, tokens):
 
 @on_gpu
 @pytest.mark.parametrize("tokens", [65, 130, 300])
-@pytest.mark.parametrize("sizes", [(2, 8), (1, 4)])
+@pytest.mark.parametrize("sizes", [(2, 8), (2, 4), (1, 4)])
 def test_products_with_many_inputs_have_the_bits_of_those_with_few(gpu, tokens, sizes):
     from numbatch.kernels.scoring.cuda import matmul_tiles, matvec
 

@@ -45,7 +45,7 @@ def main() -> None:
                 x = gpu.upload(np.full((tokens, columns), 0x3C00, np.uint16))
                 out, full = gpu.zeros((tokens, rows), np.uint16), gpu.zeros((1, 1), np.float32)
                 blocks = matvec.matvec_blocks(matvec.STORE, rows, tokens)
-                kernel = matvec.matvec_kernel(packed.kind, 1 if tokens <= 8 else 2)
+                kernel = matvec.matvec_kernel(packed.kind, matvec.tiles_of(tokens))
                 is_one = kind == "bf16" and tokens == 1
 
                 def ours(

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.batching.cuda.attention import Attention
 from numbatch.batching.cuda.products import Products
-from numbatch.batching.cuda.weights import DeviceLayer, DeviceLinear, DeviceNorm, DeviceWeights
+from numbatch.batching.cuda.weights import DeviceLayer, DeviceNorm, DeviceWeights
 from numbatch.batching.cuda.workspace import StepInputs, Workspace
 from numbatch.batching.forward import Batch
 from numbatch.batching.kv_pool import KVPool
@@ -159,8 +159,7 @@ class CudaForward:
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
         plan: Any,
     ) -> None:  # fmt: skip
-        then = layer.attention_inputs
-        self.norm(layer.attention_norm, space.hidden, n, space.normed, then=then)
+        self.norm(layer.attention_norm, space.hidden, n, space.normed)
         self.products.run(layer.attention_inputs, space.normed, n, space.inputs, mode=STORE)
         self._prepare_heads(number, layer, n, space, inputs)
         self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
@@ -176,11 +175,10 @@ class CudaForward:
         is_bare = not (layer.attention_inputs.has_bias or layer.query_norm.size)
         is_whole = not config.rotary_interleaved and 2 * pairs == size == space.q.shape[2]
         if is_bare and is_whole and pairs % 8 == 0:
-            ahead = self.products.ahead(layer.output, n)
             self.gpu.launch(
-                rows.prepare_heads_words, n + ahead.blocks, block_threads(HEAD_THREADS),
-                space.inputs, cosine, sine, inputs.positions, inputs.rows, inputs.tables,
-                2 * number, space.q, self.pool.cache, n, ahead.words, ahead.count, ahead.apart,
+                rows.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
+                sine, inputs.positions, inputs.rows, inputs.tables, 2 * number, space.q,
+                self.pool.cache,
             )  # fmt: skip
             return
         warps = block_threads(WARPS_OF_HEADS)
@@ -194,7 +192,7 @@ class CudaForward:
         )  # fmt: skip
 
     def _mlp(self, layer: DeviceLayer, n: int, space: Workspace) -> None:
-        self.norm(layer.mlp_norm, space.hidden, n, space.normed, then=layer.mlp_inputs)
+        self.norm(layer.mlp_norm, space.hidden, n, space.normed)
         inner = layer.down.columns
         code = ACTIVATIONS[self.decoder.config.activation]
         linear = layer.mlp_inputs
@@ -240,22 +238,15 @@ class CudaForward:
             rows.add_norm, n, threads, space.added, post_norm.weight, epsilon, space.hidden
         )
 
-    def norm(
-        self, norm: DeviceNorm, x: Any, n: int, out: Any, places: Any = None,
-        then: DeviceLinear | None = None,
-    ) -> None:  # fmt: skip
-        """Start the norm of ``n`` rows, or of the rows at ``places``; ``then``: what reads them."""
+    def norm(self, norm: DeviceNorm, x: Any, n: int, out: Any, places: Any = None) -> None:
+        """Start the norm of ``n`` rows, or of the rows at ``places``."""
         epsilon = np.float32(self.decoder.config.norm_epsilon)
         chosen = self._nowhere if places is None else places
         threads = block_threads(ROW_THREADS)
         if norm.bias is None:
             # Few enough that each holds 16 numbers.
             threads = min(threads, -(-norm.weight.size // 512) * 32)
-            ahead = self.products.ahead(then, n)
-            self.gpu.launch(
-                rows.rms_norm, n + ahead.blocks, threads, x, chosen, norm.weight, epsilon, out, n,
-                ahead.words, ahead.count, ahead.apart,
-            )  # fmt: skip
+            self.gpu.launch(rows.rms_norm, n, threads, x, chosen, norm.weight, epsilon, out)
         else:
             self.gpu.launch(
                 rows.layer_norm, n, threads, x, chosen, norm.weight, norm.bias, epsilon, out

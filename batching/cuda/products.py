@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,25 +27,11 @@ from numbatch.kernels.scoring.cuda.matvec import (
     matvec_blocks,
     matvec_kernel,
     multiply_one,
+    tiles_of,
 )
 from numbatch.kernels.scoring.cuda.rows import scale_rows
 
-__all__ = ["Ahead", "Products"]
-
-FETCHED_AHEAD = 8 << 20
-"""Bytes of weights that are asked for while a kernel runs that leaves memory idle."""
-
-FETCHING_BLOCKS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """Weights to fetch ahead; see ``fetch_ahead``. ``blocks`` of threads share the work."""
-
-    words: Any
-    count: int = 0
-    apart: int = 0
-    blocks: int = 0
+__all__ = ["Products"]
 
 
 class Products:
@@ -63,19 +48,9 @@ class Products:
     def __init__(self, gpu: Gpu, weights: DeviceWeights, *, invariant: bool) -> None:
         self._gpu, self._weights, self._invariant = gpu, weights, invariant
         self._dense = Dense(gpu)
-        self._no_ahead = Ahead(weights.none16)
         self._multiprocessors = gpu.multiprocessors
         self._unpacked: Any = None
         self._unused = gpu.zeros((1, 1), np.float32)
-
-    def ahead(self, then: DeviceLinear | None, tokens: int) -> Ahead:
-        """Return what to fetch before a product with so many inputs: what it reads first."""
-        if then is None or tokens > MOST_INPUTS or is_simulated():
-            return self._no_ahead
-        words = then.parts[0].words
-        sides = 2 if then.apart else 1
-        count = min(FETCHED_AHEAD // words.dtype.itemsize, words.size) // sides
-        return Ahead(words, count, then.apart * words.shape[1], FETCHING_BLOCKS)
 
     def fits_matvec(self, linear: DeviceLinear, tokens: int) -> bool:
         """Whether our kernel takes a whole product, and can activate its result."""
@@ -148,7 +123,7 @@ class Products:
             return
         x = x[first : first + tokens] if first else x
         has_least = part.leasts is not None
-        kernel = matvec_kernel(part.kind, 1 if tokens <= 8 else 2, has_least)
+        kernel = matvec_kernel(part.kind, tiles_of(tokens), has_least)
         scales = self._weights.none16 if part.scales is None else part.scales
         leasts = part.leasts if has_least else scales
         self._gpu.launch(

@@ -48,8 +48,6 @@ class DeviceLinear:
     parts: tuple[DeviceMatrix, ...]
     bias: Any
     has_bias: bool
-    apart: int = 0
-    """How far below its gate a row is, where there are gates."""
 
     @property
     def rows(self) -> int:
@@ -143,7 +141,7 @@ class DeviceWeights:
             output=self._linear([layer.output]),
             post_attention_norm=self._norm_if_any(layer.post_attention_norm),
             mlp_norm=self._norm(layer.mlp_norm),
-            mlp_inputs=self._linear(mlp, 0 if layer.gate is None else layer.gate.weight.rows),
+            mlp_inputs=self._linear(mlp),
             is_gated=layer.gate is not None,
             down=self._linear([layer.down]),
             post_mlp_norm=self._norm_if_any(layer.post_mlp_norm),
@@ -172,19 +170,19 @@ class DeviceWeights:
     def _head_norm(self, norm: Norm | None) -> Any:
         return self.empty if norm is None else self._vector(norm.weight)
 
-    def _linear(self, linears: Sequence[Linear], apart: int = 0) -> DeviceLinear:
+    def _linear(self, linears: Sequence[Linear]) -> DeviceLinear:
         matrices = [linear.weight for linear in linears]
         groups = [matrices]
         if len({matrix.format for matrix in matrices}) > 1:
             groups = [[matrix] for matrix in matrices]
         parts = tuple(self._matrix(group) for group in groups)
         if all(linear.bias is None for linear in linears):
-            return DeviceLinear(parts, self.empty, False, apart)
+            return DeviceLinear(parts, self.empty, False)
         biases = [
             np.zeros(each.weight.rows, np.float32) if each.bias is None else each.bias
             for each in linears
         ]
-        return DeviceLinear(parts, self._vector(np.concatenate(biases)), True, apart)
+        return DeviceLinear(parts, self._vector(np.concatenate(biases)), True)
 
     def _matrix(self, matrices: Sequence[Matrix], *, plain: bool = False) -> DeviceMatrix:
         """Copy matrices of one format below one another."""

@@ -41,9 +41,11 @@ _WARPS_DOWN, _WARPS_ACROSS = 4, 2
 
 
 def tile_sizes(mode: int, rows: int, tokens: int, multiprocessors: int) -> tuple[int, int]:
-    """Return how many 16-row tiles and 8-token tiles a warp takes: large, if blocks are many."""
-    large = tile_blocks(mode, rows, tokens, 2, 8)
-    return (2, 8) if large >= multiprocessors else (1, 4)
+    """Return how many 16-row tiles and 8-token tiles a warp takes: large, if blocks are many.
+
+    Tiles twice as wide are not faster: then a multiprocessor has one block, and all of it waits.
+    """
+    return (2, 4) if tile_blocks(mode, rows, tokens, 2, 4) >= multiprocessors else (1, 4)
 
 
 def tile_blocks(mode: int, rows: int, tokens: int, down: int, across: int) -> int:

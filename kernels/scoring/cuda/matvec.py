@@ -17,7 +17,7 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.matvec_stages import (
     ROW_BYTES,
     add_stage,
-    copy_pair,
+    copy_few,
     in_order,
     store_part,
 )
@@ -43,6 +43,8 @@ __all__ = [
     "matvec_blocks",
     "matvec_kernel",
     "multiply_one",
+    "tiles_of",
+    "write_result",
 ]
 
 STORE, ADD, LOGITS, GATED = 0, 1, 2, 3
@@ -66,11 +68,16 @@ STEPS = 4
 STAGE_BYTES = 16 * ROW_BYTES
 """Bytes of weights that a warp copies at a time: of 16 rows."""
 
+SECTOR = 16
+"""Numbers that the first cache asks for together."""
+
 _STEPS = {"plain": (64, 0, 0), "nibbles": (32, 8, 16), "bytes": (32, 4, 8)}
 """Elements of weights and of scales in a row of a stage, and bytes of these scales."""
 
-_DEPTHS = {"plain": 3, "nibbles": 2, "bytes": 2}
-"""Stages that are under way at once: as many as leave room for four blocks."""
+
+def tiles_of(tokens: int) -> int:
+    """Return how :func:`matvec_kernel` is asked for the kernel for so many inputs."""
+    return 0 if tokens == 1 else 1 if tokens <= 8 else 2
 
 
 def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
@@ -175,7 +182,7 @@ def _stage_copier(kind: str, has_least: bool) -> Any:
             if is_wide:
                 copy_words(place, scales, at, True)
             else:
-                copy_pair(place, scales, at)
+                copy_few(place, scales, at, 8, True)
 
     @cuda_device
     def copy_stage(address, weights, scales, leasts, first, apart, stage, lane):
@@ -199,26 +206,59 @@ def _stage_copier(kind: str, has_least: bool) -> Any:
 
 
 @functools.cache
+def _input_copier(columns: int, tiles: int, place: int) -> Any:
+    """Return the function that begins to bring a stage of the inputs near.
+
+    Few blocks on a multiprocessor read the same inputs: read only where they are used, from the
+    second cache, they took longer than all else. One input comes to ``place`` in a stage, of
+    several (``tiles`` > 0) the first cache gets what is needed, and ``place`` a few bytes of it.
+    """
+    sectors = columns // SECTOR
+
+    @cuda_device
+    def copy_input(address, x, begin, here, stage, lane):
+        if lane < columns // 8:
+            at = stage * columns + np.intp(lane) * 8
+            copy_words(address + np.uint32(np.int32(place) + (lane << 4)), x, at, True)
+
+    @cuda_device
+    def touch_inputs(address, x, begin, here, stage, lane):
+        own = np.intp(lane) // sectors
+        at = (begin + own) * x.shape[1] + stage * columns + np.intp(lane) % sectors * SECTOR
+        for i in range(8 * tiles * sectors // 32):
+            token = own + i * (32 // sectors)
+            copy_few(
+                address + np.uint32(np.int32(place) + (lane << 2)), x,
+                at + i * (32 // sectors) * x.shape[1], 4, token < here,
+            )  # fmt: skip
+
+    return touch_inputs if tiles else copy_input
+
+
+@functools.cache
 def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """Return the kernel for ``plain``, ``nibbles`` or ``bytes`` and up to ``8 * tiles`` inputs.
 
-    ``has_least``: the nibbles have leasts.
+    ``tiles`` is 0 for one input; see :func:`tiles_of`. ``has_least``: the nibbles have leasts.
 
     It is launched with :func:`matvec_blocks` blocks of ``THREADS`` threads.
     """
-    numbers = 4 * tiles
-    tokens_held = 8 * tiles
+    is_one, tiles_held = tiles == 0, max(tiles, 1)
+    numbers = 4 * tiles_held
+    tokens_held = 8 * tiles_held
     scale_bytes = _STEPS[kind][2]
     columns = {"plain": 64, "nibbles": 256, "bytes": 128}[kind]
     per_unit = UNIT // columns
-    depth = _DEPTHS[kind]
+    depth = 2
     left = depth - 1
-    stage_bytes = STAGE_BYTES + 16 * scale_bytes * (1 + has_least)
+    x_place = STAGE_BYTES + 16 * scale_bytes * (1 + has_least)
+    stage_bytes = x_place + (2 * columns if is_one else 128)
     own_bytes = depth * stage_bytes
     # The sums of all warps lie in the same memory at the end.
     floats = max(WARPS * own_bytes // 4, WARPS * 16 * tokens_held)
     lane_bytes, lane_turn = (32, 16) if kind == "bytes" else (16, 64)
     copy_stage = _stage_copier(kind, has_least)
+    copy_inputs = _input_copier(columns, tiles, x_place)
 
     @cuda_kernel(fast=True)
     def matvec(
@@ -259,15 +299,15 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         stage = np.int32(warp * units // np.int32(WARPS) * np.int32(per_unit))
         end = np.int32((warp + 1) * units // np.int32(WARPS) * np.int32(per_unit))
         base = shared_address(shared) + np.uint32(warp * np.int32(own_bytes))
+        begin = np.intp(cuda.blockIdx.x) * tokens_held
+        here = min(np.intp(tokens) - begin, np.intp(tokens_held))
         for ahead in range(depth):
             if stage + ahead < end:
                 place = base + np.uint32(ahead * stage_bytes)
-                copy_stage(
-                    place, weights, scales, leasts, first, distance, np.intp(stage + ahead), lane
-                )
+                following = np.intp(stage + ahead)
+                copy_stage(place, weights, scales, leasts, first, distance, following, lane)
+                copy_inputs(place, x, begin, here, following, lane)
             finish_copies()
-        begin = np.intp(cuda.blockIdx.x) * tokens_held
-        here = min(np.intp(tokens) - begin, np.intp(tokens_held))
         at = np.intp(stage) * columns + np.intp(four) * 8
         a0 = (begin + min(np.intp(group), here - 1)) * x.shape[1] + at
         a1 = (begin + min(np.intp(group) + 8, here - 1)) * x.shape[1] + at
@@ -281,20 +321,23 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
             copies_done(left)
             cuda.syncwarp()
             place = base + np.uint32(slot * np.int32(stage_bytes))
-            total = add_stage(total, place + own, place + own_scale, x, (a0, a1), kind, has_least)
+            if is_one:
+                x_at = place + np.uint32(np.int32(x_place) + (four << 4))
+            else:
+                x_at = (a0, a1)
+            total = add_stage(total, place + own, place + own_scale, x, x_at, kind, has_least)
             a0, a1 = a0 + columns, a1 + columns
             cuda.syncwarp()
             if stage + np.int32(depth) < end:
-                copy_stage(
-                    place, weights, scales, leasts, first, distance,
-                    np.intp(stage + np.int32(depth)), lane,
-                )  # fmt: skip
+                following = np.intp(stage + np.int32(depth))
+                copy_stage(place, weights, scales, leasts, first, distance, following, lane)
+                copy_inputs(place, x, begin, here, following, lane)
             finish_copies()
             stage = np.int32(stage + 1)
             slot = np.int32(slot + 1) if slot + 1 < depth else np.int32(0)
         cuda.syncthreads()  # nobody reads weights any more
         rest = (np.intp(warp) * tokens_held + 2 * np.intp(four)) * 16 + np.intp(group)
-        store_part(total, shared, rest, tiles, 0, tiles, 16)
+        store_part(total, shared, rest, tiles_held, 0, tiles_held, 16)
         cuda.syncthreads()
         for i in range(thread, np.int32(here) << bits, np.int32(THREADS)):
             token, place = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))

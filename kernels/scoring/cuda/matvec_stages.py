@@ -21,7 +21,14 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.tiles import _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
-__all__ = ["add_chunk", "add_stage", "copy_pair", "in_order", "store_part"]
+__all__ = [
+    "ROW_BYTES",
+    "add_chunk",
+    "add_stage",
+    "copy_few",
+    "in_order",
+    "store_part",
+]
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -139,8 +146,9 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
         In shared memory: this lane's first piece of row ``g``, and the scales of row ``g``. The
         leasts lie behind the scales of all 16 rows.
     x : uint16 array
-    x_at : tuple of int64
-        Flat elements: this lane's piece of token ``g`` of each tile of tokens.
+    x_at : tuple of int64, or uint32
+        Flat elements: this lane's piece of token ``g`` of each tile of tokens; or the address in
+        shared memory of its piece of the only token.
     kind, has_least
         Literals: ``plain``, ``nibbles`` or ``bytes``, and whether there are leasts.
     """
@@ -153,7 +161,8 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
         total_, address_, scale_at, x, x_at, _, _ = args
         tiles = total.count // 4
         totals = _elements(builder, total_, total.count)
-        places = _elements(builder, x_at, tiles)
+        is_shared = not isinstance(signature.args[4], types.UniTuple)
+        places = [x_at] if is_shared else _elements(builder, x_at, tiles)
         own = _row_chunks(builder, address_, name, less)
         lower = builder.add(address_, _int(8 * ROW_BYTES))
         below = _row_chunks(builder, lower, name, less)
@@ -170,7 +179,11 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
         zero, ones = [ir.Constant(_F32, 0.0)] * 4, [_int(0x3F803F80)] * 4
         for chunk in range(len(own)):
             for tile in range(tiles):
-                b = _global_words(context, builder, signature.args[3], x, places[tile], 32 * chunk)
+                if is_shared:
+                    b = _shared_words(builder, builder.add(x_at, _int(64 * chunk)))
+                else:
+                    x_type = signature.args[3]
+                    b = _global_words(context, builder, x_type, x, places[tile], 32 * chunk)
                 place = slice(4 * tile, 4 * tile + 4)
                 start = totals[place] if is_plain else zero
                 part = _multiply_chunk(builder, start, own[chunk], below[chunk], b)
@@ -185,8 +198,9 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
                     totals[place] = _add_scaled(builder, totals[place], sums, pair)
         return _tuple(builder, totals)
 
-    address_type = types.uint32
-    return total(total, address_type, address_type, x, x_at, kind, has_least), emit
+    word = types.uint32
+    place = x_at if isinstance(x_at, types.UniTuple) else word
+    return total(total, word, word, x, place, kind, has_least), emit
 
 
 def _global_words(
@@ -224,12 +238,17 @@ def add_chunk(typingctx, total, address, token_address, tiles):
             first = builder.add(address_, _int(1024 * row)) if row else address_
             own = _shared_words(builder, first)
             weights.append((own, _shared_words(builder, builder.add(first, _int(512)))))
+        tokens = []
         for column in range(columns):
             place = builder.add(token_at, _int(512 * column)) if column else token_at
-            b = _shared_words(builder, place)
-            for row, (own, below) in enumerate(weights):
-                at = 4 * (row * columns + column)
-                totals[at : at + 4] = _multiply_chunk(builder, totals[at : at + 4], own, below, b)
+            tokens.append(_shared_words(builder, place))
+        # A product waits for the one before it with the same sums: these come far apart.
+        for half in (0, 2):
+            for column, b in enumerate(tokens):
+                for row, (own, below) in enumerate(weights):
+                    at = slice(4 * (row * columns + column), 4 * (row * columns + column) + 4)
+                    a = [own[half], below[half], own[half + 1], below[half + 1]]
+                    totals[at] = _mma(builder, totals[at], a, b[half : half + 2])
         return _tuple(builder, totals)
 
     return total(total, types.uint32, types.uint32, tiles), emit
@@ -251,21 +270,24 @@ def in_order(typingctx, total, more):
     return total(total, total), emit
 
 
-@intrinsic
-def copy_pair(typingctx, address, array, at):
-    """Begin to copy 8 bytes from flat element ``at`` to shared memory."""
+@intrinsic(prefer_literal=True)
+def copy_few(typingctx, address, array, at, size, is_there):
+    """Begin to copy 4 or 8 bytes (a literal) to shared memory, and 32 around to the first cache."""
+    count = int(size.literal_value)
 
     def emit(context, builder, signature, args):
-        address, array, at = args
+        address, array, at, _, is_there = args
         pointer = _element_pointer(context, builder, signature.args[1], array, at)
+        wanted = builder.select(is_there, _int(count), _int(0))
         template = (
-            "{ .reg .u64 t; cvta.to.global.u64 t, $1; cp.async.ca.shared.global [$0], [t], 8; }"
+            "{ .reg .u64 t; cvta.to.global.u64 t, $1; "
+            f"cp.async.ca.shared.global [$0], [t], {count}, $2; }}"
         )
-        operands = [address, builder.ptrtoint(pointer, _I64)]
-        _assembly(builder, template, ir.VoidType(), "r,l,~{memory}", operands, effects=True)
+        operands = [address, builder.ptrtoint(pointer, _I64), wanted]
+        _assembly(builder, template, ir.VoidType(), "r,l,r,~{memory}", operands, effects=True)
         return context.get_dummy_value()
 
-    return types.none(types.uint32, array, types.intp), emit
+    return types.none(types.uint32, array, types.intp, size, types.boolean), emit
 
 
 @intrinsic(prefer_literal=True)

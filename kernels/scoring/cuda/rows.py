@@ -13,7 +13,6 @@ import numpy as np
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import (
     block_sum,
-    fetch_ahead,
     load_floats,
     load_words,
     pack_pair,
@@ -124,11 +123,10 @@ def _norm_held(x, at, weight, epsilon, out, out_at, slots):
 
 
 @cuda_kernel
-def rms_norm(x, places, weight, epsilon, out, count, ahead, ahead_count, ahead_apart):
+def rms_norm(x, places, weight, epsilon, out):
     """Write ``x / sqrt(mean(x**2) + epsilon) * weight`` of each row (block x) as bfloat16.
 
-    No error check. Source: Zhang and Sennrich 2019, arXiv 1910.07467. Blocks beyond the rows fetch
-    ahead.
+    No error check. Source: Zhang and Sennrich 2019, arXiv 1910.07467.
 
     Parameters
     ----------
@@ -139,16 +137,9 @@ def rms_norm(x, places, weight, epsilon, out, count, ahead, ahead_count, ahead_a
     epsilon : float32
     out : uint16 array, shape (rows, at least width)
         Modified in place.
-    count : int
-        How many rows there are.
-    ahead, ahead_count, ahead_apart
-        See :func:`fetch_ahead`.
     """
     slots = cuda.shared.array(32, np.float32)
     place = np.intp(cuda.blockIdx.x)
-    if place >= count:
-        fetch_ahead(ahead, ahead_count, ahead_apart, place - count, cuda.gridDim.x - count)
-        return
     row = np.intp(places[place]) if places.size else place
     aligned = weight.size % 4 == 0 and x.shape[1] % 4 == 0 and out.shape[1] % 4 == 0
     if aligned and weight.size <= 16 * cuda.blockDim.x:
@@ -301,19 +292,13 @@ def _rotated(a, b, cosine, cosine_high, sine, sine_high):
 
 
 @cuda_kernel
-def prepare_heads_words(
-    qkv, cosine, sine, positions, rows, tables, plane, q, cache, count, ahead, ahead_count,
-    ahead_apart,
-):  # fmt: skip
+def prepare_heads_words(qkv, cosine, sine, positions, rows, tables, plane, q, cache):
     """:func:`prepare_heads` 16 bytes at a time, of heads that are rotated as a whole, in halves.
 
-    No error check. Block x is the token; blocks beyond the ``count`` tokens fetch ahead. There are
-    no biases and no norms, heads have no padding, and half a head is a multiple of 8.
+    No error check. Block x is the token. There are no biases and no norms, heads have no padding,
+    and half a head is a multiple of 8.
     """
     token = np.intp(cuda.blockIdx.x)
-    if token >= count:
-        fetch_ahead(ahead, ahead_count, ahead_apart, token - count, cuda.gridDim.x - count)
-        return
     heads, kv_heads, block_size, width = q.shape[1], cache.shape[2], cache.shape[3], cache.shape[4]
     position = np.intp(positions[token])
     if position < 0:

@@ -16,7 +16,6 @@ __all__ = [
     "block_max",
     "block_sum",
     "exp2",
-    "fetch_ahead",
     "float32_array",
     "load_floats",
     "load_words",
@@ -125,9 +124,6 @@ if is_simulated():
         """Two to the power of a float32."""
         return np.float32(2.0) ** np.float32(x)
 
-    def _fetch(array, at):
-        """Ask for 32 bytes."""
-
     def warp_sum(x):
         """Sum over the lanes of a warp, the same bits in each; in one order."""
         return x
@@ -207,19 +203,6 @@ else:
 
         return types.float32(types.float32), emit
 
-    @intrinsic
-    def _fetch(typingctx, array, at):
-        """Ask the second cache for the 32 bytes at flat element ``at``."""
-
-        def emit(context, builder, signature, args):
-            pointer = _element_pointer(context, builder, signature.args[0], *args)
-            address = builder.ptrtoint(pointer, ir.IntType(64))
-            template = "{ .reg .u64 t; cvta.to.global.u64 t, $0; prefetch.global.L2 [t]; }"
-            _assembly(builder, template, ir.VoidType(), "l", [address], effects=True)
-            return context.get_dummy_value()
-
-        return types.none(array, types.intp), emit
-
     @cuda_device
     def warp_sum(x):
         """Sum over the lanes of a warp, the same bits in each; in one order."""
@@ -233,29 +216,6 @@ else:
         for apart in (16, 8, 4, 2, 1):
             x = max(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, apart))
         return x
-
-
-@cuda_device
-def fetch_ahead(array, count, apart, block, blocks):
-    """Ask the second cache for weights that come next, while memory has nothing else to do.
-
-    Nobody waits for them here.
-
-    Parameters
-    ----------
-    array : array of weights, C-contiguous
-    count, apart : int
-        Elements that are asked for from the first on, and, unless ``apart`` is 0, from there on.
-    block, blocks : int
-        This block of threads and how many share the work.
-    """
-    step = 32 // array.itemsize
-    threads = np.intp(cuda.blockDim.x)
-    first = (np.intp(block) * threads + np.intp(cuda.threadIdx.x)) * step
-    for at in range(first, count, np.intp(blocks) * threads * step):
-        _fetch(array, at)
-        if apart:
-            _fetch(array, at + apart)
 
 
 @cuda_device
