@@ -16,9 +16,6 @@ from numbatch.batching.worker_pool import WorkerPool
 from numbatch.kernels.cuda import count_gpus
 
 REQUESTS = 2000
-WARM = 96
-"""Requests that each worker runs before the clock does: they compile its kernels."""
-
 ROUNDS = 2
 OPTIONS: dict[str, Any] = {
     "max_num_seqs": 128, "max_num_batched_tokens": 8192, "kv_tokens": 2**18, "max_model_len": 2304,
@@ -40,9 +37,13 @@ def requests(count: int) -> list[Request]:
 
 
 def warm_pool(name: str, devices: Sequence[str]) -> WorkerPool:
-    """Return a pool whose workers have loaded the model and compiled their kernels."""
+    """Return a pool whose workers have loaded the model and run all requests once.
+
+    They compile kernels then, and cuBLAS loads its own for each size of a step, which takes seconds
+    in a new process.
+    """
     pool = WorkerPool(model(name), functools.partial(model, name), devices, **OPTIONS)
-    list(pool.run(requests(WARM * len(devices))))
+    list(pool.run(requests(REQUESTS)))
     return pool
 
 

@@ -259,8 +259,10 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     lane_bytes, lane_turn = (32, 16) if kind == "bytes" else (16, 64)
     copy_stage = _stage_copier(kind, has_least)
     copy_inputs = _input_copier(columns, tiles, x_place)
+    # Three blocks at a time instead of two: 28.5 instead of 31.2 us for 28,672 x 4,096.
+    registers = 80 if kind == "nibbles" and is_one and not has_least else None
 
-    @cuda_kernel(fast=True)
+    @cuda_kernel(fast=True, registers=registers)
     def matvec(
         weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out,
         out32,
