@@ -9,8 +9,9 @@ import numpy as np
 
 from asv_bench.cuda.common import _matrix, _quantized, copy_bandwidth, limits, row, seconds_of
 from numbatch.kernels.cuda import Gpu
-from numbatch.kernels.scoring.cuda import matvec
+from numbatch.kernels.scoring.cuda import matvec, results
 from numbatch.kernels.scoring.cuda.dense import Dense
+from numbatch.kernels.scoring.cuda.matvec_one import multiply_one
 from numbatch.kernels.scoring.cuda.packing import pack_matrix
 
 SHAPES = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (128256, 4096))
@@ -44,7 +45,7 @@ def main() -> None:
             for tokens in (1, 8, 16):
                 x = gpu.upload(np.full((tokens, columns), 0x3C00, np.uint16))
                 out, full = gpu.zeros((tokens, rows), np.uint16), gpu.zeros((1, 1), np.float32)
-                blocks = matvec.matvec_blocks(matvec.STORE, rows, tokens)
+                blocks = matvec.matvec_blocks(results.STORE, rows, tokens)
                 kernel = matvec.matvec_kernel(packed.kind, matvec.tiles_of(tokens))
                 is_one = kind == "bf16" and tokens == 1
 
@@ -56,13 +57,13 @@ def main() -> None:
                     for each in arrays:
                         if is_one:
                             gpu.launch(
-                                matvec.multiply_one, blocks[1], matvec.THREADS, each[0], rows, x,
-                                matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
+                                multiply_one, blocks[1], matvec.THREADS, each[0], rows, x,
+                                results.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
                             )  # fmt: skip
                             continue
                         gpu.launch(
                             kernel, blocks, matvec.THREADS, *each, rows, x, tokens,
-                            matvec.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
+                            results.STORE, 0, 0, np.float32(1), np.float32(0), 0, out, full,
                         )  # fmt: skip
 
                 def theirs(

@@ -18,17 +18,14 @@ from numbatch.kernels.scoring.cuda.matmul_tiles import (
 )
 from numbatch.kernels.scoring.cuda.matmul_tiles import THREADS as TILE_THREADS
 from numbatch.kernels.scoring.cuda.matvec import (
-    ADD,
-    GATED,
-    LOGITS,
     MOST_INPUTS,
-    STORE,
     THREADS,
     matvec_blocks,
     matvec_kernel,
-    multiply_one,
     tiles_of,
 )
+from numbatch.kernels.scoring.cuda.matvec_one import multiply_one
+from numbatch.kernels.scoring.cuda.results import ADD, GATED, LOGITS, STORE
 from numbatch.kernels.scoring.cuda.rows import scale_rows
 
 __all__ = ["Products"]

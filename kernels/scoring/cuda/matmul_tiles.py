@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.matvec import GATED, UNIT, WARPS, write_result
-from numbatch.kernels.scoring.cuda.matvec_stages import add_chunk, in_order, store_part
+from numbatch.kernels.scoring.cuda.matvec import UNIT, WARPS
+from numbatch.kernels.scoring.cuda.product_sums import add_chunk, in_order, store_part
+from numbatch.kernels.scoring.cuda.results import GATED, write_result
 from numbatch.kernels.scoring.cuda.tiles import (
     copies_done,
     copy_words,

@@ -8,21 +8,14 @@ not on how many inputs there are.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.matvec_stages import (
-    ROW_BYTES,
-    add_stage,
-    copy_few,
-    in_order,
-    store_part,
-)
-from numbatch.kernels.scoring.cuda.matvec_tiles import add_row_dots
-from numbatch.kernels.scoring.cuda.rows import _activation
+from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES, add_stage, copy_few
+from numbatch.kernels.scoring.cuda.product_sums import in_order, store_part
+from numbatch.kernels.scoring.cuda.results import GATED, write_result
 from numbatch.kernels.scoring.cuda.tiles import (
     copies_done,
     copy_words,
@@ -30,26 +23,8 @@ from numbatch.kernels.scoring.cuda.tiles import (
     shared_address,
     zero_tile,
 )
-from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
-__all__ = [
-    "ADD",
-    "GATED",
-    "LOGITS",
-    "MOST_INPUTS",
-    "STORE",
-    "THREADS",
-    "UNIT",
-    "matvec_blocks",
-    "matvec_kernel",
-    "multiply_one",
-    "tiles_of",
-    "write_result",
-]
-
-STORE, ADD, LOGITS, GATED = 0, 1, 2, 3
-"""What is done with a product: stored as bfloat16, added to float32, scaled, capped and stored as
-float32, or activated and multiplied with that of the row ``apart`` below."""
+__all__ = ["MOST_INPUTS", "THREADS", "UNIT", "WARPS", "matvec_blocks", "matvec_kernel", "tiles_of"]
 
 UNIT = 256
 """Columns that a warp takes at a time; rows of weights and inputs are padded to a multiple."""
@@ -59,10 +34,6 @@ THREADS = 32 * WARPS
 
 MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
-
-
-STEPS = 4
-"""Pieces of 256 columns of two rows whose loads are under way at once."""
 
 
 STAGE_BYTES = 16 * ROW_BYTES
@@ -86,83 +57,6 @@ def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
     Blocks that share weights come after one another, so that these are read from memory once.
     """
     return -(-tokens // MOST_INPUTS), -(-rows // (8 if mode == GATED else 16))
-
-
-@cuda_device
-def _finish(mode, value, below, code, scale, cap):
-    if mode == GATED:
-        return _activation(code, value) * below
-    if mode == LOGITS:
-        value *= scale
-        if cap != np.float32(0):
-            value = cap * np.float32(math.tanh(value / cap))
-    return value
-
-
-@cuda_device(fast=True)
-def write_result(mode, value, below, code, scale, cap, token, column, out, out32):
-    """Do what the mode asks with the sums of a row, and with those of the row below its gate."""
-    value = _finish(mode, value, below, code, scale, cap)
-    if mode == ADD:
-        out32[token, column] += value
-    elif mode == LOGITS:
-        out32[token, column] = value
-    else:
-        out[token, column] = to_bfloat16(value)
-
-
-@cuda_kernel(fast=True)
-def multiply_one(
-    weights, rows, x, mode, apart, code, scale, cap, at_column, out, out32
-):  # fmt: skip
-    """Multiply rows of bfloat16 weights with one input, a warp two rows. No error check.
-
-    It is launched with ``ceil(rows / 16)`` blocks (``GATED``: of 8) of ``THREADS`` threads.
-
-    Parameters as in :func:`matvec_kernel`.
-    """
-    thread = np.int32(cuda.threadIdx.x)
-    lane, warp = np.intp(thread & 31), np.intp(thread >> 5)
-    block = np.intp(cuda.blockIdx.x)
-    row = block * WARPS + warp
-    below = row + apart
-    if mode != GATED:
-        row = 2 * row
-        below = min(row + 1, weights.shape[0] - 1)
-    if row < rows:
-        before, before_below = np.float32(0), np.float32(0)
-        if mode == ADD and lane == 0:
-            before = out32[0, at_column + row]
-            if below < rows:
-                before_below = out32[0, at_column + below]
-        wide, units = weights.shape[1], x.shape[1] // UNIT
-        at, at_below, x_at = row * wide + 8 * lane, below * wide + 8 * lane, 8 * lane
-        total = zero_tile(4)
-        unit = np.intp(0)
-        while unit + STEPS <= units:
-            total = add_row_dots(total, weights, (at, at_below), x, x_at, STEPS)
-            at, at_below, x_at = at + STEPS * UNIT, at_below + STEPS * UNIT, x_at + STEPS * UNIT
-            unit += STEPS
-        while unit < units:
-            total = add_row_dots(total, weights, (at, at_below), x, x_at, 1)
-            at, at_below, x_at = at + UNIT, at_below + UNIT, x_at + UNIT
-            unit += 1
-        value, lower = warp_sum(total[0] + total[1]), warp_sum(total[2] + total[3])
-        if lane == 0:
-            if mode == GATED:
-                out[0, at_column + row] = to_bfloat16(_activation(code, value) * lower)
-            else:
-                has_below = row + 1 < rows
-                value = _finish(mode, value, lower, code, scale, cap)
-                lower = _finish(mode, lower, value, code, scale, cap)
-                if mode == STORE:
-                    out[0, at_column + row] = to_bfloat16(value)
-                    if has_below:
-                        out[0, at_column + row + 1] = to_bfloat16(lower)
-                else:
-                    out32[0, at_column + row] = before + value
-                    if has_below:
-                        out32[0, at_column + row + 1] = before_below + lower
 
 
 @functools.cache
