@@ -35,7 +35,6 @@ THREADS = 32 * WARPS
 MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
 
-
 STAGE_BYTES = 16 * ROW_BYTES
 """Bytes of weights that a warp copies at a time: of 16 rows."""
 
@@ -83,7 +82,7 @@ def _stage_copier(kind: str, has_least: bool) -> Any:
         most, wide = weights.shape[0] - 1, weights.shape[1]
         column = stage * step + np.intp(lane & 7) * piece
         for i in range(4):
-            # Rows g of all i, then rows g + 8: a lane's are four apart.
+            # A lane copies a piece of four lines; lines 8 to 15 are the rows ``apart`` below.
             line = np.int32((lane >> 3) + np.int32(4 * i))
             row = min(first + np.intp(line & 7) + np.intp(line >> 3) * apart, most)
             turn = (line & 1) if scale_bytes == 8 and not is_plain else ((line & 1) << 2)
