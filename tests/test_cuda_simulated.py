@@ -12,7 +12,7 @@ from numbatch.errors import DeviceError
 FOLDER = Path(__file__).parent
 
 
-MODULES = ("kernels", "attention", "products", "rows", "sampling", "engine")
+MODULES = ("attention", "products", "rows", "sampling", "engine")
 
 
 @pytest.mark.parametrize("module", [f"test_cuda_{name}.py" for name in MODULES])
