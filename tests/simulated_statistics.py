@@ -9,7 +9,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda import select
+from numbatch.kernels.statistics.cuda import bracket_kernels, brackets, select
 
 DTYPES = ("float32", "float64")
 
@@ -129,6 +129,31 @@ def test_quantiles_are_exact(gpu, dtype, monkeypatch):
     )
     assert np.isnan(statistics.median(gpu.upload(values)))
     assert np.isnan(statistics.median(gpu.upload(values[:0])))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("content", ["normal", "few", "equal", "rising", "wide", "strange"])
+def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
+    size = max(600, 4 * bracket_kernels.PARTS * bracket_kernels.SAMPLE + 3)
+    values = numbers(size, dtype)
+    if content == "few":
+        values = np.rint(values)
+    elif content == "equal":
+        values[:] = -2
+    elif content == "rising":
+        values.sort()
+    elif content == "wide":
+        values = np.sign(values) * np.exp(4 * np.abs(values)).astype(dtype)
+    elif content == "strange":
+        values[::7], values[1::11], values[2::13], values[3::17] = np.nan, np.inf, -np.inf, -0.0
+    placed = gpu.upload(values)
+    for wanted in ([0.5], [0.3, 0.3001], [0, 0.01, 0.05, 0.25, 0.5, 0.95, 1]):
+        there = statistics.quantile(placed, wanted, "omit")
+        np.testing.assert_array_equal(there, statistics.quantile(values, wanted, "omit"))
+    selection = brackets.BracketSelection(gpu, placed, np.array([0.5]))
+    assert (selection.nans, selection.numbers) == (np.isnan(values).sum(), np.sum(values == values))
+    ranks = np.array([0, 5, selection.numbers - 1])  # where no sample looked for them
+    np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
 
 
 def test_rows_have_the_bits_of_the_cpu(gpu):
