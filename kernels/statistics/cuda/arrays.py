@@ -94,7 +94,8 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
     elif cells is not None:
         gpu.launch(
             CELLS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
-            gpu.upload(edges_there), gpu.upload(cells.entries), cells.first, np.uint32(cells.bits),
+            gpu.upload(edges_there), gpu.upload(cells.entries), np.int32(cells.low),
+            np.int32(cells.high), np.uint32(cells.bits),
             _logarithm(copies_of(cells.entries.size, TABLE)), _logarithm(copies), counts,
         )  # fmt: skip
     else:

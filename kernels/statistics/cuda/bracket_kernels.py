@@ -25,6 +25,7 @@ __all__ = [
     "PARTS",
     "SAMPLE",
     "SORT_THREADS",
+    "TALLY_THREADS",
     "choose_kernel",
     "gather_kernel",
     "pass_kernel",
@@ -32,14 +33,14 @@ __all__ = [
     "tally_kernel",
 ]
 
-PARTS = threads_of(256, 8)
+PARTS = threads_of(512, 8)
 """Samples, each of which says where a quantile lies."""
-SAMPLE = threads_of(4096, 16)
-"""Values of a sample, sorted by a block of threads; a power of two."""
-SORT_THREADS = threads_of(1024, 8)
+SAMPLE = threads_of(1024, 16)
+"""Values of a sample, a power of two; a block of threads sorts them, two a thread."""
+SORT_THREADS = SAMPLE // 2
 # The quantile of all lies below the median of that of a sample as often as above it. So it lies
 # between two of PARTS that are as far apart as six standard deviations of a count of heads.
-LEAST = threads_of(101, 1)
+LEAST = threads_of(218, 1)
 MOST = PARTS - 1 - LEAST
 
 EDGES = 15
@@ -50,9 +51,10 @@ CLASSES = 32
 COPIES = 5
 """Binary logarithm of the copies of their counters."""
 COUNTERS = CLASSES << COPIES
-CELLS_OF_GAP = 512
+CELLS_OF_GAP = 128
 """Cells that the keys between two edges are counted in."""
 CELLS = PLACES * CELLS_OF_GAP
+TALLY_THREADS = threads_of(1024, 8)
 STAGED = 1024
 """Keys that a block writes at once."""
 
@@ -64,20 +66,19 @@ hash_bits = cuda_device(draw_bits)
 @cuda_device
 def _sort(keys):
     """Sort SAMPLE keys in shared memory by a bitonic network; all threads call."""
-    width = 2
-    while width <= SAMPLE:
-        apart = width // 2
-        while apart > 0:
+    thread = np.uint32(cuda.threadIdx.x)
+    width = np.uint32(2)
+    while width <= np.uint32(SAMPLE):
+        apart = np.uint32(width >> ONE)
+        while apart > np.uint32(0):
             cuda.syncthreads()
-            t = cuda.threadIdx.x
-            while t < SAMPLE // 2:
-                i = 2 * t - (t & (apart - 1))
-                a, b = keys[i], keys[i + apart]
-                if (a > b) == ((i & width) == 0):
-                    keys[i], keys[i + apart] = b, a
-                t += SORT_THREADS
-            apart //= 2
-        width *= 2
+            i = np.uint32(np.uint32(thread << ONE) - (thread & np.uint32(apart - ONE)))
+            j = np.uint32(i + apart)
+            a, b = keys[np.uintp(i)], keys[np.uintp(j)]
+            if (a > b) == ((i & width) == np.uint32(0)):
+                keys[np.uintp(i)], keys[np.uintp(j)] = b, a
+            apart = np.uint32(apart >> ONE)
+        width = np.uint32(width << ONE)
     cuda.syncthreads()
 
 
@@ -122,63 +123,59 @@ def sample_kernel(kind: Any) -> Any:
 
 def choose_kernel(kind: Any) -> Any:
     """Make the kernel for keys of a dtype."""
-    nan = kind(np.iinfo(kind).max)
 
     @cuda_kernel
-    def choose_edges(estimates, edges, covered):
-        """Write the keys between which the quantiles probably lie; for one block; no error check.
+    def choose_ends(estimates, ends):
+        """Write two keys between which a quantile probably lies, for each block; no error check.
 
         Parameters
         ----------
         estimates : uint32 or uint64 array, shape (quantiles, PARTS)
-        edges : array of the same dtype, shape (PLACES,)
-            Modified in place: a 0, then two keys a quantile, increasing, then the NaN's.
-        covered : uint8 array, shape (PLACES,)
-            Modified in place: whether a quantile probably lies above the edge of that place.
+        ends : array of the same dtype, shape (2 * quantiles,)
+            Modified in place.
         """
-        found = cuda.shared.array(PLACES, kind)
-        ends = cuda.shared.array(PLACES, kind)
-        count = 2 * estimates.shape[0]
-        i = cuda.threadIdx.x
-        while i < estimates.size:
-            q, part = i // PARTS, i % PARTS
-            own = estimates[q, part]
-            rank = 0
-            for k in range(PARTS):
-                other = estimates[q, k]
-                rank += other < own or (other == own and k < part)
-            if rank == LEAST:
-                found[2 * q] = own
-            if rank == MOST:
-                found[2 * q + 1] = own
-            i += SORT_THREADS
+        held = cuda.shared.array(PARTS, kind)
+        q, part = cuda.blockIdx.x, cuda.threadIdx.x
+        held[part] = estimates[q, part]
         cuda.syncthreads()
-        i = cuda.threadIdx.x
-        while i < PLACES - 1:
-            ends[1 + i] = nan
-            i += SORT_THREADS
-        cuda.syncthreads()
-        i = cuda.threadIdx.x
-        while i < count:
-            rank = 0
-            for k in range(count):
-                rank += found[k] < found[i] or (found[k] == found[i] and k < i)
-            ends[1 + rank] = found[i]
-            i += SORT_THREADS
-        if cuda.threadIdx.x == 0:
-            ends[0] = kind(0)
-        cuda.syncthreads()
-        i = cuda.threadIdx.x
-        while i < PLACES:
-            edges[i] = ends[i]
-            inside = np.uint8(0)
-            for q in range(estimates.shape[0]):
-                if 0 < i < count and found[2 * q] <= ends[i] and ends[i + 1] <= found[2 * q + 1]:
-                    inside = np.uint8(1)
-            covered[i] = inside
-            i += SORT_THREADS
+        own, rank = held[part], np.int32(0)
+        for k in range(PARTS):
+            rank += np.int32((held[k] < own) | ((held[k] == own) & (k < part)))
+        if rank == LEAST:
+            ends[2 * q] = own
+        if rank == MOST:
+            ends[2 * q + 1] = own
 
-    return choose_edges
+    return choose_ends
+
+
+@cuda_device
+def _merge(ends, edges, nan):
+    """Write the ends of all quantiles to ``edges``, increasing, after a 0; then NaN; all call."""
+    i = cuda.threadIdx.x
+    while i < PLACES:
+        edges[i] = nan if i > ends.size else edges.dtype.type(0)
+        i += COUNT_THREADS
+    cuda.syncthreads()
+    i = cuda.threadIdx.x
+    while i < ends.size:
+        rank = 0
+        for k in range(ends.size):
+            rank += ends[k] < ends[i] or (ends[k] == ends[i] and k < i)
+        edges[1 + rank] = ends[i]
+        i += COUNT_THREADS
+    cuda.syncthreads()
+
+
+@cuda_device
+def _covered(ends, edges):
+    """Return a bit for each class of keys that a quantile probably has: above some edges."""
+    mask = np.uint32(0)
+    for place in range(1, ends.size):
+        for q in range(ends.size // 2):
+            if ends[2 * q] <= edges[place] and edges[place + 1] <= ends[2 * q + 1]:
+                mask |= np.uint32(ONE << np.uint32(2 * place))
+    return mask
 
 
 def _searching(kind: Any, levels: int) -> tuple[Any, Any]:
@@ -217,6 +214,7 @@ def _searching(kind: Any, levels: int) -> tuple[Any, Any]:
 def pass_kernel(kind: Any, levels: int) -> Any:
     """Make the kernel for bits of a dtype and ``2**levels - 1`` edges."""
     key_of, place_of = _searching(kind, levels)
+    nan = kind(np.iinfo(kind).max)
 
     @cuda_device
     def count_one(x, edges, wanted, copy, counters):
@@ -251,7 +249,7 @@ def pass_kernel(kind: Any, levels: int) -> Any:
             keep(values[at if k < FOUR else at + apart], kept, cursor, room)
 
     @cuda_kernel
-    def count_and_keep(values, start, edges, covered, room, kept, sizes, counts):
+    def count_and_keep(values, start, ends, edges, covered, room, kept, sizes, counts):
         """Count the keys below, at, and above each edge, and keep those that are covered.
 
         No error check.
@@ -261,8 +259,12 @@ def pass_kernel(kind: Any, levels: int) -> Any:
         values : float32 or float64 array
             ``values[start:]`` begins at a multiple of 16 bytes.
         start : int
-        edges, covered : arrays
+        ends : uint32 or uint64 array
             As :func:`choose_kernel` has them.
+        edges : array of the same dtype, shape (PLACES,)
+            Modified in place: a 0, the ends in their order, then the key of NaN.
+        covered : uint32 array, shape (1,)
+            Modified in place: a bit for each class whose keys are kept.
         room : int
             How many keys a block can keep.
         kept : uint32 or uint64 array, shape (blocks * room,)
@@ -277,16 +279,14 @@ def pass_kernel(kind: Any, levels: int) -> Any:
         own_edges = cuda.shared.array(PLACES, kind)
         own_wanted = cuda.shared.array(1, np.uint32)
         cursor = cuda.shared.array(1, np.int32)
-        i = cuda.threadIdx.x
-        while i < PLACES:
-            own_edges[i] = edges[i]
-            i += COUNT_THREADS
+        _merge(ends, own_edges, nan)
         if cuda.threadIdx.x == 0:
             cursor[0] = 0
-            mask = np.uint32(0)
-            for place in range(PLACES):
-                mask |= np.uint32(np.uint32(covered[place] > 0) << np.uint32(2 * place))
-            own_wanted[0] = mask
+            own_wanted[0] = _covered(ends, own_edges)
+            if cuda.blockIdx.x == 0:
+                covered[0] = own_wanted[0]
+                for place in range(PLACES):
+                    edges[place] = own_edges[place]
         clear(counters)
         wanted = own_wanted[0]
         copy = np.uint32(cuda.threadIdx.x) & np.uint32((1 << COPIES) - 1)
@@ -348,11 +348,32 @@ def tally_kernel(kind: Any) -> Any:
         counts : int32 array, shape (CELLS,)
             Modified in place.
         """
-        first = np.int64(cuda.blockIdx.x) * room
+        counters = cuda.shared.array(CELLS, np.int32)
         i = cuda.threadIdx.x
-        while i < sizes[cuda.blockIdx.x]:
-            cuda.atomic.add(counts, cell_of(kept[first + i], edges, shifts), np.int32(1))
-            i += COUNT_THREADS
+        while i < CELLS:
+            counters[i] = 0
+            i += TALLY_THREADS
+        cuda.syncthreads()
+        block = cuda.blockIdx.x
+        while block < sizes.size:
+            first, size = np.int64(block) * room, sizes[block]
+            i = cuda.threadIdx.x
+            while i < size:  # four are read before the first is counted
+                j, k, l = i + TALLY_THREADS, i + 2 * TALLY_THREADS, i + 3 * TALLY_THREADS
+                a, b = kept[first + i], kept[first + min(j, size - 1)]
+                c, d = kept[first + min(k, size - 1)], kept[first + min(l, size - 1)]
+                cuda.atomic.add(counters, cell_of(a, edges, shifts), np.int32(1))
+                cuda.atomic.add(counters, cell_of(b, edges, shifts), np.int32(j < size))
+                cuda.atomic.add(counters, cell_of(c, edges, shifts), np.int32(k < size))
+                cuda.atomic.add(counters, cell_of(d, edges, shifts), np.int32(l < size))
+                i += 4 * TALLY_THREADS
+            block += cuda.gridDim.x
+        cuda.syncthreads()
+        i = cuda.threadIdx.x
+        while i < CELLS:
+            if counters[i] > 0:
+                cuda.atomic.add(counts, i, counters[i])
+            i += TALLY_THREADS
 
     return tally_kept
 

@@ -19,6 +19,7 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     PLACES,
     SAMPLE,
     SORT_THREADS,
+    TALLY_THREADS,
     choose_kernel,
     gather_kernel,
     pass_kernel,
@@ -104,11 +105,11 @@ class BracketSelection:
         made = _kernels(self._type)
         estimates = gpu.empty((len(quantiles), PARTS), self._type)
         self._edges = gpu.empty(PLACES, self._type)
-        covered = gpu.empty(PLACES, np.uint8)
+        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(1, np.uint32)
         shares = gpu.upload(np.asarray(quantiles, np.float64))
         bits = values.view(self._type)
         gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
-        gpu.launch(made.choose, 1, SORT_THREADS, estimates, self._edges, covered)
+        gpu.launch(made.choose, len(quantiles), PARTS, estimates, ends)
         self._blocks = grid_for(gpu, values.size)
         self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * self._blocks))
         self._kept = gpu.empty(self._blocks * self._room, self._type)
@@ -117,7 +118,7 @@ class BracketSelection:
         levels = max(2, (2 * len(quantiles)).bit_length())
         gpu.launch(
             _pass(self._type, levels), self._blocks, COUNT_THREADS, values, start_of(values),
-            self._edges, covered, self._room, self._kept, self._sizes, counts,
+            ends, self._edges, covered, self._room, self._kept, self._sizes, counts,
         )  # fmt: skip
         found = gpu.download(counts)
         nan_class = 2 * ((1 << levels) - 1) - 1
@@ -127,7 +128,8 @@ class BracketSelection:
         self._keys = gpu.download(self._edges)
         # Above the edge of each place, or nothing where a block had too little room.
         held = int(gpu.download(self._sizes).max()) <= self._room
-        self._covered = gpu.download(covered).astype(bool) & held
+        marked = int(gpu.download(covered)[0]) if held else 0
+        self._covered = np.array([marked >> 2 * place & 1 for place in range(PLACES)], bool)
 
     def select(self, ranks: np.ndarray) -> np.ndarray:
         """Return the values of increasing ranks (0: the least), float64."""
@@ -161,7 +163,7 @@ class BracketSelection:
         placed = gpu.upload(shifts)
         counts = gpu.zeros(CELLS, np.int32)
         given = self._kept, self._room, self._sizes, self._edges, placed
-        gpu.launch(made.tally, self._blocks, COUNT_THREADS, *given, counts)
+        gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
         table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
         ends = np.cumsum(table, axis=1)
         cells = np.array(

@@ -1,8 +1,9 @@
 """Histograms with any edges on the device, where a table of leading bits holds at most one a cell.
 
-A cell is an interval of numbers whose leading bits are the same. Its entry says how many edges lie
-below it, and the other bits of the one that it holds; so a value is placed by one look-up and one
-comparison of whole numbers.
+A cell is an interval of numbers whose leading bits are the same. Its entry is made so that adding
+the number's bits carries into the count of edges where they reach the edge that the cell holds: a
+value is placed by one look-up and one sum. Whole numbers are what these kernels wait for: a
+multiprocessor works on 64 of them in a cycle, and memory brings 3 values.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from numbatch.kernels.statistics.cuda.counters import (
     clear,
 )
 
-__all__ = ["TABLE", "Cells", "cells_kernel", "cells_of", "clear_and_copy", "ordered"]
+__all__ = ["TABLE", "Cells", "cells_kernel", "cells_of", "clear_and_copy"]
 
 TABLE = 2048
 """uint32 entries in a block's shared memory, 8 KiB."""
+ONE = np.uint32(1)
 COARSEST, FINEST = 24, 4
 """Bits that the values of a cell may differ in, of a number's leading 32."""
 
@@ -32,35 +34,35 @@ class Cells(NamedTuple):
     """A table of edges."""
 
     entries: np.ndarray
-    """uint32: the edges below, shifted by one more than ``bits``; then the last bits of the edge in
-    the cell, or ``1 << bits`` where there is none."""
-    first: int
+    """uint32. Added to a key of the cell, the bits above ``bits`` say how many edges it reaches."""
+    low: int
+    high: int
+    """The least and the greatest key that the table has."""
     bits: int
 
 
 def cells_of(edges: np.ndarray) -> Cells | None:
-    """Return the table of increasing edges, float32 or float64, or None if none would do."""
+    """Return the table of increasing edges, float32 or float64, or None if none would do.
+
+    A key is the leading 32 bits of a number as an int32 of the same order.
+    """
     # -0.0 becomes 0.0
-    whole = (edges + edges.dtype.type(0)).view(np.uint64 if edges.itemsize == 8 else np.uint32)
-    leading = (whole >> np.uint64(32) if edges.itemsize == 8 else whole).astype(np.int64)
-    keys = np.where(leading >> 31, ~leading & 0xFFFFFFFF, leading | 1 << 31)
+    whole = (edges + edges.dtype.type(0)).view(np.int64 if edges.itemsize == 8 else np.int32)
+    leading = (whole >> 32 if edges.itemsize == 8 else whole).astype(np.int64)
+    keys = np.where(leading < 0, leading ^ 0x7FFFFFFF, leading)
     for bits in range(COARSEST, FINEST - 1, -1):
         places = keys >> bits
         first, size = int(places[0]) - 1, int(places[-1] - places[0]) + 3
-        if size > TABLE or edges.size >= 1 << (31 - bits):
+        low, high = first << bits, (first + size << bits) - 1
+        if size > TABLE or edges.size + 1 >= 1 << (31 - bits) or low < -(1 << 31) or high >> 31:
             continue
         if np.all(np.diff(places) > 0):
-            entries = np.searchsorted(places, np.arange(first, first + size)) << (bits + 1)
-            entries |= 1 << bits
-            entries[places - first] += (keys & ((1 << bits) - 1)) - (1 << bits)
-            return Cells(entries.astype(np.uint32), first, bits)
+            cells = np.arange(first, first + size)
+            begin = np.full(size, 1 << bits)  # of the edge in a cell, beyond it where it has none
+            begin[places - first] = keys & ((1 << bits) - 1)
+            entries = (np.searchsorted(places, cells) + 1 << (bits + 1)) - begin - (cells << bits)
+            return Cells((entries & 0xFFFFFFFF).astype(np.uint32), low, high, bits)
     return None
-
-
-@cuda_device
-def ordered(bits):
-    """Map the leading 32 bits of a float to a number of the same order, as a uint32; NaN aside."""
-    return bits ^ (np.uint32(np.int32(bits) >> np.int32(31)) | np.uint32(0x80000000))
 
 
 @cuda_device
@@ -81,29 +83,25 @@ def cells_kernel(kind: Any) -> Any:
     def leading_bits(x):
         x = kind(x + kind(0))  # -0.0 becomes 0.0
         if narrow:
-            return np.uint32(x.view(np.uint32))
-        return np.uint32(x.view(np.uint64) >> np.uint64(32))
+            return np.int32(x.view(np.int32))
+        return np.int32(x.view(np.int64) >> np.int64(32))
 
     @cuda_device
     def count_one(x, edges, table, layout, counters):
-        first, last, bits, shift, own, copies, copy = layout
-        key = ordered(leading_bits(x))
-        cell = np.int32(np.int32(key >> bits) - first)
-        cell = min(max(cell, np.int32(0)), last)
-        entry = table[np.uintp(np.uint32(np.uint32(np.uint32(cell) << shift) | own))]
-        mask = np.uint32((np.uint32(1) << bits) - np.uint32(1))
-        rest, edge = key & mask, entry & np.uint32(mask + mask + np.uint32(1))
-        place = np.uint32(entry >> np.uint32(bits + np.uint32(1)))
-        if narrow:
-            place = np.uint32(place + np.uint32(rest >= edge))
-        else:
-            here = place
-            place = np.uint32(place + np.uint32(rest > edge))
-            if rest == edge and x >= edges[here]:
-                place = np.uint32(place + np.uint32(1))
+        low, high, bits, stride, own, copies, copy = layout
+        key = leading_bits(x)
+        key = np.int32(key ^ (np.int32(key >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        key = min(max(key, low), high)
+        cell = np.uint32(np.int32(key >> np.int32(bits)))
+        entry = table[np.uintp(np.uint32(np.uint32(cell * stride) + own))]
+        total = np.uint32(entry + np.uint32(key))
+        place = np.uint32(total >> np.uint32(bits + np.uint32(1)))
+        if not narrow:  # further bits say whether an edge is reached that has the same leading ones
+            if np.uint32(total << (np.uint32(31) - bits)) == np.uint32(0):
+                place = np.uint32(place - np.uint32(x < edges[place - np.uint32(1)]))
         if x != x:
             place = np.uint32(edges.size + 1)
-        cuda.atomic.add(counters, np.uint32(np.uint32(place << copies) | copy), np.int32(1))
+        cuda.atomic.add(counters, np.uint32(np.uint32(place * copies) + copy), np.int32(1))
 
     @cuda_device
     def count_four(four, edges, table, layout, counters):
@@ -113,7 +111,7 @@ def cells_kernel(kind: Any) -> Any:
         count_one(four[3], edges, table, layout, counters)
 
     @cuda_kernel
-    def count_in_cells(values, start, edges, entries, first, bits, shift, copies, counts):
+    def count_in_cells(values, start, edges, entries, low, high, bits, shift, copies, counts):
         """Add the values between edges to their counters; no error check.
 
         Parameters
@@ -125,10 +123,9 @@ def cells_kernel(kind: Any) -> Any:
             The last one is moved up by the least step.
         entries : uint32 array
             Of :class:`Cells`, ``1 << shift`` copies of which fit the shared memory.
-        first : int
-            Leading bits of the first cell.
+        low, high : int32
         bits : uint32
-            In which the values of a cell may differ.
+            Of the same.
         shift, copies : uint32
             Binary logarithms of the copies of the table and of the counters.
         counts : int64 array, shape (bins + 3,)
@@ -138,10 +135,11 @@ def cells_kernel(kind: Any) -> Any:
         table = cuda.shared.array(TABLE, np.uint32)
         clear_and_copy(counters, entries, shift, table)
         thread = np.uint32(cuda.threadIdx.x)
-        own = thread & np.uint32((np.uint32(1) << shift) - np.uint32(1))
-        copy = thread & np.uint32((np.uint32(1) << copies) - np.uint32(1))
-        last = np.int32(entries.size - 1)
-        layout = (np.int32(first), last, bits, shift, own, copies, copy)
+        stride, several = np.uint32(np.uint32(1) << shift), np.uint32(np.uint32(1) << copies)
+        first = np.uint32(np.int32(low >> np.int32(bits)))
+        own = np.uint32((thread & np.uint32(stride - ONE)) - np.uint32(first * stride))
+        copy = thread & np.uint32(several - ONE)
+        layout = (low, high, bits, stride, own, several, copy)
         step, fours = cuda.gridsize(1), (values.size - start) // 4
         i = cuda.grid(1)
         while i < fours:

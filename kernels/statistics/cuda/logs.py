@@ -26,7 +26,7 @@ TABLE = ENTRIES * COPIES
 STEP = math.log(2.0) / ENTRIES
 FAR = 16.0
 """How much more than the reference a value may be: the step is rounded, and that many of them."""
-SHIFT = np.uint32(13)
+SHIFT = 13
 """From the bits above an entry's number to a float64's exponent, in its upper half."""
 LOW_HALF = np.uint64(0xFFFFFFFF)
 NOTHING = -650.0
@@ -64,11 +64,18 @@ def _steps_kernel(kind: Any) -> Any:
 
 
 @cuda_device
+def _entry(i):
+    """Return 2 to the power of ``i`` ENTRIES-ths, less what ``i`` adds in :func:`_power`."""
+    bits = np.float64(math.exp(i * STEP)).view(np.int64)
+    return np.uint64(np.int64(bits) - (np.int64(i) << (32 + SHIFT)))
+
+
+@cuda_device
 def _power(n, counts, table):
-    """Return two to the power of ``n`` ENTRIES-ths, or nearly nothing unless it counts."""
-    bits = table[np.uintp(np.uint32(n % np.uint32(ENTRIES)) * np.uint32(COPIES))].view(np.uint64)
-    exponent = np.uint32(n << SHIFT) & np.uint32(0xFFF00000)
-    high = np.uint32(np.uint32(bits >> np.uint64(32)) + exponent)
+    """Return 2 to the power of ``n`` ENTRIES-ths, or nearly nothing unless it counts."""
+    bits = table[np.uintp(np.uint32(n % np.uint32(ENTRIES)) * np.uint32(COPIES))]
+    # Whole powers of two go to the exponent, in a float64's upper half; the rest is in the entry.
+    high = np.uint32(np.uint32(bits >> np.uint64(32)) + np.uint32(n * np.uint32(1 << SHIFT)))
     high = high if counts else np.uint32(0)
     return np.uint64((np.uint64(high) << np.uint64(32)) | (bits & LOW_HALF)).view(np.float64)
 
@@ -137,11 +144,11 @@ def logs_kernel(dtype: Any) -> Any:
         No error check; parameters as the moments' kernel has them, ``nodes`` of shape (blocks, 3).
         """
         slots = cuda.shared.array(SLOTS, np.float64)
-        copies = cuda.shared.array(TABLE, np.float64)
+        copies = cuda.shared.array(TABLE, np.uint64)
         thread = cuda.threadIdx.x
         i = thread
         while i < TABLE:
-            copies[i] = math.exp((i // COPIES) * STEP)
+            copies[i] = _entry(i // COPIES)
             i += THREADS
         cuda.syncthreads()
         table = copies[thread % COPIES :]

@@ -24,7 +24,7 @@ __all__ = ["SketchWindow", "count_narrow", "window_below", "write_entries"]
 SPECIAL_COPIES = 5
 """Binary logarithm of the copies of the counters of what has no bucket."""
 ROOM = SHARED_COUNTERS - (SPECIAL_COUNTS << SPECIAL_COPIES)
-FEWEST_OCTAVES = 16
+FEWEST_OCTAVES, MOST_OCTAVES = 16, 24
 LEAST_NORMAL, INFINITE = 0x00800000, 0x7F800000
 
 
@@ -51,7 +51,7 @@ def window_below(greatest: float, scale: float) -> SketchWindow | None:
         Buckets for each doubling of the magnitude.
     """
     fine = math.ceil(math.log2(max(scale * C, 32)))  # the cubic is steepest at the beginning
-    octaves = min(TABLE >> fine, int((ROOM // 2 - 2) / scale))
+    octaves = min(TABLE >> fine, int((ROOM // 2 - 2) / scale), MOST_OCTAVES)
     if octaves < FEWEST_OCTAVES:
         return None
     bits = 23 - fine
@@ -77,8 +77,8 @@ def write_entries(first, bits, scale, entries):
     bits : int
     scale : float64
     entries : uint32 array, shape (cells,)
-        Modified in place: the bucket less the first one, shifted by one more than ``bits``; then
-        the last bits of the first magnitude of the next bucket, ``1 << bits`` if that begins later.
+        Modified in place. Added to a magnitude's bits, the bits above ``bits`` say its bucket, less
+        the first one: where the next one begins, the sum carries.
     """
     i = cuda.grid(1)
     while i < entries.size:
@@ -92,7 +92,8 @@ def write_entries(first, bits, scale, entries):
                 high = middle
             else:
                 low = middle
-        entries[i] = np.uint32(((own - base) << (bits + 1)) | high)
+        entry = ((own - base + 1) << (bits + 1)) - high - begin
+        entries[i] = np.uint32(entry & 0xFFFFFFFF)
         i += cuda.gridsize(1)
 
 
@@ -111,20 +112,17 @@ def _count_rare(x, scale, counters, counts):
 @cuda_device
 def _count_one(x, table, layout, counters):
     """Count a value, and return whether it is in the window; else it raises a counter for none."""
-    first, cells, bits, buckets, copies, copy = layout
+    low, high, first, bits, buckets, copies, copy = layout
     whole = np.float32(x).view(np.uint32)
-    key = whole & np.uint32(0x7FFFFFFF)
-    cell = np.uint32(np.uint32(key >> bits) - first)  # a great one if it lies below
-    inside = cell < cells
-    entry = table[np.uintp(cell if inside else np.uint32(0))]
-    mask = np.uint32((np.uint32(1) << bits) - np.uint32(1))
-    bucket = np.uint32(entry >> np.uint32(bits + np.uint32(1)))
-    more = (key & mask) >= (entry & np.uint32(mask + mask + np.uint32(1)))
-    bucket = np.uint32(bucket + np.uint32(more))
-    bucket = np.uint32(bucket + (buckets if whole > np.uint32(0x7FFFFFFF) else np.uint32(0)))
-    bucket = bucket if inside else np.uint32(buckets + buckets)
-    cuda.atomic.add(counters, np.uint32(np.uint32(bucket << copies) | copy), np.int32(1))
-    return inside
+    magnitude = whole & np.uint32(0x7FFFFFFF)
+    key = min(max(magnitude, low), high)
+    entry = table[np.uintp(np.uint32(np.uint32(key >> bits) - first))]
+    bucket = np.uint32(np.uint32(entry + key) >> np.uint32(bits + np.uint32(1)))
+    negative = np.uint32(whole >> np.uint32(31))
+    bucket = np.uint32(bucket + np.uint32(negative * buckets))
+    bucket = bucket if key == magnitude else np.uint32(buckets + buckets)
+    cuda.atomic.add(counters, np.uint32(np.uint32(bucket * copies) + copy), np.int32(1))
+    return key == magnitude
 
 
 @cuda_device
@@ -169,8 +167,11 @@ def count_narrow(values, start, scale, entries, first, bits, buckets, copies, co
     counters = cuda.shared.array(SHARED_COUNTERS, np.int32)
     table = cuda.shared.array(TABLE, np.uint32)
     clear_and_copy(counters, entries, 0, table)
-    copy = np.uint32(cuda.threadIdx.x) & np.uint32((np.uint32(1) << copies) - np.uint32(1))
-    layout = (first, np.uint32(entries.size), bits, buckets, copies, copy)
+    several = np.uint32(np.uint32(1) << copies)
+    copy = np.uint32(cuda.threadIdx.x) & np.uint32(several - np.uint32(1))
+    low, cells = np.uint32(first << bits), np.uint32(entries.size)
+    high = np.uint32(np.uint32(np.uint32(first + cells) << bits) - np.uint32(1))
+    layout = (low, high, first, bits, buckets, several, copy)
     step, fours = cuda.gridsize(1), (values.size - start) // 4
     i = cuda.grid(1)
     while i < fours:
