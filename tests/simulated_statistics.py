@@ -1,12 +1,14 @@
 """Statistics on a simulated GPU; run by test_cuda_statistics.py."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from numbatch import statistics
 from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.cuda import Gpu, is_simulated
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.cuda import bracket_kernels, brackets, select
@@ -65,11 +67,40 @@ def test_pieces_from_both_sides_make_one_stream(gpu):
     assert (made.sum, made.count) == (whole.sum, whole.count)
 
 
-def test_log_sum_exp(gpu):
-    values = numbers(BLOCK + 9, "float32")
-    values[4] = -np.inf
-    there = statistics.logsumexp(gpu.upload(values))
-    assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_sum_exp(gpu, dtype):
+    values = numbers(BLOCK * 6 + 9, dtype)
+    blocks = values[: BLOCK * 6].reshape(6, BLOCK)
+    blocks[0, 4] = -np.inf
+    blocks[1, 1000:] += 300  # far above the first values, the reference
+    blocks[2, :300] = -np.inf
+    blocks[3] = -np.inf
+    blocks[4, ::3] = -1e30
+    blocks[5, 77] = np.nan
+    for low in range(0, len(values), BLOCK):
+        part = values[low : low + BLOCK]
+        there = statistics.logsumexp(gpu.upload(part), "omit")
+        assert there == pytest.approx(statistics.logsumexp(part, "omit"), rel=1e-14)
+    values[20] = np.inf
+    here = statistics.LogSumExp("omit").update(values)
+    there = statistics.LogSumExp("omit").update(gpu.upload(values))
+    assert (there.value, there.count, there.nans) == (np.inf, here.count, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_of_hard_blocks(gpu, dtype):
+    blocks = numbers(BLOCK * 4, dtype).reshape(4, BLOCK)
+    blocks[0, 256:] += 1e4  # far from the first values, the reference
+    blocks[1] = 3.7
+    blocks[2, 5] = np.inf
+    blocks[3] = np.nan
+    for block in blocks:
+        here = statistics.Moments("omit").update(block)
+        there = statistics.Moments("omit").update(gpu.upload(block))
+        for name in ("count", "sum", "min", "max"):
+            np.testing.assert_equal(getattr(there, name), getattr(here, name))
+        for one, other in ((there.variance(), here.variance()), (there.kurtosis, here.kurtosis)):
+            assert one == pytest.approx(other, rel=1e-11, abs=1e-20, nan_ok=True)
 
 
 def test_entropy(gpu):
@@ -131,28 +162,42 @@ def test_quantiles_are_exact(gpu, dtype, monkeypatch):
     assert np.isnan(statistics.median(gpu.upload(values[:0])))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("content", ["normal", "few", "equal", "rising", "wide", "strange"])
-def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
-    size = max(600, 4 * bracket_kernels.PARTS * bracket_kernels.SAMPLE + 3)
+CONTENTS = ("normal", "few", "equal", "rising", "wide", "strange")
+# All on a GPU; in the simulator, which takes seconds for each, some.
+CASES = (
+    [("few", "float32"), ("wide", "float64"), ("strange", "float32")]
+    if is_simulated()
+    else list(itertools.product(CONTENTS, DTYPES))
+)
+
+
+def contents(name, size, dtype):
+    """Return values whose quantiles are easy or hard to bracket."""
     values = numbers(size, dtype)
-    if content == "few":
-        values = np.rint(values)
-    elif content == "equal":
-        values[:] = -2
-    elif content == "rising":
-        values.sort()
-    elif content == "wide":
-        values = np.sign(values) * np.exp(4 * np.abs(values)).astype(dtype)
-    elif content == "strange":
+    if name == "few":
+        return np.rint(values)
+    if name == "equal":
+        return np.full(size, -2, dtype)
+    if name == "rising":
+        return np.sort(values)
+    if name == "wide":
+        return (np.sign(values) * np.exp(4 * np.abs(values))).astype(dtype)
+    if name == "strange":
         values[::7], values[1::11], values[2::13], values[3::17] = np.nan, np.inf, -np.inf, -0.0
+    return values
+
+
+@pytest.mark.parametrize(("content", "dtype"), CASES)
+def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
+    values = contents(content, 4 * bracket_kernels.PARTS * bracket_kernels.SAMPLE + 3, dtype)
     placed = gpu.upload(values)
-    for wanted in ([0.5], [0.3, 0.3001], [0, 0.01, 0.05, 0.25, 0.5, 0.95, 1]):
-        there = statistics.quantile(placed, wanted, "omit")
-        np.testing.assert_array_equal(there, statistics.quantile(values, wanted, "omit"))
+    wanted = [0, 0.01, 0.3, 0.3001, 0.5, 0.95, 1]
+    there = statistics.quantile(placed, wanted, "omit")
+    np.testing.assert_array_equal(there, statistics.quantile(values, wanted, "omit"))
     selection = brackets.BracketSelection(gpu, placed, np.array([0.5]))
     assert (selection.nans, selection.numbers) == (np.isnan(values).sum(), np.sum(values == values))
-    ranks = np.array([0, 5, selection.numbers - 1])  # where no sample looked for them
+    middle = selection.numbers // 2
+    ranks = np.array([0, 5, middle, selection.numbers - 1])  # three where no sample looked for them
     np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
 
 

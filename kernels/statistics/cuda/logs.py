@@ -83,7 +83,7 @@ def _power(n, counts, table):
 def logs_kernel(dtype: Any) -> Any:
     """Make the kernel of sums of exponentials for values of a dtype."""
     kind = np.float32 if np.dtype(dtype) == np.float32 else np.float64
-    steps_of = _steps_kernel(kind)
+    steps_of, wide = _steps_kernel(kind), kind == np.float64
 
     @cuda_device
     def add_power(x, reference, table, state):
@@ -91,9 +91,13 @@ def logs_kernel(dtype: Any) -> Any:
         total, greatest, strange = state
         d = kind(x - reference)
         counts = d > kind(NOTHING)  # not where x is NaN
-        n, steps = steps_of(d)
-        x_or_none = x if counts else reference
-        rest = (np.float64(x_or_none) - np.float64(reference)) - steps * STEP
+        if wide:
+            difference = d if counts else kind(0)
+            n, steps = steps_of(difference)
+        else:  # the float32 difference is rounded; it is near enough to count steps
+            n, steps = steps_of(d)
+            difference = np.float64(x if counts else reference) - np.float64(reference)
+        rest = difference - steps * STEP
         tail = 1.0 + rest * (C1 + rest * (0.5 + rest * (C3 + rest * C4)))
         total += _power(n, counts, table) * tail
         return total, max(greatest, x), strange | (x != x)
