@@ -155,14 +155,14 @@ class BracketSelection:
     def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
         """Return the keys of ranks among those kept above the edges of places; None: too many."""
         gpu, made = self._gpu, _kernels(self._type)
-        lows = self._keys.astype(object)
-        spans = [int(b) - int(a) for a, b in zip(lows, [*lows[1:], lows[-1]], strict=True)]
-        shifts = np.array(
-            [max(0, span.bit_length() - CELLS_OF_GAP.bit_length() + 1) for span in spans], np.uint8
-        )
-        placed = gpu.upload(shifts)
+        numbers = numbers_of(self._keys.astype(np.uint64), self._wide)
+        with np.errstate(invalid="ignore", over="ignore"):
+            spans = np.append(np.diff(numbers), np.nan)
+            scales = np.divide(CELLS_OF_GAP, spans, out=np.zeros(PLACES), where=spans > 0)
+        fit = np.isfinite(numbers) & np.isfinite(scales)
+        lows, scales = gpu.upload(np.where(fit, numbers, 0)), gpu.upload(np.where(fit, scales, 0))
         counts = gpu.zeros(CELLS, np.int32)
-        given = self._kept, self._room, self._sizes, self._edges, placed
+        given = self._kept, self._room, self._sizes, self._edges, lows, scales
         gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
         table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
         ends = np.cumsum(table, axis=1)
@@ -180,7 +180,7 @@ class BracketSelection:
             cursor,
         )  # fmt: skip
         ordered = np.sort(gpu.download(few))
-        low = self._keys[places] + (cells.astype(self._type) << shifts[places].astype(self._type))
-        first = np.searchsorted(ordered, low)
+        # Cells follow each other as their keys do.
+        first = np.cumsum(np.where(wanted > 0, table, 0)).reshape(table.shape) - table
         within = ranks - (ends - table)[places, cells]
-        return ordered[first + within].astype(np.uint64)
+        return ordered[first[places, cells] + within].astype(np.uint64)

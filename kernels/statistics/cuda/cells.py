@@ -15,6 +15,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import (
+    REGISTERS,
     COUNT_THREADS,
     SHARED_COUNTERS,
     add_counters,
@@ -110,7 +111,7 @@ def cells_kernel(kind: Any) -> Any:
         count_one(four[2], edges, table, layout, counters)
         count_one(four[3], edges, table, layout, counters)
 
-    @cuda_kernel
+    @cuda_kernel(registers=REGISTERS)
     def count_in_cells(values, start, edges, entries, low, high, bits, shift, copies, counts):
         """Add the values between edges to their counters; no error check.
 

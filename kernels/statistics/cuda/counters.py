@@ -16,6 +16,7 @@ from numbatch.kernels.device_arrays import blocks_for, threads_of
 __all__ = [
     "COUNT_THREADS",
     "MOST_COPIES",
+    "REGISTERS",
     "SHARED_COUNTERS",
     "add_counters",
     "clear",
@@ -24,7 +25,9 @@ __all__ = [
     "start_of",
 ]
 
-COUNT_THREADS = threads_of(256, 8)
+COUNT_THREADS = threads_of(512, 8)
+REGISTERS = 40
+"""Of a thread, so that three blocks run on a multiprocessor."""
 SHARED_COUNTERS = 8192
 """int32 counters of a block, 32 KiB."""
 MOST_COPIES = 32
@@ -65,10 +68,10 @@ def copies_of(places: int, room: int = SHARED_COUNTERS) -> int:
 def grid_for(gpu: Gpu, size: int) -> int:
     """Return how many blocks go over an array: as many as run at once, fewer for few values.
 
-    Six on a multiprocessor, by their registers and shared memory; a few more would run alone, when
+    Three on a multiprocessor, by their registers and shared memory; one more would run alone, when
     the others are done.
     """
-    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 6 * gpu.multiprocessors))
+    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 3 * gpu.multiprocessors))
 
 
 def start_of(values: Any) -> int:

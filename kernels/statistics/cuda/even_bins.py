@@ -11,6 +11,7 @@ from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import (
+    REGISTERS,
     COUNT_THREADS,
     SHARED_COUNTERS,
     add_counters,
@@ -81,7 +82,7 @@ def even_bins_kernel(kind: Any) -> Any:
         cuda.atomic.add(counters, (np.uint32(c) << shift) | own, np.int32(1))
         cuda.atomic.add(counters, (np.uint32(d) << shift) | own, np.int32(1))
 
-    @cuda_kernel
+    @cuda_kernel(registers=REGISTERS)
     def count_in_even_bins(values, start, edges, scale, margin, shift, counts):
         """Add the values between edges to their counters; no error check.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
-from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS
+from numbatch.kernels.statistics.cuda.counters import REGISTERS, COUNT_THREADS
 
 __all__ = ["extremes_kernel"]
 
@@ -33,7 +33,7 @@ def _take_four(four, nans, least, greatest):
 def extremes_kernel(kind: Any) -> Any:
     """Make the kernel for values of a dtype, which it compares as they are."""
 
-    @cuda_kernel
+    @cuda_kernel(registers=REGISTERS)
     def find_extremes(values, start, partial):
         """Write how many values of each block are NaN, the least and the greatest number.
 

@@ -9,7 +9,12 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, SHARED_COUNTERS, clear
+from numbatch.kernels.statistics.cuda.counters import (
+    REGISTERS,
+    COUNT_THREADS,
+    SHARED_COUNTERS,
+    clear,
+)
 from numbatch.kernels.statistics.cuda.even_bins import settled_place
 
 __all__ = ["bins_kernel"]
@@ -73,7 +78,7 @@ def bins_kernel(kind: Any, key_of: Any, shift: int) -> Any:
         else:
             cuda.atomic.add(counts, place, 1)
 
-    @cuda_kernel
+    @cuda_kernel(registers=REGISTERS)
     def count_in_bins(values, bits, edges, table, linear, scale, margin, copies, counts):
         """Add the values between edges to their counters; no error check.
 

@@ -115,16 +115,13 @@ def logs_kernel(dtype: Any) -> Any:
         return even, odd
 
     @cuda_device
-    def add_powers(values, place, eight, reference, table):
+    def add_powers(values, place, reference, table):
         """Return a thread's sum of exponentials, the largest number, and if there are NaN."""
         even = (0.0, kind(-math.inf), False)
         odd = (0.0, kind(-math.inf), False)
-        for _ in range(BLOCK // FIRST - 1):
+        for _ in range(BLOCK // FIRST):
+            even, odd = add_eight(load_eight(values, place), reference, table, even, odd)
             place += NEXT
-            following = load_eight(values, place)  # under way while these are added
-            even, odd = add_eight(eight, reference, table, even, odd)
-            eight = following
-        even, odd = add_eight(eight, reference, table, even, odd)
         return even[0] + odd[0], max(even[1], odd[1]), even[2] | odd[2]
 
     @cuda_device
@@ -163,13 +160,11 @@ def logs_kernel(dtype: Any) -> Any:
         a, b, c, d, e, f, g, h = load_eight(values, place)
         top = max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
         reference = greatest_of_warp(max(kind(-math.inf), top), slots)
-        total, greatest, strange = add_powers(
-            values, place, (a, b, c, d, e, f, g, h), reference, table
-        )
+        total, greatest, strange = add_powers(values, place, reference, table)
         greatest = greatest_of_warp(greatest, slots)
         far = greatest - reference > kind(FAR)
         if in_warp(far):
-            again, _, _ = add_powers(values, place, load_eight(values, place), greatest, table)
+            again, _, _ = add_powers(values, place, greatest, table)
             if far:
                 total, reference = again, greatest
         total = sum_of_warp(total, slots)

@@ -8,7 +8,12 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_product
 from numbatch.kernels.device_arrays import shared_body
-from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, SHARED_COUNTERS, clear
+from numbatch.kernels.statistics.cuda.counters import (
+    REGISTERS,
+    COUNT_THREADS,
+    SHARED_COUNTERS,
+    clear,
+)
 from numbatch.kernels.statistics.sketch import (
     MINUS_INFINITY,
     NAN,
@@ -61,7 +66,7 @@ def _count_magnitude(x, scale, low, counters, counts):
         cuda.atomic.add(counters, SHARED_COUNTERS + special_of(x), 1)
 
 
-@cuda_kernel
+@cuda_kernel(registers=REGISTERS)
 def count_in_buckets(values, scale, high, counts, special):
     """Add the values to the buckets of their magnitudes; no error check.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.cells import TABLE, clear_and_copy
-from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, SHARED_COUNTERS
+from numbatch.kernels.statistics.cuda.counters import REGISTERS, COUNT_THREADS, SHARED_COUNTERS
 from numbatch.kernels.statistics.cuda.sketch import bucket_of, special_of
 from numbatch.kernels.statistics.sketch import SPECIAL_COUNTS, C
 
@@ -111,7 +111,7 @@ def _count_rare(x, scale, counters, counts):
 
 @cuda_device
 def _count_one(x, table, layout, counters):
-    """Count a value, and return whether it is in the window; else it raises a counter for none."""
+    """Count a value, and return 1 if it is not in the window; then it raises a counter for none."""
     low, high, first, bits, buckets, copies, copy = layout
     whole = np.float32(x).view(np.uint32)
     magnitude = whole & np.uint32(0x7FFFFFFF)
@@ -122,27 +122,21 @@ def _count_one(x, table, layout, counters):
     bucket = np.uint32(bucket + np.uint32(negative * buckets))
     bucket = bucket if key == magnitude else np.uint32(buckets + buckets)
     cuda.atomic.add(counters, np.uint32(np.uint32(bucket * copies) + copy), np.int32(1))
-    return key == magnitude
+    return np.uint32(key != magnitude)
 
 
 @cuda_device
-def _count_four(four, scale, table, layout, counters, counts):
+def _count_four(four, table, layout, counters):
+    """Count four values, and return a bit for each that is not in the window."""
     a = _count_one(four[0], table, layout, counters)
     b = _count_one(four[1], table, layout, counters)
     c = _count_one(four[2], table, layout, counters)
     d = _count_one(four[3], table, layout, counters)
-    if not (a & b & c & d):
-        if not a:
-            _count_rare(four[0], scale, counters, counts)
-        if not b:
-            _count_rare(four[1], scale, counters, counts)
-        if not c:
-            _count_rare(four[2], scale, counters, counts)
-        if not d:
-            _count_rare(four[3], scale, counters, counts)
+    low = np.uint32(a | np.uint32(b << np.uint32(1)))
+    return np.uint32(low | np.uint32(c << np.uint32(2)) | np.uint32(d << np.uint32(3)))
 
 
-@cuda_kernel
+@cuda_kernel(registers=REGISTERS)
 def count_narrow(values, start, scale, entries, first, bits, buckets, copies, counts, special):
     """Add the values to the buckets of their magnitudes; no error check.
 
@@ -179,15 +173,21 @@ def count_narrow(values, start, scale, entries, first, bits, buckets, copies, co
         b = a
         if i + step < fours:
             b = load_floats(values, start + 4 * (i + step))
-        _count_four(a, scale, table, layout, counters, counts)
+        rare = _count_four(a, table, layout, counters)
         if i + step < fours:
-            _count_four(b, scale, table, layout, counters, counts)
+            more = _count_four(b, table, layout, counters)
+            rare = np.uint32(rare | np.uint32(more << np.uint32(4)))
+        while rare:
+            k = np.uint32(31 - cuda.clz(rare))
+            rare = np.uint32(rare ^ np.uint32(np.uint32(1) << k))
+            at = start + 4 * (i if k < np.uint32(4) else i + step) + np.int64(k & np.uint32(3))
+            _count_rare(values[at], scale, counters, counts)
         i += 2 * step
     if cuda.blockIdx.x == 0:  # what is left at both ends
         i = cuda.threadIdx.x
         while i < values.size - 4 * fours:
             x = values[i if i < start else i + 4 * fours]
-            if not _count_one(x, table, layout, counters):
+            if _count_one(x, table, layout, counters):
                 _count_rare(x, scale, counters, counts)
             i += COUNT_THREADS
     cuda.syncthreads()
