@@ -7,7 +7,6 @@ whether the value is among them. Keys are those of :mod:`~numbatch.kernels.stati
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,12 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.random import draw_bits
 from numbatch.kernels.scoring.cuda.words import load_floats
-from numbatch.kernels.statistics.cuda.counters import REGISTERS, COUNT_THREADS, add_counters, clear
+from numbatch.kernels.statistics.cuda.counters import (
+    COUNT_THREADS,
+    REGISTERS,
+    add_counters,
+    clear,
+)
 from numbatch.kernels.statistics.cuda.select import order, order_wide
 from numbatch.kernels.statistics.cuda.sums import WARP
 
@@ -53,10 +57,6 @@ CLASSES = 32
 COPIES = 5
 """Binary logarithm of the copies of their counters."""
 COUNTERS = CLASSES << COPIES
-SPOTS, MARGIN = 2048, 8
-"""Of a table of numbers from a little below the first edge to a little above the last."""
-MARKED = np.uint32(1 << 31 | (CLASSES - 1) << COPIES)
-"""Of the table: whether it holds an edge or what is kept; counted where nothing is looked for."""
 CELLS_OF_GAP = 128
 """Cells that the keys between two edges are counted in."""
 CELLS = PLACES * CELLS_OF_GAP
@@ -72,6 +72,7 @@ hash_bits = cuda_device(draw_bits)
 @cuda_device
 def _sort(keys):
     """Sort SAMPLE keys in shared memory by a bitonic network; all threads call."""
+    cuda.syncthreads()
     thread = np.uint32(cuda.threadIdx.x)
     width = np.uint32(2)
     while width <= np.uint32(SAMPLE):
@@ -224,83 +225,57 @@ def _searching(kind: Any, levels: int) -> tuple[Any, Any]:
         place = step_to(key, edges, place, steps[1])
         return step_to(key, edges, place, steps[0])
 
+    return key_of, place_of
+
+
+def _number_of(kind: Any) -> Any:
+    """Make the function that turns a key back to a float."""
+    floats = np.float32 if kind == np.uint32 else np.float64
+    sign = kind(1 << (31 if kind == np.uint32 else 63))
+
     @cuda_device
     def number_of(key):
-        key = kind(key)
-        bits = kind(key ^ sign) if key >= sign else kind(~key)
-        return floats(bits.view(floats))
+        return kind(key ^ sign).view(floats) if key >= sign else kind(~key).view(floats)
 
-    return key_of, place_of, number_of
+    return number_of
 
 
 def pass_kernel(kind: Any, levels: int) -> Any:
     """Make the kernel for bits of a dtype and ``2**levels - 1`` edges."""
-    floats = np.float32 if kind == np.uint32 else np.float64
-    key_of, place_of, number_of = _searching(kind, levels)
+    key_of, place_of = _searching(kind, levels)
     nan = kind(np.iinfo(kind).max)
-    # Added to a number, it leaves the nearest whole number in the low bits.
-    shifter = floats(1.5 * 2.0 ** (23 if kind == np.uint32 else 52))
 
     @cuda_device
-    def spot_of(x, scale, offset):
-        """Return where a number is in the table; never less for a greater one."""
-        place = min(max(floats(0), floats(x * scale + offset)), floats(SPOTS - 1))
-        return np.uint32(floats(place + shifter).view(kind) & kind(SPOTS - 1))
-
-    @cuda_device
-    def tabulate(edges, count, wanted, table, spots):
-        """Write the class of each spot, or a mark; return scale and offset, 0 if that is no use."""
-        low, high = number_of(edges[1]), number_of(edges[count])
-        scale = floats(floats(SPOTS - 2 * MARGIN) / floats(high - low))
-        offset = floats(floats(MARGIN) - floats(low * scale))
-        useful = math.isfinite(scale) and math.isfinite(offset)
-        i = cuda.threadIdx.x
-        while i < count:
-            spots[i] = spot_of(number_of(edges[i + 1]), scale, offset) if useful else 0
-            i += COUNT_THREADS
-        cuda.syncthreads()
-        for k in range(count - 1):
-            useful = useful and (spots[k] < spots[k + 1] or edges[k + 1] == edges[k + 2])
-        i = cuda.threadIdx.x
-        while i < SPOTS:
-            number, marked = np.uint32(0), False
-            for k in range(count):
-                number += np.uint32(TWO if spots[k] < i else 0)
-                marked = marked or spots[k] == i
-            marked = marked or (wanted >> number) & ONE > 0
-            table[i] = MARKED if marked else np.uint32(number << np.uint32(COPIES))
-            i += COUNT_THREADS
-        cuda.syncthreads()
-        return (scale if useful else floats(0)), offset
-
-    @cuda_device
-    def look_up(x, scale, offset, table, copy, counters):
-        """Count a number by its spot, and return 1 if that has a mark."""
-        entry = table[np.uintp(spot_of(x, scale, offset))]
-        entry = entry if x == x else MARKED
-        cuda.atomic.add(counters, (entry & np.uint32(0x7FFFFFFF)) | copy, np.int32(1))
-        return np.uint32(entry >> np.uint32(31))
-
-    @cuda_device
-    def look_up_four(four, scale, offset, table, copy, counters):
-        a = look_up(four[0], scale, offset, table, copy, counters)
-        b = look_up(four[1], scale, offset, table, copy, counters)
-        c = look_up(four[2], scale, offset, table, copy, counters)
-        d = look_up(four[3], scale, offset, table, copy, counters)
-        return a | np.uint32(b << ONE) | np.uint32(c << TWO) | np.uint32(d << THREE)
-
-    @cuda_device
-    def settle(x, edges, wanted, copy, counters, kept, cursor, room):
-        """Count a number by the edges themselves, and keep it if its class is wanted."""
+    def count_one(x, edges, wanted, copy, counters):
         key = key_of(x)
         place = place_of(key, edges)
         at = np.uint32(edges[np.uintp(place)] == key)
         number = np.uint32(np.uint32(place + place) - at)
         cuda.atomic.add(counters, np.uint32(np.uint32(number << np.uint32(COPIES)) | copy), 1)
-        if np.uint32(wanted >> number) & ONE:
-            at = cuda.atomic.add(cursor, 0, np.int32(1))
-            if at < room:
-                kept[np.int64(cuda.blockIdx.x) * room + at] = key
+        return np.uint32(np.uint32(wanted >> number) & np.uint32(1))
+
+    @cuda_device
+    def count_four(four, edges, wanted, copy, counters):
+        a = count_one(four[0], edges, wanted, copy, counters)
+        b = count_one(four[1], edges, wanted, copy, counters)
+        c = count_one(four[2], edges, wanted, copy, counters)
+        d = count_one(four[3], edges, wanted, copy, counters)
+        return a | np.uint32(b << ONE) | np.uint32(c << TWO) | np.uint32(d << THREE)
+
+    @cuda_device
+    def keep(x, kept, cursor, room):
+        at = cuda.atomic.add(cursor, 0, np.int32(1))
+        if at < room:
+            kept[np.int64(cuda.blockIdx.x) * room + at] = key_of(x)
+
+    @cuda_device
+    def keep_marked(marks, values, first, apart, kept, cursor, room):
+        """Keep what has a mark; it is read again, since of a warp's values few have one."""
+        while marks:
+            k = np.uint32(31 - cuda.clz(marks))
+            marks = np.uint32(marks ^ np.uint32(ONE << k))
+            at = first + np.int64(k & THREE)
+            keep(values[at if k < FOUR else at + apart], kept, cursor, room)
 
     @cuda_kernel(registers=REGISTERS)
     def count_and_keep(values, start, ends, edges, covered, room, kept, sizes, counts):
@@ -332,8 +307,6 @@ def pass_kernel(kind: Any, levels: int) -> Any:
         counters = cuda.shared.array(COUNTERS, np.int32)
         own_edges = cuda.shared.array(PLACES, kind)
         own_wanted = cuda.shared.array(1, np.uint32)
-        table = cuda.shared.array(SPOTS, np.uint32)
-        spots = cuda.shared.array(PLACES, np.int32)
         cursor = cuda.shared.array(1, np.int32)
         _merge(ends, own_edges, nan)
         if cuda.threadIdx.x == 0:
@@ -345,31 +318,27 @@ def pass_kernel(kind: Any, levels: int) -> Any:
                     edges[place] = own_edges[place]
         clear(counters)
         wanted = own_wanted[0]
-        scale, offset = tabulate(own_edges, ends.size, wanted, table, spots)
         copy = np.uint32(cuda.threadIdx.x) & np.uint32((1 << COPIES) - 1)
         step, fours = cuda.gridsize(1), (values.size - start) // 4
         i = cuda.grid(1)
         while i < fours:
-            second = i + step < fours
-            marks = np.uint32(0xFF if second else 0xF)
-            if scale != floats(0):
-                a = load_floats(values, start + 4 * i)
-                b = load_floats(values, start + 4 * (i + step)) if second else a
-                marks = look_up_four(a, scale, offset, table, copy, counters)
-                if second:
-                    more = look_up_four(b, scale, offset, table, copy, counters)
-                    marks = np.uint32(marks | np.uint32(more << FOUR))
-            while marks:  # read again, since of a warp's values few have a mark
-                k = np.uint32(31 - cuda.clz(marks))
-                marks = np.uint32(marks ^ np.uint32(ONE << k))
-                at = start + 4 * (i if k < FOUR else i + step) + np.int64(k & THREE)
-                settle(values[at], own_edges, wanted, copy, counters, kept, cursor, room)
+            a = load_floats(values, start + 4 * i)
+            b = a
+            if i + step < fours:
+                b = load_floats(values, start + 4 * (i + step))
+            marks = count_four(a, own_edges, wanted, copy, counters)
+            more = np.uint32(0)
+            if i + step < fours:
+                more = count_four(b, own_edges, wanted, copy, counters)
+            marks = np.uint32(marks | np.uint32(more << FOUR))
+            keep_marked(marks, values, start + 4 * i, 4 * step, kept, cursor, room)
             i += 2 * step
         if cuda.blockIdx.x == 0:  # what is left at both ends
             i = cuda.threadIdx.x
             while i < values.size - 4 * fours:
                 x = values[i if i < start else i + 4 * fours]
-                settle(x, own_edges, wanted, copy, counters, kept, cursor, room)
+                if count_one(x, own_edges, wanted, copy, counters):
+                    keep(x, kept, cursor, room)
                 i += COUNT_THREADS
         add_counters(counters, COPIES, CLASSES, counts)
         if cuda.threadIdx.x == 0:
@@ -379,7 +348,8 @@ def pass_kernel(kind: Any, levels: int) -> Any:
 
 
 def _cell_of(kind: Any) -> Any:
-    _, place_of, number_of = _searching(kind, 4)
+    _, place_of = _searching(kind, 4)
+    number_of = _number_of(kind)
 
     @cuda_device
     def cell_of(key, edges, lows, scales):
@@ -387,7 +357,7 @@ def _cell_of(kind: Any) -> Any:
         place = np.uintp(place_of(key, edges))
         distance = (np.float64(number_of(key)) - lows[place]) * scales[place]
         cell = np.int32(min(max(distance, 0.0), CELLS_OF_GAP - 1.0))
-        return np.int32(place) * np.int32(CELLS_OF_GAP) + cell
+        return np.int32(np.int32(place) * np.int32(CELLS_OF_GAP) + cell)
 
     return cell_of
 

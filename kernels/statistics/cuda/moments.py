@@ -153,7 +153,7 @@ def moments_kernel(dtype: Any) -> Any:
         sums, ends = _take_eight(eight, shift, sums, ends)
         total, s1, s2, s3, s4 = sums
         least, greatest = ends
-        n = np.float64(BLOCK)
+        n = float(BLOCK)
         for apart in (8, 16, 4, 2, 1):  # the CPU's order
             total += across(total, apart, slots)
         strange = not math.isfinite(total)  # a NaN, or an infinity

@@ -178,9 +178,9 @@ def count_narrow(values, start, scale, entries, first, bits, buckets, copies, co
             more = _count_four(b, table, layout, counters)
             rare = np.uint32(rare | np.uint32(more << np.uint32(4)))
         while rare:
-            k = np.uint32(31 - cuda.clz(rare))
-            rare = np.uint32(rare ^ np.uint32(np.uint32(1) << k))
-            at = start + 4 * (i if k < np.uint32(4) else i + step) + np.int64(k & np.uint32(3))
+            bit = np.uint32(31 - cuda.clz(rare))
+            rare = np.uint32(rare ^ np.uint32(np.uint32(1) << bit))
+            at = start + 4 * (i if bit < np.uint32(4) else i + step) + np.int64(bit & np.uint32(3))
             _count_rare(values[at], scale, counters, counts)
         i += 2 * step
     if cuda.blockIdx.x == 0:  # what is left at both ends
