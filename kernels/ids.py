@@ -156,7 +156,7 @@ def _number(data, place):
     return np.intp(load_word(data, place) & _NUMBER) if place >= 0 else np.intp(-1)
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def insert_ids(begin, end, data, slots):
     """Insert the ids whose records lie from ``begin`` to ``end``; stop at one that is there.
 
@@ -238,7 +238,7 @@ def _settle(place, h, key, begin, size, kind, ids, slots, groups):
     return _number(ids, place)
 
 
-@cpu_device
+@cpu_device(allocates=True)
 def _find_all(keys, marks, gap, ids, slots, groups, out):
     """Look up the ids of ``marks``, many at a time: their reads of memory are begun together."""
     hashes, places = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.intp)
@@ -318,7 +318,7 @@ def mark_ids(data, marks):
     return _mark_all(pointer_to(data), data.size - TAIL, marks)
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def find_texts(data, count, first, table, out):
     """Find texts that a zero byte ends each: their numbers, or -1.
 
@@ -351,7 +351,7 @@ def find_texts(data, count, first, table, out):
     return True
 
 
-@cpu_kernel(nogil=False)
+@cpu_kernel(nogil=False, allocates=True)
 def find_strings(strings, first, count, layout, table, out):
     """Find the strings of a list, read where CPython keeps them: their numbers, or -1.
 

@@ -8,8 +8,8 @@ from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.activations import COMPUTE, Activations, convert_row
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import (
     MATRIX,
@@ -45,8 +45,9 @@ def _convert(compute, x, columns, activations):
 @cpu_kernel
 def _multiply(compute, start, stop, memory, shapes, table, matrix, activations, rows, out, add):
     multiply_range(
-        compute, start, stop, memory, shapes, table, matrix[0], activations, 0, rows, out, 0, add
-    )
+        compute, start, stop, memory, shapes, table, matrix[0], 0, activations, 0, rows, out, 0,
+        add,
+    )  # fmt: skip
 
 
 @pytest.fixture
