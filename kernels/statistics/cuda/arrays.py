@@ -194,7 +194,8 @@ def _count_in_window(
     gpu.launch(
         count_narrow, grid_for(gpu, values.size), COUNT_THREADS,
         values, start_of(values), scale, entries, np.uint32(window.first), np.uint32(window.bits),
-        np.uint32(window.buckets), _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts, special,
+        np.uint32(window.buckets), _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts,
+        special,
     )  # fmt: skip
 
 

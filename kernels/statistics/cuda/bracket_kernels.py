@@ -390,13 +390,13 @@ def tally_kernel(kind: Any) -> Any:
             first, size = np.int64(block) * room, sizes[block]
             i = cuda.threadIdx.x
             while i < size:  # four are read before the first is counted
-                j, k, l = i + TALLY_THREADS, i + 2 * TALLY_THREADS, i + 3 * TALLY_THREADS
+                j, k, m = i + TALLY_THREADS, i + 2 * TALLY_THREADS, i + 3 * TALLY_THREADS
                 a, b = kept[first + i], kept[first + min(j, size - 1)]
-                c, d = kept[first + min(k, size - 1)], kept[first + min(l, size - 1)]
+                c, d = kept[first + min(k, size - 1)], kept[first + min(m, size - 1)]
                 cuda.atomic.add(counters, cell_of(a, edges, lows, scales), np.int32(1))
                 cuda.atomic.add(counters, cell_of(b, edges, lows, scales), np.int32(j < size))
                 cuda.atomic.add(counters, cell_of(c, edges, lows, scales), np.int32(k < size))
-                cuda.atomic.add(counters, cell_of(d, edges, lows, scales), np.int32(l < size))
+                cuda.atomic.add(counters, cell_of(d, edges, lows, scales), np.int32(m < size))
                 i += 4 * TALLY_THREADS
             block += cuda.gridDim.x
         cuda.syncthreads()

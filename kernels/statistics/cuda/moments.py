@@ -161,7 +161,7 @@ def moments_kernel(dtype: Any) -> Any:
             count, summed = _sum_numbers(values, first, lane, slots)
             if strange:
                 n, total = count, summed
-                shift = total / n if n > 0 else 0.0
+                shift = np.float64(total / n if n > 0 else 0.0)
                 s1, s2, s3, s4 = _powers_of_numbers(values, first, lane, shift)
         s1, s2 = sum_of_warp(s1, slots), sum_of_warp(s2, slots)
         s3, s4 = sum_of_warp(s3, slots), sum_of_warp(s4, slots)
