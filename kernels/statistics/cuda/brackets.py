@@ -10,21 +10,20 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import device_vector, gpu_of
-from numbatch.kernels.statistics.cuda.bracket_kernels import (
+from numbatch.kernels.statistics.cuda.bracket_kept import (
     CELLS,
     CELLS_OF_GAP,
-    CLASSES,
-    EDGES,
+    TALLY_THREADS,
+    gather_kernel,
+    tally_kernel,
+)
+from numbatch.kernels.statistics.cuda.bracket_pass import CLASSES, EDGES, PLACES, pass_kernel
+from numbatch.kernels.statistics.cuda.bracket_sample import (
     PARTS,
-    PLACES,
     SAMPLE,
     SORT_THREADS,
-    TALLY_THREADS,
     choose_kernel,
-    gather_kernel,
-    pass_kernel,
     sample_kernel,
-    tally_kernel,
 )
 from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, grid_for, start_of
 from numbatch.kernels.statistics.cuda.select import DeviceSelection

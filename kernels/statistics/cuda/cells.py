@@ -15,8 +15,8 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import (
-    REGISTERS,
     COUNT_THREADS,
+    REGISTERS,
     SHARED_COUNTERS,
     add_counters,
     clear,
@@ -97,9 +97,9 @@ def cells_kernel(kind: Any) -> Any:
         entry = table[np.uintp(np.uint32(np.uint32(cell * stride) + own))]
         total = np.uint32(entry + np.uint32(key))
         place = np.uint32(total >> np.uint32(bits + np.uint32(1)))
-        if not narrow:  # further bits say whether an edge is reached that has the same leading ones
-            if np.uint32(total << (np.uint32(31) - bits)) == np.uint32(0):
-                place = np.uint32(place - np.uint32(x < edges[place - np.uint32(1)]))
+        # Further bits say whether an edge is reached that has the same leading ones.
+        if not narrow and np.uint32(total << (np.uint32(31) - bits)) == np.uint32(0):
+            place = np.uint32(place - np.uint32(x < edges[place - np.uint32(1)]))
         if x != x:
             place = np.uint32(edges.size + 1)
         cuda.atomic.add(counters, np.uint32(np.uint32(place * copies) + copy), np.int32(1))

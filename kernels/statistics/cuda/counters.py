@@ -36,6 +36,7 @@ MOST_COPIES = 32
 
 @cuda_device
 def clear(counters):
+    """Set counters in shared memory to 0; all threads call."""
     i = cuda.threadIdx.x
     while i < counters.size:
         counters[i] = 0

@@ -11,8 +11,8 @@ from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import (
-    REGISTERS,
     COUNT_THREADS,
+    REGISTERS,
     SHARED_COUNTERS,
     add_counters,
     clear,

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
-from numbatch.kernels.statistics.cuda.counters import REGISTERS, COUNT_THREADS
+from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, REGISTERS
 
 __all__ = ["extremes_kernel"]
 

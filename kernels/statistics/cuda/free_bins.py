@@ -10,8 +10,8 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.cuda.counters import (
-    REGISTERS,
     COUNT_THREADS,
+    REGISTERS,
     SHARED_COUNTERS,
     clear,
 )

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import (
     blocks_for,
-    device_vector,
-    gpu_of,
     shared_body,
     threads_of,
 )

@@ -9,8 +9,8 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, rounded_product
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.statistics.cuda.counters import (
-    REGISTERS,
     COUNT_THREADS,
+    REGISTERS,
     SHARED_COUNTERS,
     clear,
 )

@@ -15,7 +15,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.cells import TABLE, clear_and_copy
-from numbatch.kernels.statistics.cuda.counters import REGISTERS, COUNT_THREADS, SHARED_COUNTERS
+from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, REGISTERS, SHARED_COUNTERS
 from numbatch.kernels.statistics.cuda.sketch import bucket_of, special_of
 from numbatch.kernels.statistics.sketch import SPECIAL_COUNTS, C
 
