@@ -9,9 +9,14 @@ from numbatch import statistics
 from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, is_simulated
+from numbatch.kernels.device_arrays import blocks_for
 from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.statistics import likelihood, moments
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.cuda import bracket_sample, brackets, select
+from numbatch.kernels.statistics.cuda.logs import logs_kernel
+from numbatch.kernels.statistics.cuda.moments import moments_kernel
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 
 DTYPES = ("float32", "float64")
 
@@ -67,40 +72,58 @@ def test_pieces_from_both_sides_make_one_stream(gpu):
     assert (made.sum, made.count) == (whole.sum, whole.count)
 
 
+def nodes_of(gpu, kernel, blocks, width):
+    """Return what a kernel writes for each block of values."""
+    nodes = gpu.empty((len(blocks), width), np.float64)
+    placed = gpu.upload(blocks.ravel())
+    gpu.launch(kernel, blocks_for(len(blocks), WARPS), THREADS, placed, 0, len(blocks), nodes)
+    return gpu.download(nodes)
+
+
+def test_log_sum_exp(gpu):
+    values = numbers(BLOCK + 9, "float32")
+    values[4] = -np.inf
+    there = statistics.logsumexp(gpu.upload(values))
+    assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_log_sum_exp(gpu, dtype):
-    values = numbers(BLOCK * 6 + 9, dtype)
-    blocks = values[: BLOCK * 6].reshape(6, BLOCK)
+def test_log_sum_exp_of_hard_blocks(gpu, dtype):
+    blocks = numbers(BLOCK * 7, dtype).reshape(7, BLOCK)
     blocks[0, 4] = -np.inf
     blocks[1, 1000:] += 300  # far above the first values, the reference
     blocks[2, :300] = -np.inf
     blocks[3] = -np.inf
     blocks[4, ::3] = -1e30
-    blocks[5, 77] = np.nan
-    for low in range(0, len(values), BLOCK):
-        part = values[low : low + BLOCK]
-        there = statistics.logsumexp(gpu.upload(part), "omit")
-        assert there == pytest.approx(statistics.logsumexp(part, "omit"), rel=1e-14)
-    values[20] = np.inf
-    here = statistics.LogSumExp("omit").update(values)
-    there = statistics.LogSumExp("omit").update(gpu.upload(values))
-    assert (there.value, there.count, there.nans) == (np.inf, here.count, 1)
+    blocks[5, 77], blocks[5, 1077] = np.nan, np.inf
+    blocks[6, ::2] = np.nan
+    here = np.empty((7, 3))
+    likelihood._reduce_logs(0, 7, blocks.ravel(), here)
+    there = nodes_of(gpu, logs_kernel(dtype), blocks, 3)
+    np.testing.assert_array_equal(there[:, :2], here[:, :2])
+    np.testing.assert_allclose(there[:, 2], here[:, 2], rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_moments_of_hard_blocks(gpu, dtype):
-    blocks = numbers(BLOCK * 4, dtype).reshape(4, BLOCK)
+    blocks = numbers(BLOCK * 5, dtype).reshape(5, BLOCK)
     blocks[0, 256:] += 1e4  # far from the first values, the reference
-    blocks[1] = 3.7
+    blocks[1] = 3.5
     blocks[2, 5] = np.inf
     blocks[3] = np.nan
-    for block in blocks:
-        here = statistics.Moments("omit").update(block)
-        there = statistics.Moments("omit").update(gpu.upload(block))
-        for name in ("count", "sum", "min", "max"):
-            np.testing.assert_equal(getattr(there, name), getattr(here, name))
-        for one, other in ((there.variance(), here.variance()), (there.kurtosis, here.kurtosis)):
-            assert one == pytest.approx(other, rel=1e-11, abs=1e-20, nan_ok=True)
+    blocks[4, ::2] = np.nan
+    here = np.empty((5, 9))
+    moments._reduce_moments(0, 5, blocks.ravel(), here)
+    there = nodes_of(gpu, moments_kernel(dtype), blocks, 9)
+    exact = [moments.COUNT, moments.SUM, moments.LEAST, moments.GREATEST, moments.MEAN]
+    np.testing.assert_array_equal(there[:, exact], here[:, exact])
+    central = [moments.M2, moments.M3, moments.M4]
+    np.testing.assert_array_equal(there[1:4, central], here[1:4, central])
+    for block in (0, 4):
+        spread = np.sqrt(here[block, moments.M2] / here[block, moments.COUNT])
+        scale = here[block, moments.COUNT] * spread ** np.array([2, 3, 4])
+        error = there[block, central] - here[block, central]
+        assert np.all(np.abs(error) < 1e-11 * scale)
 
 
 def test_entropy(gpu):
