@@ -9,23 +9,25 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
-from numbatch.kernels.device_arrays import device_vector, gpu_of
-from numbatch.kernels.statistics.cuda.bracket_kept import (
+from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
+from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CELLS,
     CELLS_OF_GAP,
-    TALLY_THREADS,
-    gather_kernel,
-    tally_kernel,
-)
-from numbatch.kernels.statistics.cuda.bracket_pass import CLASSES, EDGES, PLACES, pass_kernel
-from numbatch.kernels.statistics.cuda.bracket_sample import (
+    CLASSES,
+    EDGES,
     PARTS,
+    PASS_THREADS,
+    PLACES,
     SAMPLE,
     SORT_THREADS,
+    TALLY_THREADS,
     choose_kernel,
+    gather_kernel,
+    pass_kernel,
     sample_kernel,
+    tally_kernel,
 )
-from numbatch.kernels.statistics.cuda.counters import COUNT_THREADS, grid_for, start_of
+from numbatch.kernels.statistics.cuda.counters import start_of
 from numbatch.kernels.statistics.cuda.select import DeviceSelection
 from numbatch.kernels.statistics.digits import numbers_of
 
@@ -109,14 +111,15 @@ class BracketSelection:
         bits = values.view(self._type)
         gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
         gpu.launch(made.choose, len(quantiles), PARTS, estimates, ends)
-        self._blocks = grid_for(gpu, values.size)
+        most = 6 * gpu.multiprocessors  # as many as run at once
+        self._blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
         self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * self._blocks))
         self._kept = gpu.empty(self._blocks * self._room, self._type)
         self._sizes = gpu.empty(self._blocks, np.int32)
         counts = gpu.zeros(CLASSES, np.int64)
         levels = max(2, (2 * len(quantiles)).bit_length())
         gpu.launch(
-            _pass(self._type, levels), self._blocks, COUNT_THREADS, values, start_of(values),
+            _pass(self._type, levels), self._blocks, PASS_THREADS, values, start_of(values),
             ends, self._edges, covered, self._room, self._kept, self._sizes, counts,
         )  # fmt: skip
         found = gpu.download(counts)
@@ -154,14 +157,14 @@ class BracketSelection:
     def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
         """Return the keys of ranks among those kept above the edges of places; None: too many."""
         gpu, made = self._gpu, _kernels(self._type)
-        numbers = numbers_of(self._keys.astype(np.uint64), self._wide)
-        with np.errstate(invalid="ignore", over="ignore"):
-            spans = np.append(np.diff(numbers), np.nan)
-            scales = np.divide(CELLS_OF_GAP, spans, out=np.zeros(PLACES), where=spans > 0)
-        fit = np.isfinite(numbers) & np.isfinite(scales)
-        lows, scales = gpu.upload(np.where(fit, numbers, 0)), gpu.upload(np.where(fit, scales, 0))
+        lows = self._keys.astype(object)
+        spans = [int(b) - int(a) for a, b in zip(lows, [*lows[1:], lows[-1]], strict=True)]
+        shifts = np.array(
+            [max(0, span.bit_length() - CELLS_OF_GAP.bit_length() + 1) for span in spans], np.uint8
+        )
+        placed = gpu.upload(shifts)
         counts = gpu.zeros(CELLS, np.int32)
-        given = self._kept, self._room, self._sizes, self._edges, lows, scales
+        given = self._kept, self._room, self._sizes, self._edges, placed
         gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
         table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
         ends = np.cumsum(table, axis=1)
@@ -175,11 +178,11 @@ class BracketSelection:
             return None
         few, cursor = gpu.empty(total, self._type), gpu.zeros(1, np.int32)
         gpu.launch(
-            made.gather, self._blocks, COUNT_THREADS, *given, gpu.upload(wanted.ravel()), few,
+            made.gather, self._blocks, PASS_THREADS, *given, gpu.upload(wanted.ravel()), few,
             cursor,
         )  # fmt: skip
         ordered = np.sort(gpu.download(few))
-        # Cells follow each other as their keys do.
-        first = np.cumsum(np.where(wanted > 0, table, 0)).reshape(table.shape) - table
+        low = self._keys[places] + (cells.astype(self._type) << shifts[places].astype(self._type))
+        first = np.searchsorted(ordered, low)
         within = ranks - (ends - table)[places, cells]
-        return ordered[first[places, cells] + within].astype(np.uint64)
+        return ordered[first + within].astype(np.uint64)
