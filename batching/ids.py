@@ -13,21 +13,19 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.aligned import aligned
+from numbatch.kernels.id_queue import QUEUE, find_ids
+from numbatch.kernels.id_texts import COMPACT_ASCII, find_strings, find_texts, mark_ids
 from numbatch.kernels.ids import (
-    COMPACT_ASCII,
     EVERY,
     GROUP,
     HEADER,
     TAIL,
     append_ids,
     find_id,
-    find_ids,
-    find_strings,
-    find_texts,
     insert_ids,
-    mark_ids,
     start_of,
 )
+from numbatch.kernels.page_order import BUCKETS
 from numbatch.models.tokenizers.flat_text import string_layout
 
 __all__ = ["IdMap", "check_id"]
@@ -37,7 +35,11 @@ FULL = 3 / 4
 GROWTH = 16
 """What is full grows by one part in so many: the memory to spare counts more than the time."""
 CHUNK = 512
-"""Texts that are looked up at once: they stay in the processor's nearest cache meanwhile."""
+"""Texts that are joined at once: they stay in the processor's nearest cache meanwhile."""
+AT_ONCE = 1 << 14
+"""Strings that are looked up at once where they lie; other threads wait meanwhile."""
+MANY, MOST = 1 << 19, 1 << 20
+"""From so many strings on, those of a page are put together, among so many at most."""
 LONGEST = 2**31 - 1
 """Bytes of an id."""
 
@@ -116,30 +118,42 @@ class IdMap:
                 key = name.encode()
             except UnicodeEncodeError:
                 key = name.encode(errors="surrogatepass")
-            return _find(key + _WORD, len(key), 0, self._table)
+            return _find(key + _WORD, 2 * len(key), self._table)
         if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
             return -1
         key, kind = _key(name)
-        return _find(key + _WORD, len(key), kind, self._table)
+        return _find(key + _WORD, 2 * len(key) + kind, self._table)
 
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of many ids, intp, shape (len(ids),); -1 where one is not there."""
         if not isinstance(ids, list):
             return self._places(*_flatten(ids))
-        out, (strings, texts) = np.empty(len(ids), np.intp), _look_ups()
-        for begin in range(0, len(ids), CHUNK):
-            size, table = min(CHUNK, len(out) - begin), self._table
-            if strings is not None and strings(id(ids), begin, size, _LAYOUT, table, out):
-                continue
-            some = ids[begin : begin + CHUNK]
+        out, queue, begin = np.empty(len(ids), np.intp), _queue(), 0
+        strings, texts = _look_ups()
+        ordered, order = _order_memory(len(ids))
+        while begin < len(out):
+            if strings is not None:
+                size = min(len(order) or AT_ONCE, len(out) - begin)
+                done = strings(
+                    id(ids), begin, size, _LAYOUT, self._table, queue, ordered, order, out
+                )
+                if done < 0:
+                    ordered, order = _NO_ORDER
+                begin += max(done, 0)
+                if done:
+                    continue
+            some = ids[begin : min(begin + CHUNK, len(out))]
+            if not some:
+                raise InputError(f"the list of ids shrank to {len(ids)} while it was looked up")
             joined = _joined(some)
-            if joined is None or not texts(joined, size, begin, table, out):
-                out[begin : begin + CHUNK] = self._places(*_flatten(some, begin))
+            if joined is None or not texts(joined, len(some), begin, self._table, queue, out):
+                out[begin : begin + len(some)] = self._places(*_flatten(some, begin))
+            begin += len(some)
         return out
 
     def _places(self, data: np.ndarray, marks: np.ndarray, gap: int) -> np.ndarray:
         out = np.empty(len(marks) - 1, np.intp)
-        find_ids(data, marks, gap, self._data, self._slots, out)
+        find_ids(data, marks, gap, self._data, self._slots, _queue(), out)
         return out
 
     def id_at(self, place: int) -> str | int:
@@ -221,6 +235,22 @@ def _addresses(*arrays: np.ndarray) -> np.ndarray:
     return np.array([*(each.ctypes.data for each in arrays), len(arrays[-1])], np.int64)
 
 
+def _queue() -> np.ndarray:
+    """Return memory for the look-ups of one call."""
+    return np.zeros(QUEUE, np.int64)
+
+
+def _order_memory(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory for putting strings of a page together; empty where they are too few."""
+    if count < MANY:
+        return _NO_ORDER
+    size = min(count, MOST)
+    return np.empty(size + BUCKETS + 1, np.int64), np.empty(size, np.int32)
+
+
+_NO_ORDER = np.empty(0, np.int64), np.empty(0, np.int32)
+
+
 def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
     """Return a kernel's machine code itself: to choose it by its arguments takes 300 ns."""
     kernel(*arguments)
@@ -230,18 +260,18 @@ def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
 
 
 _NOTHING = _addresses(np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64))
-_find = _entry(find_id, _WORD, 0, 0, _NOTHING)
+_find = _entry(find_id, _WORD, 0, _NOTHING)
 _LAYOUT = np.zeros(3, np.int64)
 
 
 @functools.cache
-def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
+def _look_ups() -> tuple[Callable[..., int] | None, Callable[..., bool]]:
     """Return the look-ups of strings in a list and of texts that are joined.
 
     The first is None where it is not known how this Python keeps its lists and strings.
     """
     out = np.zeros(1, np.intp)
-    texts = _entry(find_texts, _PAD, 0, 0, _NOTHING, out)
+    texts = _entry(find_texts, _PAD, 0, 0, _NOTHING, _queue(), out)
     layout, rows = string_layout(), ["a", "b"]
     if layout is None or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return None, texts
@@ -249,7 +279,8 @@ def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
     if list((ctypes.c_int64 * 2).from_address(items)) != [id(row) for row in rows]:
         return None, texts
     _LAYOUT[:] = id(str), layout[0], COMPACT_ASCII
-    return _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, out), texts
+    strings = _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, _queue(), *_NO_ORDER, out)
+    return strings, texts
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
