@@ -84,7 +84,7 @@ def look_up_goes_on(queue, i, ids, slots, groups):
         place = place_in(slots, group, mask)
         _ask_for_record(ids, place, head)
     elif not empty_slots(slots, group):
-        place = _ELSEWHERE
+        place = np.intp(_ELSEWHERE)
         prefetch(slots, 64 * (group + 1 if group + 1 < groups else 0))
     queue[entry + 3] = place
 
