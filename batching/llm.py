@@ -15,6 +15,7 @@ from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
 from numbatch.batching.calibrate import calibrate
 from numbatch.batching.job import Job
+from numbatch.batching.job_book import check_request, check_requests
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
@@ -182,8 +183,8 @@ class LLM(TextCalls):
         Raises
         ------
         InputError
-            If two requests of a list have one id (the message gives both places), or ``lookahead``
-            is less than 1.
+            If two requests of a list have one id (the message gives both places), ``lookahead`` is
+            less than 1, or an argument is of another kind.
 
         Examples
         --------
@@ -193,6 +194,7 @@ class LLM(TextCalls):
         """
         if lookahead is not None and lookahead < 1:
             raise InputError(f"lookahead is {lookahead}, should be at least 1")
+        _check_callback(on_result)
         return Job(
             self._service,
             requests,
@@ -222,6 +224,11 @@ class LLM(TextCalls):
         on_result : function, optional
             Called with each response that is computed now; see :meth:`submit`.
 
+        Returns
+        -------
+        BatchResult
+            Its ``stats`` are of what was computed now, not of what the journal held.
+
         Raises
         ------
         InputError
@@ -230,7 +237,9 @@ class LLM(TextCalls):
         OutputError
             If the journal cannot be written.
         """
-        given = list(requests)
+        check_requests(requests)
+        _check_callback(on_result)
+        given = [check_request(request) for request in requests]
         if journal is None:
             with self.submit(given, on_result=on_result) as job:  # cancelled at Ctrl-C
                 return job.result()
@@ -269,6 +278,8 @@ class LLM(TextCalls):
             If memory or time do not suffice for one sequence; the message says how much is needed.
         """
         engine = self.engine
+        if tokens_per_sequence is None:
+            tokens_per_sequence = engine.context
         if engine.sizer.time.observations < WARM_UP:
             calibrate(engine)
         return largest_batch(
@@ -276,7 +287,7 @@ class LLM(TextCalls):
             available_memory_mb,
             target_latency_ms,
             engine.sizer.time,
-            tokens_per_sequence=tokens_per_sequence or engine.context,
+            tokens_per_sequence=tokens_per_sequence,
             kv_dtype=engine.scheduler.pool.dtype,
             compute=engine.compute,
             threads=engine.forward.team.threads,
@@ -315,3 +326,8 @@ class LLM(TextCalls):
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result
         return results
+
+
+def _check_callback(on_result: Any) -> None:
+    if on_result is not None and not callable(on_result):
+        raise InputError(f"on_result is {on_result!r}, should be a function of one response")
