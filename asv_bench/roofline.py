@@ -27,8 +27,8 @@ from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
-from numbatch.kernels.scoring.bfloat16_product import SHAPES
+from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import (
     MATRIX,
@@ -78,8 +78,9 @@ def multiply_copies(first, count, compute, memory, shapes, table, matrices, acti
     for i in range(first, first + count):
         matrix = matrices[i % matrices.size]
         multiply_range(
-            compute, 0, matrix.rows, memory, shapes, table, matrix, activations, rows, out, 0, False
-        )
+            compute, 0, matrix.rows, memory, shapes, table, matrix,
+            matrices[(i + 1) % matrices.size].data, activations, 0, rows, out, 0, False,
+        )  # fmt: skip
 
 
 def fill(activations: tuple[np.ndarray, ...]) -> None:

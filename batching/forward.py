@@ -16,8 +16,8 @@ from numbatch.batching.row_ranges import RowSplitter
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.scoring import attention, logprob
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.decoder_step import prepare_rows, run_head, run_layers
 from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.matmul import padded
@@ -88,8 +88,8 @@ class ForwardPass:
         # Rows are padded to whole vectors and zero there.
         self._hidden, self._normed = buffer(config.width), buffer(config.width)
         self._q, self._k, self._v, self._attended = (buffer(w) for w in (heads, kv, kv, heads))
-        pairs = max(1, int(self.tables.layers["pairs"].max()))
-        self._cosine, self._sine = buffer(pairs), buffer(pairs)
+        turned = 2 * max(1, int(self.tables.layers["pairs"].max()))
+        self._cosine, self._sine = buffer(turned), buffer(turned)
         widest = max(config.width, heads)
         self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
         self._inner = Activations.empty(self._compute, max_tokens, inner).arrays

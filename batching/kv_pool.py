@@ -9,7 +9,7 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.attention import BLOCK, kv_dtype, new_cache, part_size
-from numbatch.kernels.scoring.bfloat16_panels import HAS_TILES
+from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES
 from numbatch.models.decoder import DecoderConfig
 
 __all__ = ["DEFAULT_DTYPE", "KVPool"]

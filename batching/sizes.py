@@ -161,8 +161,8 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     inner = layers[0].up.weight.rows
     heads, kv = config.heads * config.head_size, config.kv_heads * config.head_size
     frequencies = (layer.inverse_frequencies for layer in layers)
-    pairs = max(1, *(0 if each is None else len(each) for each in frequencies))
-    row = 2 * sum(padded(width) for width in (config.width, heads, kv, pairs))
+    turned = 2 * max(1, *(0 if each is None else len(each) for each in frequencies))
+    row = 2 * sum(padded(width) for width in (config.width, heads, kv, turned))
     widths = (max(config.width, heads), inner)
     # Taken only where it is written.
     rooms = [a for w in widths for a in Activations.empty(compute, tokens, w).arrays]

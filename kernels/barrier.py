@@ -1,4 +1,4 @@
-"""A barrier for threads that run one kernel together, and arrays from addresses.
+"""A barrier for threads that run one kernel together.
 
 A step of a model is some 300 short operations. To fork and join a team of Python threads costs
 about 40 us each time; to meet at a barrier inside the kernel a few tenths of one.
@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.jit import cpu_device
 
-__all__ = ["address_pointer", "mark", "meet", "share"]
+__all__ = ["mark", "meet", "share"]
 
 SPINS = 1000
 """Looks at the counter before the thread goes to sleep: about 50 us.
@@ -172,13 +172,3 @@ def share(items, grain, thread, threads):
     start = min(items, grains * thread // threads * grain)
     stop = min(items, grains * (thread + 1) // threads * grain)
     return start, stop
-
-
-@intrinsic
-def address_pointer(typing: Any, address: Any) -> Any:
-    """Return an address as a pointer, for ``numba.carray``."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate

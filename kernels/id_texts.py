@@ -75,7 +75,7 @@ def mark_ids(data, marks):
     return _mark_all(pointer_to(data), data.size - TAIL, marks)
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def find_texts(data, count, first, table, queue, out):
     """Find texts that a zero byte ends each: their numbers, or -1.
 

@@ -171,7 +171,7 @@ def _head_at(data, place):
     return np.intp(load_word(data, place) >> np.uint64(32))
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def insert_ids(begin, end, data, slots):
     """Insert the ids whose records lie from ``begin`` to ``end``; stop at one that is there.
 

@@ -13,6 +13,11 @@ The first two take ``fast=True`` for arithmetic whose result may be reordered an
 fused multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` would delete NaN checks,
 so it is never used.
 
+Nor are references to arrays counted: Numba would do that, with atomic instructions, at each call
+and slice, a tenth of the time of scoring and of the compiled code. The caller of a kernel holds its
+arrays until the kernel returns. ``allocates=True`` is for what makes arrays of its own, which needs
+the counts; a function without it neither makes nor returns one.
+
 The compiled code lies in the user's cache folder (``NUMBATCH_CACHE``, else ``XDG_CACHE_HOME``, else
 ``~/.cache``). Every entry is stamped with a hash of the sources it is made of (source_stamp.py)
 and lies in a folder of its own for each CPU.
@@ -102,16 +107,24 @@ class _StampedCache(caching.FunctionCache):
 
 
 def cpu_kernel(
-    function: Callable[..., Any] | None = None, *, fast: bool = False, nogil: bool = True
+    function: Callable[..., Any] | None = None,
+    *,
+    fast: bool = False,
+    nogil: bool = True,
+    allocates: bool = False,
 ) -> Any:
     """Compile a function that Python calls; its machine code is kept on disk.
 
     ``nogil=False`` is for one that reads Python's own objects: nobody changes them meanwhile.
     """
     if function is None:
-        return functools.partial(cpu_kernel, fast=fast, nogil=nogil)
+        return functools.partial(cpu_kernel, fast=fast, nogil=nogil, allocates=allocates)
     dispatcher = numba.njit(
-        nogil=nogil, error_model="numpy", fastmath=FAST if fast else False, cache=False
+        nogil=nogil,
+        error_model="numpy",
+        fastmath=FAST if fast else False,
+        cache=False,
+        _nrt=allocates,
     )(function)
     with contextlib.suppress(RuntimeError):  # raised where there is no folder it can write
         dispatcher._cache = _StampedCache(function)
@@ -124,21 +137,25 @@ def cpu_device(
     fast: bool = False,
     inline: bool = False,
     general: bool = False,
+    allocates: bool = False,
 ) -> Any:
     """Compile a function that only kernels call; LLVM inlines it where that pays.
 
-    ``inline``: always. A call counts references to each array that it passes, with atomic
-    instructions: too much for a function that works for 50 nanoseconds.
+    ``inline``: always. A call passes each array as seven words or more: too much for a function
+    that works for a few nanoseconds.
 
     ``general``: once for all constants. Numba compiles a function anew for each combination of
     numbers and truth values that calls name as constants, which a large one takes seconds for.
     """
     if function is None:
-        return functools.partial(cpu_device, fast=fast, inline=inline, general=general)
+        return functools.partial(
+            cpu_device, fast=fast, inline=inline, general=general, allocates=allocates
+        )
     dispatcher = numba.njit(
         nogil=True,
         error_model="numpy",
         fastmath=FAST if fast else False,
+        _nrt=allocates,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
         forceinline=inline,

@@ -17,8 +17,8 @@ __all__ = [
     "load_half",
     "load_halves_of_bytes",
     "look_up_shorts",
+    "low_bytes_shifted",
     "multiply_halves",
-    "shift_shorts",
     "short_bfloat16",
 ]
 
@@ -96,13 +96,23 @@ def load_halves_of_bytes(typing: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def shift_shorts(typing: Any, a: Any, count: Any) -> Any:
-    """Return 32 numbers of 16 bits shifted right by a literal count, zeros in."""
+def low_bytes_shifted(typing: Any, a: Any, count: Any) -> Any:
+    """Return 32 numbers of 16 bits whose low bytes are those of ``a`` shifted right by a literal.
+
+    What is in the high bytes does not matter to ``look_up_shorts``. A shift proper would do, but
+    only one of the two vector units shifts, the one that has most to do where tiles are unpacked;
+    this is the other one's.
+    """
     bits = count.literal_value
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        by = ir.Constant(SHORTS, [bits] * 2 * LANES)
-        return builder.bitcast(builder.lshr(builder.bitcast(args[0], SHORTS), by), INT)
+        many = ir.VectorType(ir.IntType(8), 4 * LANES)
+        control = ir.Constant(many, [i // 2 * 16 + bits for i in range(8)] * 8)
+        kind = ir.FunctionType(many, [many, many])
+        name = "llvm.x86.avx512.pmultishift.qb.512"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        moved = builder.call(function, [control, builder.bitcast(args[0], many)])
+        return builder.bitcast(moved, INT)
 
     return int32x16(int32x16, count), generate
 

@@ -34,6 +34,7 @@ __all__ = [
     "not_numbers",
     "store_lanes_where",
     "store_where",
+    "swap_neighbours",
     "where",
 ]
 
@@ -214,3 +215,14 @@ def store_lanes_where(typing: Any, array: Any, at: Any, value: Any, mask: Any) -
     """Do as :func:`store_where`, for an ``Int32x16`` and an array of 32-bit integers."""
     generate = _store_packed(_INT, ir.IntType(32))
     return types.void(array, types.intp, int32x16, types.int64), generate
+
+
+@intrinsic
+def swap_neighbours(typing: Any, x: Any) -> Any:
+    """Return ``x`` with lanes 0 and 1, 2 and 3, ... exchanged."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        places = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [i ^ 1 for i in range(LANES)])
+        return builder.shuffle_vector(args[0], ir.Constant(_FLOAT, ir.Undefined), places)
+
+    return float32x16(float32x16), generate

@@ -43,14 +43,14 @@ def test_norms(rng, width):
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-@pytest.mark.parametrize("pairs", [1, 5, 8])
+@pytest.mark.parametrize("pairs", [1, 5, 8, 20])
 def test_rotary(rng, interleaved, pairs):
-    heads, size = 3, 16
+    heads, size = 3, 40
     x = rng.standard_normal((4, heads * size)).astype(np.float32)
     positions = np.array([0, 1, 77, 2000])
     frequencies = (0.5 ** np.arange(pairs)).astype(np.float32)
-    cosine, sine = np.empty((2, 4, pairs), np.float32)
-    rotary.rotary_table(0, 4, positions, frequencies, 1.0, cosine, sine)
+    cosine, sine = np.empty((2, 4, 2 * pairs), np.float32)
+    rotary.rotary_table(0, 4, positions, frequencies, 1.0, interleaved, cosine, sine)
     turned = x.copy()
     rotary.rotate(0, 4, turned, heads, size, pairs, interleaved, cosine, sine)
     for token in range(4):

@@ -19,6 +19,7 @@ from numbatch.kernels.simd_masks import (
     not_numbers,
     store_lanes_where,
     store_where,
+    swap_neighbours,
     where,
 )
 
@@ -119,3 +120,14 @@ def test_powers_at_the_edges():
     assert out[5:8].tolist() == [0, 0, 0]
     assert 0 <= out[4] < 1.2e-38
     assert np.isnan(out[8])
+
+
+@cpu_kernel
+def exchange(x, out):
+    simd.store_float32(out, 0, swap_neighbours(simd.load_float32(x, 0)))
+
+
+def test_neighbours_are_exchanged():
+    out = np.empty(16, np.float32)
+    exchange(np.arange(16, dtype=np.float32), out)
+    assert out.tolist() == [i ^ 1 for i in range(16)]

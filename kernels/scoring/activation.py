@@ -8,7 +8,8 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.simd import LANES, load_float32, store_float32
-from numbatch.kernels.simd_sigmoid import sigmoid
+from numbatch.kernels.simd_path import simd_path
+from numbatch.kernels.simd_sigmoid import sigmoid, sigmoid_short
 
 __all__ = ["ACTIVATIONS", "activate", "activate_span", "softcap"]
 
@@ -16,8 +17,11 @@ ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 """The codes that :func:`activate` takes."""
 
 
+_sigmoid_short = sigmoid_short if simd_path() == "amx" else sigmoid
+
+
 @cpu_device(inline=True)
-def activate_span(code, gated, gate, up, at, size):
+def activate_span(code, gated, rounded, gate, up, at, size):
     """Write ``act(gate) * up`` (gated) or ``act(up)`` to ``up``, from flat index ``at`` on.
 
     No error check.
@@ -28,6 +32,8 @@ def activate_span(code, gated, gate, up, at, size):
         From ``ACTIVATIONS``.
     gated : bool
         Whether ``gate`` is read.
+    rounded : bool
+        Whether the outputs are going to be rounded to bfloat16 or int8, so that less will do.
     gate, up : flat float32 arrays
         ``up`` is modified in place.
     at, size : int
@@ -37,11 +43,12 @@ def activate_span(code, gated, gate, up, at, size):
     for i in range(at, at + size, LANES):
         x = load_float32(gate, i) if gated else load_float32(up, i)
         if code == 0:
-            y = x * sigmoid(x)
+            y = x * (_sigmoid_short(x) if rounded else sigmoid(x))
         elif code == 2:
             inner = x * x * np.float32(0.044715) * x + x
             # 0.5 * (1 + tanh(u)) = 1 / (1 + exp(-2 u))
-            y = x * sigmoid(inner * np.float32(2 * math.sqrt(2 / math.pi)))
+            inner = inner * np.float32(2 * math.sqrt(2 / math.pi))
+            y = x * (_sigmoid_short(inner) if rounded else sigmoid(inner))
         else:
             for j in range(i, i + LANES):
                 value = gate[j] if gated else up[j]
@@ -61,7 +68,7 @@ def activate(start, stop, code, gated, gate, up):
     width = up.shape[1]
     flat_gate, flat_up = gate.reshape(gate.size), up.reshape(up.size)
     for row in range(start, stop):
-        activate_span(code, gated, flat_gate, flat_up, row * width, width)
+        activate_span(code, gated, False, flat_gate, flat_up, row * width, width)
 
 
 @cpu_device

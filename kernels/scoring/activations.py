@@ -9,8 +9,8 @@ import numpy as np
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
-from numbatch.kernels.scoring.bfloat16_panels import DOWN, HAS_TILES
 from numbatch.kernels.scoring.bfloat16_product import place_of
+from numbatch.kernels.scoring.bfloat16_unpack import DOWN, HAS_TILES
 from numbatch.kernels.scoring.quantize import quantize_row
 from numbatch.kernels.simd import LANES, load_float32, splat, store_float32
 from numbatch.kernels.simd_bfloat16 import store_bfloat16

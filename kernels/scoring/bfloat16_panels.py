@@ -11,9 +11,8 @@ tile registers and ``vdpbf16ps`` want them. Three ways to keep a block:
 4 bits (320 bytes)
     16 scales and 16 least weights (float16), then 4 vectors of half bytes: Q4_0, Q4_1 and Q4_K.
 
-A weight of 4 or 8 bits becomes ``scale * code + least`` in float32, or in float16 where there are
-tiles, and that is rounded to bfloat16. Scales of Q4_K, products of two numbers, are rounded to
-float16.
+See bfloat16_unpack.py for what a weight of 4 or 8 bits becomes. Scales of Q4_K, products of two
+numbers, are rounded to float16.
 """
 
 from __future__ import annotations
@@ -25,46 +24,26 @@ import numpy as np
 from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring import formats
+from numbatch.kernels.scoring.bfloat16_unpack import BLOCK_BYTES, DOWN, SCALED, TILE
 from numbatch.kernels.scoring.block_codes import block_codes
 from numbatch.kernels.scoring.block_codes import load_half as load_scale
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K, Q8_0
-from numbatch.kernels.simd import fma, load_int32, load_uint16, store_int32, to_float32
-from numbatch.kernels.simd_bfloat16 import pair_bfloat16
-from numbatch.kernels.simd_bytes import load_twice
-from numbatch.kernels.simd_halves import (
-    fma_halves,
-    load_half,
-    load_halves_of_bytes,
-    look_up_shorts,
-    multiply_halves,
-    shift_shorts,
-    short_bfloat16,
-)
-from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.threads import Call, ThreadTeam
 from numbatch.kernels.words import load_word, pointer_to
 
 __all__ = [
     "BLOCK",
-    "DOWN",
-    "HALF_BYTES",
-    "HAS_TILES",
     "PANEL",
     "TILE",
     "Bfloat16Matrix",
     "bfloat16_bytes",
     "pack_bfloat16_panels",
-    "unpack_block",
 ]
 
 PANEL, BLOCK = 16, 32
-TILE = 2 * PANEL * BLOCK
-"""Bytes of an unpacked block."""
 
 LARGEST = np.float32(65000)
 """What float16 can hold; a matrix with larger weights is kept in 16 bits."""
-
-BLOCK_BYTES = {4: 320, 8: 544, 16: TILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,82 +72,6 @@ class Bfloat16Matrix:
     def nbytes(self) -> int:
         """Bytes of memory."""
         return int(self.data.nbytes)
-
-
-HALF_BYTES = aligned((64,), np.uint8)
-HALF_BYTES.view(np.float16)[:] = np.tile(np.arange(16), 2)
-"""The numbers 0 to 15 twice: a place in it needs only the low 4 of its 5 bits."""
-
-
-@cpu_device(inline=True)
-def _halves_of_half_bytes(data, at, memory, to, table):
-    """Unpack a block of 4 bits in float16, 32 weights at a time, half the time of float32."""
-    scale, least = load_twice(data, at), load_twice(data, at + 32)
-    numbers = load_int32(table, 0)
-    for i in range(4):
-        codes, line = load_int32(data, at + 64 + 64 * i), to + 256 * i
-        found = look_up_shorts(numbers, codes)
-        store_int32(memory, line, short_bfloat16(fma_halves(found, scale, least)))
-        found = look_up_shorts(numbers, shift_shorts(codes, 4))
-        store_int32(memory, line + 64, short_bfloat16(fma_halves(found, scale, least)))
-        found = look_up_shorts(numbers, shift_shorts(codes, 8))
-        store_int32(memory, line + 128, short_bfloat16(fma_halves(found, scale, least)))
-        found = look_up_shorts(numbers, shift_shorts(codes, 12))
-        store_int32(memory, line + 192, short_bfloat16(fma_halves(found, scale, least)))
-
-
-@cpu_device(inline=True)
-def _halves_of_bytes(data, at, memory, to):
-    scale = load_twice(data, at)
-    for line in range(16):
-        weights = multiply_halves(load_halves_of_bytes(data, at + 32 + 32 * line), scale)
-        store_int32(memory, to + 64 * line, short_bfloat16(weights))
-
-
-@cpu_device(inline=True)
-def _unpack_by_halves(data, at, bits, memory, to, table):
-    if bits == 4:
-        _halves_of_half_bytes(data, at, memory, to, table)
-    else:
-        _halves_of_bytes(data, at, memory, to)
-
-
-@cpu_device(inline=True)
-def _unpack_by_floats(data, at, bits, memory, to, table):
-    scale = load_half(data, at)
-    if bits == 4:
-        least = load_half(data, at + 32)
-        for line in range(16):
-            codes = load_int32(data, at + 64 + line // 4 * 64) >> (line % 4 * 4)
-            even = fma(to_float32(codes & 15), scale, least)
-            odd = fma(to_float32((codes >> 16) & 15), scale, least)
-            store_int32(memory, to + 64 * line, pair_bfloat16(even, odd))
-    else:
-        for line in range(16):
-            codes = load_uint16(data, at + 32 + 32 * line)
-            even = to_float32(((codes & 255) ^ 128) - 128) * scale
-            odd = to_float32(((codes >> 8) ^ 128) - 128) * scale
-            store_int32(memory, to + 64 * line, pair_bfloat16(even, odd))
-
-
-HAS_TILES = simd_path() == "amx"
-
-SCALED = np.float32(2.0**8 if HAS_TILES else 1)
-"""Weights are kept as so many times what they are: in float16 none is then subnormal."""
-
-DOWN = np.float32(2.0**-104 if HAS_TILES else 1)
-"""Unpacked weights are so many times what they are; activations are scaled up for it.
-
-Where float16 is unpacked, its exponent takes the place of bfloat16's without the difference of the
-biases (2**-112) being mended.
-"""
-
-unpack_block = _unpack_by_halves if HAS_TILES else _unpack_by_floats
-"""``unpack_block(data, at, bits, memory, to, HALF_BYTES)`` unpacks a block of 4 or 8 bits.
-
-No error check. ``at`` is the block's first byte in ``data``; the tile, times ``DOWN``, goes to the
-1,024 bytes of ``memory`` from ``to``.
-"""
 
 
 @cpu_device(inline=True)

@@ -11,7 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring.bfloat16_panels import BLOCK, HAS_TILES, PANEL, TILE, unpack_block
+from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
+from numbatch.kernels.scoring.bfloat16_unpack import (
+    AHEAD,
+    HAS_TILES,
+    TILE,
+    later_block,
+    unpack_block,
+)
 from numbatch.kernels.simd import load_float32, load_int32, splat, store_float32
 from numbatch.kernels.simd_bfloat16 import dot_pairs
 from numbatch.kernels.simd_bytes import splat_bytes
@@ -89,7 +96,7 @@ def _rows_4(a, at, x, row, blocks, out, to, bias, n, add):
 
 @cpu_device
 def multiply_bfloat16(
-    start, stop, memory, shapes, table, data, bits, x, rows, out, shift, bias, add
+    start, stop, memory, shapes, table, data, bits, jump, x, rows, out, shift, bias, add
 ):
     """Multiply the first rows of x with panels ``start`` to ``stop - 1``, by vectors.
 
@@ -104,9 +111,11 @@ def multiply_bfloat16(
     shapes : uint8 array
         Not used; see ``bfloat16_tiles``.
     table : uint8 array
-        ``bfloat16_panels.HALF_BYTES``.
+        ``bfloat16_unpack.HALF_BYTES``.
     data, bits
         As in ``bfloat16_panels.Bfloat16Matrix``.
+    jump : intp
+        From the end of these panels to what is read after them, for ``later_block``.
     x : uint16 array, shape (at least rows, wide(columns))
         Activations over ``DOWN`` in bfloat16, zero beyond the columns.
     rows : intp
@@ -120,12 +129,14 @@ def multiply_bfloat16(
     """
     blocks, whole = x.shape[1] // BLOCK, rows - rows % 4
     size, flat = data.shape[1] // blocks, data.reshape(data.size)
+    end = stop * data.shape[1]
     for panel in range(start, stop):
         at, n = panel * data.shape[1], panel * PANEL
         source = flat
         if bits < 16:
             for k in range(blocks):
-                unpack_block(flat, at + k * size, bits, memory, k * TILE, table)
+                later = later_block(at + k * size, AHEAD, end, jump)
+                unpack_block(flat, at + k * size, bits, memory, k * TILE, table, later)
             source, at = memory, 0
         for row in range(0, whole, 4):
             to = row * out.shape[1] + n - shift

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
-from numbatch.kernels.barrier import address_pointer
+from numbatch.kernels.array_at import array_at
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.activations import convert_row
 from numbatch.kernels.scoring.decoder_records import KEY_NORM, QUERY_NORM
@@ -22,11 +21,6 @@ __all__ = [
     "norm_and_convert",
     "place_heads",
 ]
-
-
-@cpu_device
-def _vector(address, size):
-    return carray(address_pointer(address), (size,), np.float32)
 
 
 @cpu_device
@@ -49,21 +43,24 @@ def embed_rows(start, stop, config, tokens, positions, table, position_table, hi
 @cpu_device
 def fill_rotary(start, stop, config, layer, positions, cosine, sine):
     """Write the cosines and sines of tokens."""
-    inverse = _vector(layer.frequencies, layer.pairs)
+    inverse = array_at(layer.frequencies, (layer.pairs,), np.float32)
     for token in range(start, stop):
-        fill_row(positions[token], inverse, config.magnitude, cosine[token], sine[token])
+        fill_row(positions[token], inverse, config.magnitude, config.interleaved, cosine[token],
+                 sine[token])  # fmt: skip
 
 
 @cpu_device
 def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
-    """Norm rows of the residual stream and put them into the form of a product."""
-    weight = _vector(norm.weight, norm.width)
-    bias = _vector(norm.bias, norm.width if norm.bias else 0)
-    x, out = hidden.reshape(hidden.size), normed.reshape(normed.size)
+    """Norm rows of the residual stream and put them into the form of a product.
+
+    All pass through the place of the first in ``normed``, which stays in the nearest cache.
+    """
+    weight = array_at(norm.weight, (norm.width,), np.float32)
+    bias = array_at(norm.bias, (norm.width if norm.bias else 0,), np.float32)
+    x, out, to = hidden.reshape(hidden.size), normed.reshape(normed.size), start * normed.shape[1]
     for token in range(start, stop):
-        at = token * normed.shape[1]
-        norm_row(x, at, weight, bias, config.epsilon, out, at)
-        convert_row(config.compute, out, at, token, config.width, activations)
+        norm_row(x, token * normed.shape[1], weight, bias, config.epsilon, out, to)
+        convert_row(config.compute, out, to, token, config.width, activations)
 
 
 @cpu_device
@@ -76,7 +73,11 @@ def convert_rows(start, stop, compute, x, columns, activations):
 
 @cpu_device
 def _norm_heads(x, token, heads, head_size, norm, epsilon):
-    weight, bias, flat = _vector(norm.weight, norm.width), _vector(norm.bias, 0), x.reshape(x.size)
+    weight, bias, flat = (
+        array_at(norm.weight, (norm.width,), np.float32),
+        array_at(norm.bias, (0,), np.float32),
+        x.reshape(x.size),
+    )
     first = token * x.shape[1]
     for at in range(first, first + heads * head_size, head_size):
         norm_row(flat, at, weight, bias, epsilon, flat, at)
@@ -101,7 +102,10 @@ def place_heads(start, stop, config, layer, norms, q, k, cosine, sine):
 @cpu_device
 def add_normed(start, stop, config, norm, added, hidden):
     """Norm rows in place and add them to the residual stream (Gemma)."""
-    weight, bias = _vector(norm.weight, norm.width), _vector(norm.bias, 0)
+    weight, bias = (
+        array_at(norm.weight, (norm.width,), np.float32),
+        array_at(norm.bias, (0,), np.float32),
+    )
     flat = added.reshape(added.size)
     for token in range(start, stop):
         first = token * hidden.shape[1]

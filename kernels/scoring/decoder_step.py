@@ -11,7 +11,6 @@ and any batch.
 from __future__ import annotations
 
 from numbatch.kernels.barrier import mark, meet, share
-from numbatch.kernels.borrowed import borrowed
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.attention.attend import attend_tiles
@@ -117,13 +116,6 @@ def run_layers(
         Modified in place: the CPU's clock ticks of each of ``PHASES`` are added; with no columns
         nothing is counted.
     """
-    counter, memory, scores, spans = borrowed((counter, memory, scores, spans))
-    config, matrices, norms, layers = borrowed((config, matrices, norms, layers))
-    shapes, table, embedding, position_table = borrowed((shapes, table, embedding, position_table))
-    tokens, positions, rows, slots, tables = borrowed((tokens, positions, rows, slots, tables))
-    cache, hidden, normed, q, k, v = borrowed((cache, hidden, normed, q, k, v))
-    attended, cosine, sine, cycles = borrowed((attended, cosine, sine, cycles))
-    activations, inner, plans = borrowed(activations), borrowed(inner), borrowed(plans)
     c, own, ticks = config[0], memory[thread], cycles[thread]
     place, team = (0, 1) if apart else (thread, threads)
     first, last = ranges[thread]
@@ -133,8 +125,10 @@ def run_layers(
     embed_rows(low, high, c, tokens, positions, embedding, position_table, hidden, normed[low])
     since = mark(ticks, EMBEDDING, since)
     meeting, frequencies = 0, 0
+    every, count = matrices.reshape(matrices.size), matrices.shape[1]
     for index in range(layers.size):
-        layer, matrix, norm = layers[index], matrices[index], norms[index]
+        layer, norm = layers[index], norms[index]
+        matrix, following = every[index * count :], every[min((index + 1) * count, every.size - 1)]
         if layer.frequencies != frequencies:
             frequencies = layer.frequencies
             if frequencies:
@@ -148,8 +142,8 @@ def run_layers(
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             for which, out in ((QUERY, q), (KEY, k), (VALUE, v)):
-                multiply(c.compute, place, team, own, shapes, table, matrix[which], activations,
-                         row, n, out[row:stop], False)  # fmt: skip
+                multiply(c.compute, place, team, own, shapes, table, matrix[which],
+                         matrix[which + 1], activations, row, n, out[row:stop], False)  # fmt: skip
             since = mark(ticks, QKV, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
@@ -178,7 +172,7 @@ def run_layers(
             since = mark(ticks, WAITING, since)
             meeting = _add_product(
                 place, team, counter, meeting, own, c, shapes, table, matrix[OUTPUT],
-                norm[POST_ATTENTION_NORM], activations, row, n, normed, hidden,
+                matrix[GATE], norm[POST_ATTENTION_NORM], activations, row, n, normed, hidden,
             )  # fmt: skip
             since = mark(ticks, OUTPUTTING, since)
             norm_and_convert(low_row, high_row, c, norm[MLP_NORM], hidden, normed, activations)
@@ -187,13 +181,13 @@ def run_layers(
             since = mark(ticks, WAITING, since)
             since = gate_and_up(
                 place, team, own, spans[thread], c, shapes, table, matrix[GATE], matrix[UP],
-                activations, row, n, inner, (GATING, ACTIVATING), ticks, since,
+                matrix[DOWN], activations, row, n, inner, (GATING, ACTIVATING), ticks, since,
             )  # fmt: skip
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             meeting = _add_product(
                 place, team, counter, meeting, own, c, shapes, table, matrix[DOWN],
-                norm[POST_MLP_NORM], inner, row, n, normed, hidden,
+                following, norm[POST_MLP_NORM], inner, row, n, normed, hidden,
             )  # fmt: skip
             since = mark(ticks, LOWERING, since)
 
@@ -223,15 +217,15 @@ def _tiles_of(plan, head, first, last, heads, apart, thread, threads):
 
 @cpu_device
 def _add_product(
-    thread, threads, counter, meeting, memory, config, shapes, table, matrix, post_norm,
-    activations, row, rows, added, hidden,
+    thread, threads, counter, meeting, memory, config, shapes, table, matrix, following,
+    post_norm, activations, row, rows, added, hidden,
 ):  # fmt: skip
     """Add a product, normed where the family does that, to rows of the residual stream."""
     post = post_norm.weight != 0
     out = added if post else hidden
     multiply(
-        config.compute, thread, threads, memory, shapes, table, matrix, activations, row, rows,
-        out[row : row + rows], not post,
+        config.compute, thread, threads, memory, shapes, table, matrix, following, activations,
+        row, rows, out[row : row + rows], not post,
     )  # fmt: skip
     meeting = _meet(counter, threads, meeting)
     if post:
@@ -246,8 +240,7 @@ def prepare_rows(start, stop, config, norm, hidden, normed, activations):
 
     Arguments are those of :func:`run_head`.
     """
-    config, norm, hidden, normed = borrowed((config, norm, hidden, normed))
-    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, borrowed(activations))
+    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations)
 
 
 @cpu_kernel
@@ -269,16 +262,13 @@ def run_head(
     out : float32 array, shape (n, vocabulary padded to whole vectors)
         Modified in place.
     """
-    counter, memory, config, norm, matrix = borrowed((counter, memory, config, norm, matrix))
-    shapes, table, hidden, normed, out = borrowed((shapes, table, hidden, normed, out))
-    activations = borrowed(activations)
     c, n = config[0], hidden.shape[0]
     first, last = share(n, 1, thread, threads)
     norm_and_convert(first, last, c, norm[0], hidden, normed, activations)
     meet(counter, threads, 0)
     multiply(
-        c.compute, thread, threads, memory[thread], shapes, table, matrix[0], activations, 0, n,
-        out, False,
+        c.compute, thread, threads, memory[thread], shapes, table, matrix[0], matrix[0],
+        activations, 0, n, out, False,
     )  # fmt: skip
     if c.logit_scale != 1 or c.logit_softcap != 0:
         start, stop = share(matrix[0].rows, 2 * LANES, thread, threads)

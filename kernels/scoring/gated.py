@@ -9,9 +9,9 @@ from __future__ import annotations
 from numbatch.kernels.barrier import mark, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.activation import activate_span
-from numbatch.kernels.scoring.activations import INT8, columns_together, convert_span
+from numbatch.kernels.scoring.activations import FLOAT32, INT8, columns_together, convert_span
 from numbatch.kernels.scoring.int8_panels import GROUP
-from numbatch.kernels.scoring.product import multiply_range
+from numbatch.kernels.scoring.product import multiply_range, share_address
 from numbatch.kernels.simd import LANES
 
 __all__ = ["gate_and_up", "gated_memory"]
@@ -34,8 +34,8 @@ def _clear(x, rows, columns, first, last):
 
 @cpu_device
 def gate_and_up(
-    thread, threads, memory, span, config, shapes, table, gate, up, activations, first_row, rows,
-    inner, phases, ticks, since,
+    thread, threads, memory, span, config, shapes, table, gate, up, down, activations, first_row,
+    rows, inner, phases, ticks, since,
 ):  # fmt: skip
     """Do a thread's share of ``act(x @ gate) * (x @ up)``, or ``act(x @ up)``. No error check.
 
@@ -51,6 +51,8 @@ def gate_and_up(
         As for ``decoder_step.run_layers``.
     gate, up : records of MATRIX
         ``gate`` is read if ``config.gated``.
+    down : record of MATRIX
+        What is multiplied next.
     activations : tuple
         ``Activations.arrays``: x.
     first_row, rows : int
@@ -75,11 +77,16 @@ def gate_and_up(
         last = min(first + columns, stop)
         if config.gated:
             out = gates[: rows * columns].reshape((rows, columns))
-            multiply_range(compute, first, last, memory, shapes, table, gate, activations,
-                           first_row, rows, out, first, False)  # fmt: skip
+            following = up.data + first // LANES * up.stride
+            multiply_range(compute, first, last, memory, shapes, table, gate, following,
+                           activations, first_row, rows, out, first, False)  # fmt: skip
         out = ups[: rows * columns].reshape((rows, columns))
-        multiply_range(compute, first, last, memory, shapes, table, up, activations,
-                       first_row, rows, out, first, False)  # fmt: skip
+        following = share_address(down, thread, threads)
+        if last < stop:
+            other = gate if config.gated else up
+            following = other.data + last // LANES * other.stride
+        multiply_range(compute, first, last, memory, shapes, table, up, following,
+                       activations, first_row, rows, out, first, False)  # fmt: skip
         since = mark(ticks, phases[0], since)
         size = (last - first + LANES - 1) // LANES * LANES
         if size > last - first:
@@ -87,7 +94,7 @@ def gate_and_up(
             _clear(ups, rows, columns, last - first, size)
         for row in range(rows):
             at = row * columns
-            activate_span(config.activation, config.gated, gates, ups, at, size)
+            activate_span(config.activation, config.gated, compute != FLOAT32, gates, ups, at, size)
             convert_span(compute, ups, at, first_row + row, first, size, up.rows, inner)
         since = mark(ticks, phases[1], since)
     return since

@@ -12,8 +12,8 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
-from numbatch.kernels.scoring.bfloat16_panels import HALF_BYTES
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
 from numbatch.kernels.scoring.logit_tiles import (
     SEGMENT,
     STATE,
@@ -23,6 +23,7 @@ from numbatch.kernels.scoring.logit_tiles import (
     start_lanes,
 )
 from numbatch.kernels.scoring.product import multiply_range
+from numbatch.kernels.simd import LANES
 from numbatch.kernels.threads import Call, ThreadTeam
 
 __all__ = ["TOKENS", "logprob_scratch", "logprobs"]
@@ -70,9 +71,10 @@ def _segment_statistics(
             start_lanes(state, token * STATE)
         for low in range(segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary), WIDTH):
             high = min(low + WIDTH, vocabulary)
+            following = matrix[0].data + high // LANES * matrix[0].stride
             multiply_range(
-                compute, low, high, memory, shapes, table, matrix[0], activations, 0, tokens,
-                logits, low, False,
+                compute, low, high, memory, shapes, table, matrix[0], following,
+                activations, 0, tokens, logits, low, False,
             )  # fmt: skip
             if scale != 1 or cap != 0:
                 for i in range(flat.size):

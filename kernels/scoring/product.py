@@ -6,21 +6,21 @@ Matrices are told to a kernel by their addresses, so that one kernel can run all
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from numbatch.kernels.aligned import Arena
-from numbatch.kernels.barrier import address_pointer, share
+from numbatch.kernels.array_at import array_at
+from numbatch.kernels.barrier import share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
 from numbatch.kernels.scoring.bfloat16_panels import (
-    HAS_TILES,
     Bfloat16Matrix,
     bfloat16_bytes,
     pack_bfloat16_panels,
 )
 from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
 from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
+from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES
 from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
 from numbatch.kernels.scoring.int8_product import multiply_panels
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
@@ -35,6 +35,7 @@ __all__ = [
     "prepare",
     "prepared_bytes",
     "product_memory",
+    "share_address",
 ]
 
 MATRIX = np.dtype(
@@ -131,10 +132,18 @@ else:
         multiply_panels(start, stop, memory, data, scales, bits, x, rows, out, shift, bias, add)
 
 
+@cpu_device(inline=True)
+def share_address(matrix, thread, threads):
+    """Return where a thread's share of a matrix in panels begins."""
+    start, _ = share(matrix.rows, 2 * LANES, thread, threads)
+    return matrix.data + start // LANES * matrix.stride
+
+
 @cpu_device(general=True)
 def multiply_range(
-    compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, shift, add
-):
+    compute, start, stop, memory, shapes, table, matrix, following, activations, first, rows, out,
+    shift, add,
+):  # fmt: skip
     """Multiply activations with rows ``start`` to ``stop - 1`` of a matrix. No error check.
 
     Parameters
@@ -146,8 +155,10 @@ def multiply_range(
     memory : uint8 array
         Of ``product_memory`` bytes; overwritten.
     shapes, table
-        ``bfloat16_tiles.SHAPES`` and ``bfloat16_panels.HALF_BYTES``.
+        ``bfloat16_tiles.SHAPES`` and ``bfloat16_unpack.HALF_BYTES``.
     matrix : record of MATRIX
+    following : int
+        Address of what the thread reads of the next matrix, 0 where that is not known.
     activations : tuple
         ``Activations.arrays``.
     first, rows : int
@@ -161,21 +172,23 @@ def multiply_range(
     """
     floats, halves, codes, scales, sums = activations
     columns, panels = matrix.columns, (matrix.rows + LANES - 1) // LANES
-    bias = carray(address_pointer(matrix.bias), (panels * LANES if matrix.bias else 0,), np.float32)
+    bias = array_at(matrix.bias, (panels * LANES if matrix.bias else 0,), np.float32)
     room = (rows + 31) // 32 * 32
     if compute == BFLOAT16:
         wide = (columns + 31) // 32 * 32
-        data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
+        data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
         x = halves[first * wide :][: room * wide].reshape((room, wide))
+        last = (stop + LANES - 1) // LANES
+        jump = following - (matrix.data + last * matrix.stride) if following else -AHEAD
         _multiply_bfloat16(
-            start // LANES, (stop + LANES - 1) // LANES, memory, shapes, table, data, matrix.bits,
+            start // LANES, last, memory, shapes, table, data, matrix.bits, jump,
             x, rows, out, shift, bias, add,
         )  # fmt: skip
     elif compute == INT8:
         wide = (columns + 63) // 64 * 64
         groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
-        data = carray(address_pointer(matrix.data), (panels, matrix.stride), np.uint8)
-        w_scales = carray(address_pointer(matrix.scales), (panels, groups, LANES), np.float32)
+        data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
+        w_scales = array_at(matrix.scales, (panels, groups, LANES), np.float32)
         x = (
             codes[first * wide :][: room * wide].reshape((room, wide)),
             scales[first * groups :][: room * groups].reshape((room, groups)),
@@ -187,7 +200,7 @@ def multiply_range(
         )  # fmt: skip
     else:
         width = (columns + LANES - 1) // LANES * LANES
-        data = carray(address_pointer(matrix.data), (matrix.rows, matrix.stride), np.uint8)
+        data = array_at(matrix.data, (matrix.rows, matrix.stride), np.uint8)
         x = floats[first * width :][: rows * width].reshape((rows, width))
         scratch = memory[: TILE_ROWS * width * 4].view(np.float32)
         multiply_rows(start, stop, scratch, x, data, matrix.bits, columns, out, shift, bias, add)
@@ -195,12 +208,13 @@ def multiply_range(
 
 @cpu_device(general=True)
 def multiply(
-    compute, thread, threads, memory, shapes, table, matrix, activations, first, rows, out, add
-):
+    compute, thread, threads, memory, shapes, table, matrix, following, activations, first, rows,
+    out, add,
+):  # fmt: skip
     """Do a thread's share of a product; see :func:`multiply_range`. No error check."""
     start, stop = share(matrix.rows, 2 * LANES, thread, threads)
     if start < stop:
         multiply_range(
-            compute, start, stop, memory, shapes, table, matrix, activations, first, rows, out, 0,
-            add,
+            compute, start, stop, memory, shapes, table, matrix,
+            share_address(following, thread, threads), activations, first, rows, out, 0, add,
         )  # fmt: skip

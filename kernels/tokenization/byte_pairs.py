@@ -124,7 +124,7 @@ def _last_merge(strings, row, byte_ids, table, symbols, slots):
     return last if last >= 0 and table.merged[last] == row else np.intp(-1)
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def _last_merges(rows, strings, byte_ids, table, longest, out):
     """Write the slot of the last merge of each token, -1 where it does not come about."""
     symbols, slots = np.empty(longest, np.int64), np.empty(longest, np.int64)

@@ -93,7 +93,7 @@ def lacks_byte(text, at, stop, tables):
     return False
 
 
-@cpu_device
+@cpu_device(allocates=True)
 def _merge_by_heap(text, at, stop, tables, out, total):
     """Write the numbers of a part of any length; return how many there are."""
     size = stop - at

@@ -47,7 +47,7 @@ def find_merge(left, right, pairs, shift):
     return ((found ^ _VALUE) & same) ^ _VALUE
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def _fill(keys, order, firsts, shift, pairs):
     """Enter the keys; return whether each group found a displacement. No error check.
 

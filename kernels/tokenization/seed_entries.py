@@ -27,7 +27,7 @@ from numbatch.kernels.words import pointer_to
 __all__ = ["seed_entries"]
 
 
-@cpu_kernel
+@cpu_kernel(allocates=True)
 def _seed(state, text, starts, stops, tables, seeds):
     """Encode pieces of up to 15 bytes and write their entries; return how many there are."""
     pointers = pointers_to(tables)

@@ -27,14 +27,14 @@ def hide(x, position, first, last):
     return keep_lanes(x, first - position, last + 1 - position, np.float32(-np.inf))
 
 
-@cpu_device
+@cpu_device(inline=True)
 def scale_row(array, at, width, factor):
     """Multiply ``width`` numbers in place."""
     for i in range(at, at + width, LANES):
         store_float32(array, i, load_float32(array, i) * factor)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def finish_row(results, at, factor, head_size, out, token, column):
     """Write ``factor`` times a row of results to ``out[token, column:]``."""
     place = token * out.shape[1] + column
@@ -45,7 +45,7 @@ def finish_row(results, at, factor, head_size, out, token, column):
         out[token, column + i] = results[at + i] * factor
 
 
-@cpu_device
+@cpu_device(inline=True)
 def read_row(q, token, column, head_size, factor, scratch, at):
     """Write ``factor`` times a head of ``q`` to scratch."""
     place = token * q.shape[1] + column

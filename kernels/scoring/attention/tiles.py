@@ -37,15 +37,11 @@ from numbatch.kernels.scoring.attention.softmax import (
 )
 from numbatch.kernels.simd import (
     LANES,
-    any_above,
     load_float32,
     load_int32,
-    max_lanes,
-    maximum,
     splat,
     store_float32,
     store_int32,
-    sum_lanes,
 )
 from numbatch.kernels.simd_bfloat16 import (
     exp2_short,
@@ -54,6 +50,8 @@ from numbatch.kernels.simd_bfloat16 import (
     prefetch_bytes,
     store_two_bfloat16,
 )
+from numbatch.kernels.simd_masks import above, lowest_bit, where
+from numbatch.kernels.simd_rows import largest_of_rows, sum_of_rows
 
 __all__ = ["attend_tile"]
 
@@ -63,8 +61,8 @@ TILE = 16
 HEADROOM = np.float32(8)
 """A score may be above the running maximum by so much before that is raised: sums have room."""
 
-# Tiles 0 and 1 are sums, 2 and 4 queries and weights, 7 more weights (fewer rows where there are
-# fewer queries), 5 and 6 keys and values.
+# Tiles 0 to 3 are sums, 4 queries or weights, 7 more weights (fewer rows where there are fewer
+# queries), 5 and 6 keys and values.
 _SHAPES = np.stack(
     [tile_shapes([rows] * 5 + [TILE, TILE, rows], [64] * 8) for rows in range(1, TILE + 1)]
 )
@@ -73,70 +71,122 @@ _LOG2_E = np.float32(math.log2(math.e))
 
 
 @cpu_device(inline=True)
-def _score_block(scratch, queries, steps, keys, at, step_size, out):
-    """Write the products of 16 queries with a block of keys to 16 rows of scores."""
+def _score_unit(scratch, queries, steps, keys, first, second, third, fourth, step_size, out):
+    """Write the products of 16 queries with four blocks of keys to 16 rows of scores.
+
+    Four tiles of sums at a time: a product is ready only after three times what it keeps the unit
+    of products busy for.
+    """
     zero_tile(0)
+    zero_tile(1)
+    zero_tile(2)
+    zero_tile(3)
     for step in range(steps):
-        load_tile(2, scratch, queries + step * (DEEP // 2), steps * 2 * DEEP)
-        load_tile(5, keys, at + step * step_size, 64)
-        dot_bfloat16(0, 2, 5)
+        at = step * step_size
+        load_tile(4, scratch, queries + step * (DEEP // 2), steps * 2 * DEEP)
+        load_tile(5, keys, first + at, 64)
+        dot_bfloat16(0, 4, 5)
+        load_tile(6, keys, second + at, 64)
+        dot_bfloat16(1, 4, 6)
+        load_tile(5, keys, third + at, 64)
+        dot_bfloat16(2, 4, 5)
+        load_tile(6, keys, fourth + at, 64)
+        dot_bfloat16(3, 4, 6)
     store_tile(0, scratch, out, 4 * KEYS)
+    store_tile(1, scratch, out + BLOCK, 4 * KEYS)
+    store_tile(2, scratch, out + 2 * BLOCK, 4 * KEYS)
+    store_tile(3, scratch, out + 3 * BLOCK, 4 * KEYS)
 
 
 @cpu_device(inline=True)
-def _add_values(scratch, values, width, out):
-    """Add 64 values, times the weights of 16 queries (tiles 4 and 7), to 16 of their results."""
-    load_tile(1, scratch, out, 4 * width)
-    load_tile(6, scratch, values, 4 * width)
-    dot_bfloat16(1, 4, 6)
-    load_tile(6, scratch, values + TILE * width, 4 * width)
-    dot_bfloat16(1, 7, 6)
-    store_tile(1, scratch, out, 4 * width)
+def _add_values(scratch, weights, values, width, out):
+    """Add 64 values, times the weights of 16 queries, to 16 rows of results."""
+    load_tile(4, scratch, weights, 2 * KEYS)
+    load_tile(7, scratch, weights + DEEP // 2, 2 * KEYS)
+    stride, other = 4 * width, TILE * width  # the values of keys 32 to 63
+    whole = width // KEYS * KEYS
+    for i in range(0, whole, KEYS):
+        at, to = values + i, out + i
+        load_tile(0, scratch, to, stride)
+        load_tile(5, scratch, at, stride)
+        dot_bfloat16(0, 4, 5)
+        load_tile(1, scratch, to + TILE, stride)
+        load_tile(6, scratch, at + TILE, stride)
+        dot_bfloat16(1, 4, 6)
+        load_tile(2, scratch, to + 2 * TILE, stride)
+        load_tile(5, scratch, at + 2 * TILE, stride)
+        dot_bfloat16(2, 4, 5)
+        load_tile(3, scratch, to + 3 * TILE, stride)
+        load_tile(6, scratch, at + 3 * TILE, stride)
+        dot_bfloat16(3, 4, 6)
+        load_tile(5, scratch, at + other, stride)
+        dot_bfloat16(0, 7, 5)
+        load_tile(6, scratch, at + other + TILE, stride)
+        dot_bfloat16(1, 7, 6)
+        load_tile(5, scratch, at + other + 2 * TILE, stride)
+        dot_bfloat16(2, 7, 5)
+        load_tile(6, scratch, at + other + 3 * TILE, stride)
+        dot_bfloat16(3, 7, 6)
+        store_tile(0, scratch, to, stride)
+        store_tile(1, scratch, to + TILE, stride)
+        store_tile(2, scratch, to + 2 * TILE, stride)
+        store_tile(3, scratch, to + 3 * TILE, stride)
+    for i in range(whole, width, TILE):
+        load_tile(1, scratch, out + i, stride)
+        load_tile(6, scratch, values + i, stride)
+        dot_bfloat16(1, 4, 6)
+        load_tile(6, scratch, values + other + i, stride)
+        dot_bfloat16(1, 7, 6)
+        store_tile(1, scratch, out + i, stride)
 
 
-@cpu_device
-def _prepare_row(scratch, row, begin, first, last, cap, narrow, factors):
+@cpu_device(inline=True)
+def _prepare_rows(scratch, scores, row, some, group, position, begin, window, cap, narrow, factors):
     """Apply what not every score needs, in place: factors of int8, soft cap, hidden positions."""
-    for i in range(0, KEYS, LANES):
-        x = load_float32(scratch, row + i)
-        if narrow:
-            x = x * load_float32(scratch, factors + i)
-        if cap != 0:
-            x = soft_cap(x, cap)
-        store_float32(scratch, row + i, hide(x, begin + i, first, last))
-
-
-@cpu_device
-def _raise_maximum(scratch, row, sums, largest, scale):
-    """Make a row's largest score its running maximum; what was summed is scaled down."""
-    a, b = load_float32(scratch, row), load_float32(scratch, row + LANES)
-    c, d = load_float32(scratch, row + 2 * LANES), load_float32(scratch, row + 3 * LANES)
-    now = max_lanes(maximum(maximum(a, b), maximum(c, d)))
-    factor = exp2_short(splat(scratch[largest] - now))
-    scratch[largest] = now
-    store_float32(scratch, sums, load_float32(scratch, sums) * factor)
-    scratch[scale] = sum_lanes(factor) / np.float32(LANES)
+    last, left = position + row // group, group - row % group
+    for at in range(scores, scores + some * KEYS, KEYS):
+        first = max(0, last - window + 1) if window > 0 else 0
+        for i in range(0, KEYS, LANES):
+            x = load_float32(scratch, at + i)
+            if narrow:
+                x = x * load_float32(scratch, factors + i)
+            if cap != 0:
+                x = soft_cap(x, cap)
+            store_float32(scratch, at + i, hide(x, begin + i, first, last))
+        left -= 1
+        if left == 0:
+            last, left = last + 1, group
 
 
 @cpu_device(inline=True)
-def _weigh_row(scratch, row, weights, narrow, factors, sums, largest, scale):
-    """Write a row's weights as bfloat16 and add them to its sum; return whether it was raised."""
+def _raise_maxima(scratch, scores, some, sums, largest, scales):
+    """Raise the running maxima of rows whose largest score is far above; return if there are any.
+
+    What was summed for them is scaled down, and ``scales`` keeps by how much.
+    """
+    now, top = largest_of_rows(scratch, scores, KEYS), load_float32(scratch, largest)
+    left = above(now, top + HEADROOM) & ((1 << some) - 1)
+    if left == 0:
+        return False
+    now = where(left, now, top)
+    store_float32(scratch, largest, now)
+    store_float32(scratch, scales, exp2_short(top - now))
+    while left:
+        row = lowest_bit(left)
+        left &= left - 1
+        at = sums + row * LANES
+        store_float32(scratch, at, load_float32(scratch, at) * splat(scratch[scales + row]))
+    return True
+
+
+@cpu_device(inline=True)
+def _weigh_row(scratch, row, weights, narrow, factors, sums, largest):
+    """Write a row's weights as bfloat16 and add them to its sum."""
     top = splat(scratch[largest])
-    a, b = load_float32(scratch, row) - top, load_float32(scratch, row + LANES) - top
-    c, d = (
-        load_float32(scratch, row + 2 * LANES) - top,
-        load_float32(scratch, row + 3 * LANES) - top,
-    )
-    raised = any_above(maximum(maximum(a, b), maximum(c, d)), HEADROOM)
-    if raised:
-        _raise_maximum(scratch, row, sums, largest, scale)
-        top = splat(scratch[largest])
-        a, b = load_float32(scratch, row) - top, load_float32(scratch, row + LANES) - top
-        c, d = (
-            load_float32(scratch, row + 2 * LANES) - top,
-            load_float32(scratch, row + 3 * LANES) - top,
-        )
-    a, b, c, d = exp2_short(a), exp2_short(b), exp2_short(c), exp2_short(d)
+    a = exp2_short(load_float32(scratch, row) - top)
+    b = exp2_short(load_float32(scratch, row + LANES) - top)
+    c = exp2_short(load_float32(scratch, row + 2 * LANES) - top)
+    d = exp2_short(load_float32(scratch, row + 3 * LANES) - top)
     store_float32(scratch, sums, load_float32(scratch, sums) + ((a + b) + (c + d)))
     if narrow:
         factors += KEYS
@@ -145,7 +195,6 @@ def _weigh_row(scratch, row, weights, narrow, factors, sums, largest, scale):
         d = d * load_float32(scratch, factors + 3 * LANES)
     store_two_bfloat16(scratch, weights, a, b)
     store_two_bfloat16(scratch, weights + LANES, c, d)
-    return raised
 
 
 @cpu_device
@@ -187,13 +236,16 @@ def _fill_queries(scratch, query, spare, deep, q, token, count, group, head, hea
 
 
 @cpu_device
-def _write_results(scratch, sums, results, width, out, token, count, group, head, head_size):
+def _write_results(scratch, sums, factors, results, width, out, token, count, group, head,
+                   head_size):  # fmt: skip
     """Write the results of all rows, divided by their sums."""
+    for row in range(0, count * group, LANES):
+        factor = splat(np.float32(1)) / sum_of_rows(scratch, sums + row * LANES)
+        store_float32(scratch, factors + row, factor)
     for t in range(token, token + count):
         for column in range(head * group * head_size, (head + 1) * group * head_size, head_size):
-            factor = np.float32(1) / sum_lanes(load_float32(scratch, sums))
-            finish_row(scratch, results, factor, head_size, out, t, column)
-            sums += LANES
+            finish_row(scratch, results, scratch[factors], head_size, out, t, column)
+            factors += 1
             results += width
 
 
@@ -229,7 +281,7 @@ def attend_tile(
     token, count, position, window, scale, cap, out,
 ):  # fmt: skip
     """Attend for ``count`` tokens from ``token``, at ``position``, and one head of keys."""
-    layers, heads, part = cache.shape[1], cache.shape[2], cache.shape[4]
+    layers, heads, part_size = cache.shape[1], cache.shape[2], cache.shape[4]
     width, steps = -(-head_size // LANES) * LANES, -(-head_size // DEEP)
     deep = steps * DEEP
     narrow, capped = cache.itemsize == 1, cap * _LOG2_E
@@ -249,7 +301,7 @@ def attend_tile(
     highest = position + count - 1
     # A block beyond the last one is the last one again: what it adds is hidden.
     final, last_tile = highest // BLOCK, highest // KEYS
-    stride, base = layers * heads * 2 * part, (layer * heads + head) * 2 * part
+    stride, base = layers * heads * 2 * part_size, (layer * heads + head) * 2 * part_size
     up_tile, up_row = _visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
     tile, row, old_tile, old_row = -1, 0, -1, 0
     odd, raised, widened, copied = 0, False, -1, -1
@@ -257,7 +309,6 @@ def attend_tile(
     while up_tile >= 0 or tile >= 0 or old_tile >= 0:
         # The unit whose scores are computed.
         query_at = query + up_row * (deep // 2)
-        scores_out = all_scores + odd * TILE * KEYS
         up_block = up_tile * (KEYS // BLOCK)
         if narrow and up_tile > widened:
             widened = up_tile
@@ -280,47 +331,49 @@ def attend_tile(
         copied = max(copied, tile)
         if copies and narrow:
             for g in range(KEYS // BLOCK):
-                at = table[min(begin // BLOCK + g, final)] * stride + base + part
+                at = table[min(begin // BLOCK + g, final)] * stride + base + part_size
                 value_factors = load_float32(cache, at + BLOCK * width)
                 store_float32(scratch, factors + KEYS + g * BLOCK, value_factors)
-        # The unit whose values are added.
-        results_out = results + old_row * width
-        if old_tile >= 0:
-            if raised:
-                left = min(TILE, rows - old_row)
-                _scale_results(scratch, scales + old_row, results_out, width, left)
-            weights = all_weights + (1 - odd) * TILE * KEYS // 2
-            load_tile(4, scratch, weights, 2 * KEYS)
-            load_tile(7, scratch, weights + DEEP // 2, 2 * KEYS)
-        raised = False
-        for g in range(KEYS // BLOCK):
-            if up_tile >= 0:
-                out_at = scores_out + g * BLOCK
-                if narrow:
-                    at, size = keys + g * BLOCK * deep // 2, BLOCK * DEEP // 2
-                    _score_block(scratch, query_at, steps, scratch, at, size, out_at)
-                else:
-                    at = table[min(up_block + g, final)] * stride + base
-                    _score_block(scratch, query_at, steps, cache, at, BLOCK * DEEP, out_at)
-            if old_tile >= 0:
-                for i in range(g * TILE, width, KEYS):
-                    _add_values(scratch, values + i, width, results_out + i)
-            if copies and (tile + ahead) * (KEYS // BLOCK) + g <= final:
-                at = table[(tile + ahead) * (KEYS // BLOCK) + g] * stride + base
-                prefetch_bytes(cache, at, 2 * part * cache.itemsize)
-            for i in range(g * 4, min(g * 4 + 4, some)):
-                line = scores + i * KEYS
-                if not plain:
-                    last = position + (row + i) // group
-                    first = max(0, last - window + 1) if window > 0 else 0
-                    _prepare_row(scratch, line, begin, first, last, capped, narrow, factors)
-                raised |= _weigh_row(
-                    scratch, line, weights_out + i * KEYS // 2, narrow, factors,
-                    sums + (row + i) * LANES, largest + row + i, scales + row + i,
+        if up_tile >= 0:
+            out_at = all_scores + odd * TILE * KEYS
+            if narrow:
+                size = BLOCK * deep // 2
+                _score_unit(scratch, query_at, steps, scratch, keys, keys + size, keys + 2 * size,
+                            keys + 3 * size, BLOCK * DEEP // 2, out_at)  # fmt: skip
+            else:
+                _score_unit(
+                    scratch, query_at, steps, cache, table[min(up_block, final)] * stride + base,
+                    table[min(up_block + 1, final)] * stride + base,
+                    table[min(up_block + 2, final)] * stride + base,
+                    table[min(up_block + 3, final)] * stride + base, BLOCK * DEEP, out_at,
                 )  # fmt: skip
+        results_out = results + old_row * width
+        if raised and old_tile > lowest // KEYS:  # before there is nothing to scale
+            left = min(TILE, rows - old_row)
+            _scale_results(scratch, scales + old_row, results_out, width, left)
+        if not plain:
+            _prepare_rows(
+                scratch, scores, row, some, group, position, begin, window, capped, narrow, factors
+            )
+        raised = _raise_maxima(scratch, scores, some, sums + row * LANES, largest + row,
+                               scales + row)  # fmt: skip
+        for part in range(2):
+            for i in range(part * TILE // 2, min((part + 1) * TILE // 2, some)):
+                _weigh_row(
+                    scratch, scores + i * KEYS, weights_out + i * KEYS // 2, narrow, factors,
+                    sums + (row + i) * LANES, largest + row + i,
+                )  # fmt: skip
+            if part == 0 and old_tile >= 0:
+                weights = all_weights + (1 - odd) * TILE * KEYS // 2
+                _add_values(scratch, weights, values, width, results_out)
+        if copies:
+            for g in range(KEYS // BLOCK):
+                if (tile + ahead) * (KEYS // BLOCK) + g <= final:
+                    at = table[(tile + ahead) * (KEYS // BLOCK) + g] * stride + base
+                    prefetch_bytes(cache, at, 2 * part_size * cache.itemsize)
         if copies:  # only now is nothing more added of the values before
             for g in range(KEYS // BLOCK):
-                at = table[min(begin // BLOCK + g, final)] * stride + base + part
+                at = table[min(begin // BLOCK + g, final)] * stride + base + part_size
                 place = values + g * BLOCK * width // 2
                 if narrow:
                     _widen(cache, at, BLOCK * width, scratch, place)
@@ -336,4 +389,4 @@ def attend_tile(
             )
         odd = 1 - odd
     release()
-    _write_results(scratch, sums, results, width, out, token, count, group, head, head_size)
+    _write_results(scratch, sums, scales, results, width, out, token, count, group, head, head_size)
