@@ -31,6 +31,7 @@ class Ids:
     params = (1_000, 1_000_000)
     param_names = ("ids",)
     timeout = 300
+    rounds = 1  # a million ids take longer to make than to look up
 
     def setup(self, count):
         rng = np.random.default_rng(0)
@@ -190,7 +191,7 @@ class SharedContext:
     params = (True, False)
     param_names = ("shared",)
     timeout = 600
-    number = 1
+    number, repeat, rounds, warmup_time = 1, 2, 1, 0
     contexts, options = 4, 8
 
     def setup(self, shared):
@@ -220,15 +221,15 @@ class Continuous:
     params = (True, False)
     param_names = ("continuous",)
     timeout = 900
-    number = 1
-    count, at_once = 64, 8
+    number, repeat, rounds, warmup_time = 1, 2, 1, 0
+    count, at_once = 32, 8
 
     def setup(self, continuous):
         most = 4 * self.at_once if continuous else self.at_once
         self.llm = LLM(
             "smollm2", max_num_seqs=most, kv_tokens=self.at_once * 272, max_model_len=272
         )
-        self.llm.score([random_tokens(np.random.default_rng(1), 20)])
+        self.llm.generate([random_tokens(np.random.default_rng(1), 20)])  # compile
 
     def requests(self):
         rng = np.random.default_rng(0)
@@ -253,7 +254,7 @@ class Journal:
     params = (True, False)
     param_names = ("journal",)
     timeout = 600
-    number = 1
+    number, repeat, rounds, warmup_time = 1, 3, 1, 0
 
     def setup(self, journal):
         self.llm = LLM("smollm2")
@@ -308,7 +309,7 @@ class Presets:
     params = ("latency", "throughput", "streaming")
     param_names = ("preset",)
     timeout = 600
-    steps = 300
+    steps = 60  # up to a quarter of a second each
 
     def track_95th_percentile_of_step_ms(self, preset):
         case = StepTimes(preset=preset)
