@@ -110,8 +110,9 @@ def check_scheduler(scale: float) -> Iterator[Row]:
     """Bookkeeping of a step, 256 sequences running and 100,000 waiting."""
     for tags in (1, 50):
         case = cases.Scheduling()
+        case.waiting = 100_000
         case.setup(tags)
-        ms = case.track_median_ms_a_step(tags)
+        ms = case.median_ms_a_step()
         what = f"scheduler and bookkeeping, 256 running, 100,000 waiting, {tags} tags"
         yield Row(what, "< 1 ms a step", f"{ms:.2f} ms", ms < 1)
 
@@ -141,7 +142,7 @@ def sharing(rounds: Iterable[int]) -> tuple[dict[bool, float], bool]:
     engines, seconds, same = {}, {True: 0.0, False: 0.0}, True
     for shared in (True, False):
         engines[shared] = cases.SharedContext()
-        engines[shared].contexts = 10
+        engines[shared].contexts, engines[shared].threads = 10, None
         engines[shared].setup(shared)
     for i in rounds:
         results = {}
@@ -166,7 +167,7 @@ def check_continuous(scale: float) -> Iterator[Row]:
 def serve(continuous: bool, count: int, part: slice = slice(None)) -> float:
     """Return the seconds that ``count`` requests, or a part of them, take."""
     case = cases.Continuous()
-    case.count = count
+    case.count, case.threads = count, None
     case.setup(continuous)
     begin = time.perf_counter()
     case.serve(list(case.requests())[part], continuous)

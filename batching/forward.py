@@ -67,9 +67,9 @@ class ForwardPass:
 
     Attributes
     ----------
-    cycles : int64 array, shape (threads, 0)
-        Replace it by one with a column for each of ``decoder_step.PHASES``, and the clock ticks of
-        each are added to it.
+    cycles : bool array, shape (threads, 0)
+        Replace it by an int64 one with a column for each of ``decoder_step.PHASES``, and kernels
+        are compiled that add the clock ticks of each to it.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ForwardPass:
         self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
         self._splitter = RowSplitter(decoder, team.threads)
         self._counter = np.zeros(8, np.int64)
-        self.cycles = np.zeros((team.threads, 0), np.int64)
+        self.cycles = np.zeros((team.threads, 0), np.bool_)
 
     def run(self, batch: Batch) -> np.ndarray:
         """Run the layers over a batch; return its hidden states, before the final norm.

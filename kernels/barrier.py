@@ -120,18 +120,28 @@ def _read_cycles(typing: Any) -> Any:
     return types.int64(), generate
 
 
+@intrinsic
+def _are_counted(typing: Any, cycles: Any) -> Any:
+    """Return whether cycles are int64; a constant of the compiled code."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, cycles.dtype == types.int64)
+
+    return types.boolean(cycles), generate
+
+
 @cpu_device
 def mark(cycles, phase, since):
     """Add the cycles since a mark to those of a phase; return the new mark. No error check.
 
     Parameters
     ----------
-    cycles : int64 array
-        Modified in place: one count for each phase. Empty: nothing is counted, nor read.
+    cycles : int64 array, or bool array
+        Modified in place: one count for each phase. Of bool: code that reads no clock is made.
     phase : int
     since : int64
     """
-    if cycles.size == 0:
+    if not _are_counted(cycles):
         return since
     now = _read_cycles()
     if since != 0:

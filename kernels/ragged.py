@@ -14,6 +14,8 @@ __all__ = ["Ragged", "device_dtype", "on_device", "to_host"]
 
 def on_device(array: Any) -> bool:
     """Return whether an array lies in the memory of a CUDA device."""
+    if type(array) is np.ndarray:
+        return False
     # The second is what Numba's simulator has.
     return hasattr(array, "__cuda_array_interface__") or hasattr(array, "__cuda_ndarray__")
 

@@ -18,6 +18,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
     "LANES64",
+    "all_positive",
     "fill",
     "fill_alternate",
     "float64x8",
@@ -31,6 +32,7 @@ __all__ = [
     "sum_alternate",
     "sum_lanes64",
     "swap_pairs",
+    "where_both_numbers",
     "where_number",
 ]
 
@@ -210,6 +212,29 @@ def one_where_number(typing: Any, x: Any) -> Any:
         return builder.select(number, one, zero)
 
     return float64x8(float64x8), generate
+
+
+@intrinsic
+def where_both_numbers(typing: Any, x: Any, y: Any, value: Any) -> Any:
+    """Return ``value`` in the lanes where neither ``x`` nor ``y`` is NaN, 0 in the others."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        numbers = builder.fcmp_ordered("ord", args[0], args[1])
+        return builder.select(numbers, args[2], ir.Constant(_DOUBLE, [0.0] * LANES64))
+
+    return float64x8(float64x8, float64x8, float64x8), generate
+
+
+@intrinsic
+def all_positive(typing: Any, x: Any) -> Any:
+    """Return whether all lanes are greater than 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        positive = builder.fcmp_ordered(">", args[0], ir.Constant(_DOUBLE, [0.0] * LANES64))
+        bits = builder.bitcast(positive, ir.IntType(LANES64))
+        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 2**LANES64 - 1))
+
+    return types.boolean(float64x8), generate
 
 
 @intrinsic

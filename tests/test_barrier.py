@@ -1,9 +1,10 @@
 """Threads meet: nobody goes on before all are there, however many there are."""
 
+import numba
 import numpy as np
 import pytest
 
-from numbatch.kernels.barrier import meet, share
+from numbatch.kernels.barrier import mark, meet, share
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.threads import ThreadTeam
 
@@ -69,3 +70,17 @@ def test_an_error_in_a_kernel_reaches_the_caller():
 
     with pytest.raises(RuntimeError, match="thread"):
         ThreadTeam(2).run_together(fail)
+
+
+def test_counters_are_compiled_in_only_where_there_are_some():
+    for counted in (True, False):
+
+        @numba.njit
+        def mark_twice(cycles):
+            return mark(cycles, 0, mark(cycles, 0, 0))
+
+        cycles = np.zeros(1 if counted else 0, np.int64 if counted else np.bool_)
+        assert (mark_twice(cycles) > 0) == counted
+        (code,) = mark_twice.inspect_llvm().values()
+        assert ("call i64 @llvm.readcyclecounter" in code) == counted
+        assert not counted or cycles[0] > 0

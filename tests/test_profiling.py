@@ -105,6 +105,7 @@ def test_work_is_counted_as_the_model_has_it(tiny):
 def test_nothing_is_counted_without_being_asked(tiny):
     profile_scoring(tiny, 1, 4)
     assert tiny.engine.forward.cycles.size == 0
+    assert tiny.engine.forward.cycles.dtype == np.bool_  # compiled without counters
 
 
 def test_the_engine_is_as_it_was_afterwards(tiny, monkeypatch):

@@ -19,6 +19,8 @@ def reduce_all(values, at, out):
     out[4] = simd64.greatest_lane(simd64.greater(x, y))
     out[5] = simd64.sum_lanes64(2.0 * y - y * y)
     out[6] = simd64.sum_lanes64(simd64.fill(0.5) + y)
+    out[17] = simd64.all_positive(x)
+    out[16] = simd64.sum_lanes64(simd64.where_both_numbers(x, y, simd64.fill(1.0)))
     for count in range(9):
         out[7 + count] = simd64.sum_lanes64(simd64.last_lanes(y, count))
 
@@ -26,7 +28,7 @@ def reduce_all(values, at, out):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_operations(dtype):
     values = (np.random.default_rng(0).integers(-50, 50, 21) / 4).astype(dtype)  # sums are exact
-    out = np.empty(16)
+    out = np.empty(18)
     for nan in (False, True):
         if nan:
             values[[4, 7]] = np.nan
@@ -39,13 +41,24 @@ def test_operations(dtype):
         assert out[4] == np.fmax(x, y).max()
         assert out[5] == np.sum(2 * y - y * y)
         assert out[6] == np.sum(y + 0.5)
-        assert out[7:].tolist() == [y[8 - count :].sum() for count in range(9)]
+        assert out[17] == (x > 0).all()
+        assert out[16] == np.count_nonzero(~np.isnan(x + y))
+        assert out[7:16].tolist() == [y[8 - count :].sum() for count in range(9)]
 
 
 @cpu_kernel
 def fused_or_not(values, out):
     x = simd64.load_numbers(values, 0)
     out[0] = simd64.greatest_lane(x * x - 1.0)
+
+
+def test_all_lanes_are_positive():
+    out = np.empty(18)
+    for lane in range(9):
+        values = np.full(16, 0.5)
+        values[lane] = -0.0
+        reduce_all(values, 0, out)
+        assert out[17] == (lane == 8)
 
 
 def test_results_are_rounded_one_by_one():

@@ -95,15 +95,16 @@ def test_pieces_are_counted_as_one(edges):
         (lambda: Histogram([0, 2, 2]), "edge 2 is 2.0, should be greater than edge 1, 2.0"),
         (lambda: Histogram([0, 2, 1]), "edge 2 is 1.0, should be greater than edge 1, 2.0"),
         (lambda: Histogram([0, np.nan]), "not a finite"),
-        (lambda: Histogram.linear(1, 0, 3), "should be greater"),
+        (lambda: Histogram.linear(1, 0, 3), "the range is 1 to 0"),
         (lambda: Histogram.linear(0, 1, 0), "bins is 0"),
         (lambda: Histogram.logarithmic(0, 1, 3), "low is 0"),
         (lambda: histogram([1], scale="cubic"), "scale is 'cubic'"),
-        (lambda: histogram([1, np.inf]), "not a finite"),
+        (lambda: histogram([1, np.inf]), "the range is 1.0 to inf, should be finite and increase"),
+        (lambda: histogram([1], 3, (4, 0)), "the range is 4 to 0, should be finite and increase"),
+        (lambda: histogram([1], 3, (1, np.nan), "log"), "the range is 1 to nan"),
         (lambda: histogram([np.nan], range=(0, 1), nan_policy="raise"), "holds 1 NaN"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_bad_edges_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

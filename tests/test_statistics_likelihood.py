@@ -211,6 +211,7 @@ def test_paired_tests_of_hard_input():
         with pytest.raises(InputError, match="holds 1 NaN"):
             function([np.nan], [2], nan_policy="raise")
     assert math.isnan(statistics.permutation_test([np.inf, 1], [0, np.inf]).p_value)
+    assert math.isnan(statistics.sign_test([np.inf, 1], [np.inf, 2]).p_value)
 
 
 def test_correlation():

@@ -217,6 +217,13 @@ def test_integers_do_not_overflow_and_inexact_ones_are_refused():
             statistics.mean(values)
 
 
+def test_masks_are_not_lost():
+    masked = np.ma.array([1.0, 50.0], mask=[False, True])
+    with pytest.raises(InputError, match="values is a masked array"):
+        statistics.mean(masked)
+    assert statistics.mean(masked.compressed()) == 1
+
+
 @pytest.mark.parametrize("values", [["a"], [1j], [None], np.zeros(1, "M8[s]"), np.longdouble(1)])
 def test_other_types_are_refused_by_name(values):
     dtype = np.asarray(values).dtype.name

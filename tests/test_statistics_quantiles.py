@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numbatch.errors import InputError
 from numbatch.kernels.statistics.bracket import SAMPLE, Bracket
 from numbatch.kernels.statistics.digits import FEW
-from numbatch.kernels.statistics.partition import FEW_TO_PARTITION
+from numbatch.kernels.statistics.partition import FEW_TO_PARTITION, PIECE
 from numbatch.kernels.statistics.quantiles import METHODS, OrderStatistics, median, quantile
 from numbatch.kernels.statistics.sketch import QuantileSketch
 
@@ -40,6 +40,19 @@ def test_quantiles_are_numpys(values, method):
     finite = np.isfinite(wanted) & np.isfinite(got)  # NumPy has inf - inf between two infinities
     assert np.array_equal(got[finite], wanted[finite])
     assert not np.isnan(got[~np.isnan(wanted)]).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [PIECE, 3 * PIECE + 1, FEW_TO_PARTITION])
+@pytest.mark.parametrize("ranks", [3, 6, 50, 2000])
+def test_many_ranks_of_few_values(size, ranks, dtype):
+    rng = np.random.default_rng(ranks)
+    wanted = rng.random(ranks)
+    wanted[:2] = 0, 1
+    for values in (rng.normal(0, 1, size), rng.integers(0, 3, size), np.arange(size)):
+        values = values.astype(dtype)
+        got = quantile(values, wanted, method="lower")
+        assert np.array_equal(got, np.quantile(values.astype(np.float64), wanted, method="lower"))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,7 +18,17 @@ from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.scheduler import Scheduler
 from numbatch.batching.sequence import Sequence
 
-from .sizes import repeat, rounds  # noqa: F401
+from .sizes import (  # noqa: F401
+    CPU,
+    min_run_count,
+    once,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    version,
+    warmup_time,
+)
 
 
 def random_tokens(rng, count):
@@ -28,11 +38,11 @@ def random_tokens(rng, count):
 class Ids:
     """Ids of about 13 bytes, asked for in random order."""
 
-    params = (1_000, 1_000_000)
+    params = (sized(100_000, 1_000),)
     param_names = ("ids",)
-    timeout = 300
-    rounds = 1  # a million ids take longer to make than to look up
+    timer = CPU
 
+    @once
     def setup(self, count):
         rng = np.random.default_rng(0)
         self.names = [f"request-{i}" for i in rng.permutation(count)]
@@ -58,20 +68,21 @@ class Ids:
 
 
 class Scheduling:
-    """Steps of 256 running and 100,000 waiting requests, without a model."""
+    """Steps of 256 running requests and many waiting ones, without a model."""
 
-    params = (1, 50)
+    params = (50,)
     param_names = ("tags",)
-    timeout = 300
-    number = 1
-    warmup_time = 0
+    timer = CPU
+    number = sized(300, 20)
+    waiting = sized(20_000, 2_000)
 
+    @once
     def setup(self, tags):
         rng = np.random.default_rng(0)
         params = SamplingParams(max_tokens=64, ignore_eos=True)
         pool = KVPool(SimpleNamespace(head_size=1, kv_heads=1), 1, 256 * 500)
         self.scheduler = Scheduler(pool, 256, 2048)
-        for i in range(100_256):
+        for i in range(256 + self.waiting):
             request = Request(
                 i, random_tokens(rng, 100), params, priority=i * 7 % 3, tag=str(i % tags)
             )
@@ -96,7 +107,10 @@ class Scheduling:
             self.scheduler.finish(sequence)
         return seconds + time.perf_counter() - begin
 
-    def track_median_ms_a_step(self, tags):
+    def time_step(self, tags):
+        self.step()
+
+    def median_ms_a_step(self):
         return 1000 * float(np.median([self.step() for _ in range(300)]))
 
 
@@ -105,8 +119,7 @@ class Fairness:
 
     params = (0, 200)
     param_names = ("steps_late",)
-    timeout = 300
-    steps = 1000
+    steps = 500
 
     def track_tokens_apart_most(self, late):
         return tags_apart(512, (20, 900), (100, 30), late, self.steps)
@@ -144,11 +157,12 @@ def tags_apart(budget, heavy, light, late, steps):
 class StepOverhead:
     """Steps that decode, without the model: all that Python does around it."""
 
-    params = (1, 8, 32, 256)
+    params = (1, 32, 256)
     param_names = ("sequences",)
-    timeout = 300
-    number, repeat, rounds, warmup_time = 20, 10, 1, 0  # no sequence ends meanwhile
+    timer = CPU
+    number = 20  # no sequence ends meanwhile
 
+    @once
     def setup(self, sequences):
         self.llm = LLM("smollm2", max_num_seqs=sequences, kv_tokens=512 * sequences)
         engine, rng = self.llm.engine, np.random.default_rng(0)
@@ -188,14 +202,13 @@ class GivenTokens:
 class SharedContext:
     """Multiple choice: options of 10 tokens under contexts of 400."""
 
-    params = (True, False)
+    params = (True,)
     param_names = ("shared",)
-    timeout = 600
-    number, repeat, rounds, warmup_time = 1, 2, 1, 0
-    contexts, options = 4, 8
+    timer, threads = CPU, 1
+    contexts, options = 1, 8
 
     def setup(self, shared):
-        self.llm = LLM("smollm2", enable_prefix_caching=shared)
+        self.llm = LLM("smollm2", enable_prefix_caching=shared, threads=self.threads)
         self.llm.score([random_tokens(np.random.default_rng(1), 20)])  # compile
         self.seed = 0
 
@@ -218,18 +231,21 @@ class Continuous:
     Both have the same KV memory: room for 8 sequences of the longest kind.
     """
 
-    params = (True, False)
+    params = (True,)
     param_names = ("continuous",)
-    timeout = 900
-    number, repeat, rounds, warmup_time = 1, 2, 1, 0
-    count, at_once = 32, 8
+    timer, threads = CPU, 1
+    count, at_once = 10, 8
 
     def setup(self, continuous):
         most = 4 * self.at_once if continuous else self.at_once
         self.llm = LLM(
-            "smollm2", max_num_seqs=most, kv_tokens=self.at_once * 272, max_model_len=272
+            "smollm2",
+            max_num_seqs=most,
+            kv_tokens=self.at_once * 272,
+            max_model_len=272,
+            threads=self.threads,
         )
-        self.llm.generate([random_tokens(np.random.default_rng(1), 20)])  # compile
+        self.llm.score([random_tokens(np.random.default_rng(1), 20)])
 
     def requests(self):
         rng = np.random.default_rng(0)
@@ -251,15 +267,14 @@ class Continuous:
 class Journal:
     """A run with and without a journal."""
 
-    params = (True, False)
+    params = (True,)
     param_names = ("journal",)
-    timeout = 600
-    number, repeat, rounds, warmup_time = 1, 3, 1, 0
+    timer = CPU
 
     def setup(self, journal):
-        self.llm = LLM("smollm2")
+        self.llm = LLM("smollm2", threads=1)
         rng = np.random.default_rng(0)
-        self.requests = [Request(i, random_tokens(rng, 32)) for i in range(200)]
+        self.requests = [Request(i, random_tokens(rng, 32)) for i in range(60)]
         self.llm.score([random_tokens(rng, 20)])
 
     def time_run(self, journal):
@@ -301,23 +316,3 @@ def endless_requests():
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
     for i in itertools.count():
         yield Request(i, random_tokens(rng, int(rng.integers(20, 200))), params)
-
-
-class Presets:
-    """Steps that are sized while they run, prompts and decoding mixed."""
-
-    params = ("latency", "throughput", "streaming")
-    param_names = ("preset",)
-    timeout = 600
-    steps = 60  # up to a quarter of a second each
-
-    def track_95th_percentile_of_step_ms(self, preset):
-        case = StepTimes(preset=preset)
-        seconds = [case.step() for _ in range(self.steps)]
-        return 1000 * float(np.percentile(seconds[len(seconds) // 3 :], 95))
-
-    def track_tokens_a_second(self, preset):
-        case = StepTimes(preset=preset)
-        for _ in range(self.steps // 3):
-            case.step()
-        return case.rate(self.steps / 60)

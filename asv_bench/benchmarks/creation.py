@@ -1,20 +1,26 @@
 """What it takes to begin: import, loading, compilation with a warm and with an empty cache."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 
-from .sizes import repeat, rounds, sized  # noqa: F401
+from .sizes import (  # noqa: F401
+    CHILDREN,
+    CPU,
+    min_run_count,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    version,
+    warmup_time,
+)
 
-FIRST_SCORE = "from numbatch import LLM; LLM('smollm2').score(['Hello there'])"
-WARM_UP = """
-from numbatch import LLM
-from numbatch.batching.warmup import warm_up
-warm_up(LLM("smollm2"))
-"""
+FIRST_MEAN = "from numbatch import statistics; statistics.mean([1.0, 2.0])"
+FIRST_IDS = "from numbatch import LLM; LLM('smollm2').encode('Hello')"
 COUNTED = """
 import json, resource, time
 from numbatch.batching.warmup import compilations
@@ -23,23 +29,29 @@ with compilations() as found:
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([found.functions, found.seconds, used.ru_maxrss / 1024]))
 """
-FIRST_MEAN = "from numbatch import statistics; statistics.mean([1.0, 2.0])"
 
 
 def run(program, **environment):
-    """Seconds of a new process."""
-    begin = time.perf_counter()
+    """Run a new process to its end."""
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **environment})
-    return time.perf_counter() - begin
+
+
+@contextlib.contextmanager
+def empty_cache():
+    """Yield a cache without compiled code, with the models of this one."""
+    from numbatch.models.locate import locate
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(locate("smollm2").parent, os.path.join(folder, "models"))
+        yield folder
 
 
 class Import:
-    """A new process that imports the package, and one that imports NumPy alone."""
+    """A new process that imports the package."""
 
-    timeout = 600
-    number = 1
-    params = ("numbatch", "numpy")
+    params = ("numbatch",)
     param_names = ("module",)
+    timer = CHILDREN
 
     def time_import(self, module):
         run(f"import {module}")
@@ -48,8 +60,7 @@ class Import:
 class Load:
     """The default model and its tokenizer, from files that are in the system's cache."""
 
-    timeout = 300
-    number = 1
+    timer = CPU
 
     def setup(self):
         from numbatch import LLM
@@ -68,48 +79,44 @@ class Load:
 
 
 class Compile:
-    """A new process to its first result: with compiled code in the cache, and with none."""
+    """A new process to its first result: with compiled code in the cache, and with none.
 
-    timeout = 600
-    number = 1
-    params = sized(("mean", "score"), ("mean",))
+    A process to the first token is timed in ``scoring``.
+    """
+
+    params = ("mean",)
     param_names = ("first",)
-    programs = {"mean": FIRST_MEAN, "score": FIRST_SCORE}  # noqa: RUF012
-
-    def setup(self, first):
-        from numbatch.models.locate import locate
-
-        self.program = self.programs[first]
-        self.models = locate("smollm2").parent
-        run(self.program)
+    timer = CHILDREN
 
     def time_warm(self, first):
-        run(self.program)
+        run(FIRST_MEAN)
 
-    def track_cold_seconds(self, first):
-        with tempfile.TemporaryDirectory() as folder:
-            os.symlink(self.models, os.path.join(folder, "models"))
-            return run(self.program, NUMBATCH_CACHE=folder)
+    def time_cold(self, first):
+        with empty_cache() as folder:
+            run(FIRST_MEAN, NUMBATCH_CACHE=folder)
 
-    track_cold_seconds.unit = "seconds"
+    time_cold.rounds = 3
 
 
 class Specialisations:
-    """What a process compiles that finds an empty cache: all of a model, or one statistic."""
+    """What a process compiles that finds an empty cache, once for all figures.
 
-    timeout = 900
-    params = sized(("mean", "everything"), ("mean",))
+    All of a model takes a minute of the processor, too long for here: ``numbatch warmup`` tells it.
+    The compiler's time has a single sample: it is in the history, and no sign of a change.
+    """
+
+    params = ("mean", "first ids")
     param_names = ("first",)
-    programs = {"mean": FIRST_MEAN, "everything": WARM_UP}  # noqa: RUF012
+    programs = {"mean": FIRST_MEAN, "first ids": FIRST_IDS}  # noqa: RUF012
 
-    def count(self, first):
-        """Functions, seconds in the compiler, and peak memory in MB."""
-        from numbatch.models.locate import locate
+    def setup_cache(self):
+        """Functions, seconds in the compiler, and peak memory in MB, by what was compiled."""
+        return {first: self.count(self.programs[first]) for first in self.params}
 
-        with tempfile.TemporaryDirectory() as folder:
-            os.symlink(locate("smollm2").parent, os.path.join(folder, "models"))
+    def count(self, program):
+        with empty_cache() as folder:
             done = subprocess.run(
-                [sys.executable, "-c", COUNTED.format(program=self.programs[first])],
+                [sys.executable, "-c", COUNTED.format(program=program)],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -117,15 +124,23 @@ class Specialisations:
             )
         return json.loads(done.stdout)
 
-    def track_functions(self, first):
-        return self.count(first)[0]
+    def setup(self, found, first):
+        self.seconds = 0.0
 
-    def track_compiler_seconds(self, first):
-        return self.count(first)[1]
+    def timer(self):
+        """Read a clock that the compiler's seconds alone move."""
+        return self.seconds
 
-    def track_peak_memory(self, first):
-        return self.count(first)[2]
+    def time_compiler(self, found, first):
+        self.seconds += found[first][1]
+
+    time_compiler.rounds = 1
+
+    def track_functions(self, found, first):
+        return found[first][0]
+
+    def track_peak_memory(self, found, first):
+        return found[first][2]
 
     track_functions.unit = "functions"
-    track_compiler_seconds.unit = "seconds"
     track_peak_memory.unit = "MB"

@@ -16,7 +16,18 @@ import numpy as np
 
 from numbatch import LLM, SamplingParams
 
-from .sizes import repeat, rounds, sized  # noqa: F401
+from .sizes import (  # noqa: F401
+    CHILDREN,
+    min_run_count,
+    once,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    timer_of,
+    version,
+    warmup_time,
+)
 
 FOLDER = Path(__file__).resolve().parent
 CHARACTERS = sized(4000, 400)
@@ -32,10 +43,10 @@ class Texts:
 
     params = ([1, 2],)
     param_names = ("threads",)
-    timeout = 600
-    number = 1
 
+    @once
     def setup(self, threads):
+        self.timer = timer_of(threads)
         text = licence(CHARACTERS)
         size = CHARACTERS // 8
         self.texts = [text[i * size : (i + 1) * size] for i in range(8)]
@@ -43,6 +54,7 @@ class Texts:
         self.llm = LLM("smollm2", threads=threads)
         self.sampling = SamplingParams(temperature=0, max_tokens=sized(16, 2), ignore_eos=True)
         self.llm.score(["Hello there"])
+        self.llm.generate(["Hello there"], self.sampling)
 
     def time_perplexity_of_8_texts(self, threads):
         self.llm.perplexity(self.texts)
@@ -57,8 +69,7 @@ class Texts:
 class CommandLine:
     """``numbatch run`` on a file, in a new process with a warm JIT cache."""
 
-    timeout = 600
-    number = 1
+    timer = CHILDREN
 
     def setup(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -68,7 +79,6 @@ class CommandLine:
             for i in range(sized(16, 2))
         ]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        self.time_run()
 
     def teardown(self):
         self.folder.cleanup()
@@ -81,8 +91,6 @@ class CommandLine:
 
 class Exactness:
     """The default model on the licence's text."""
-
-    timeout = 600
 
     def setup(self):
         self.expected = np.load(FOLDER / "licence_logprobs.npy").astype(np.float64)

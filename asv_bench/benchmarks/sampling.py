@@ -13,7 +13,17 @@ from numbatch.kernels.scoring.logit_tiles import SEGMENT, STATE, reduce_row, sta
 from numbatch.kernels.scoring.processors import compile_processor
 from numbatch.kernels.scoring.sampling import ROW, sample_rows, sampling_scratch
 
-from .sizes import repeat, rounds  # noqa: F401
+from .sizes import (  # noqa: F401
+    CPU,
+    min_run_count,
+    once,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    version,
+    warmup_time,
+)
 
 VOCABULARY = 49152
 ROWS = 4
@@ -32,6 +42,10 @@ SETTINGS = {
     "min_p 0.05": {"min_p": 0.05},
     "penalties over 500 tokens": {"temperature": 0.0, "repetition": 1.1},
 }
+
+
+ALIKE = ("temperature 0.7", "top_k 50", "top_p 0.95")
+"""Settings that go the way of others: they are printed, and not timed for each commit."""
 
 
 @numba.njit
@@ -62,10 +76,16 @@ def likely_logits(rows=ROWS):
 class Draw:
     """Rows of 49,152 logits, drawn from in every way; the time is that of ``ROWS`` rows."""
 
-    params = (list(SETTINGS),)
+    params = ([name for name in SETTINGS if name not in ALIKE],)
     param_names = ("setting",)
+    timer = CPU
+    number = sized(50, 1)
 
-    def setup(self, setting, processor=None, logits=None, scratch=None):
+    @once
+    def setup(self, setting):
+        self.prepare(setting)
+
+    def prepare(self, setting, processor=None, logits=None, scratch=None):
         changes = SETTINGS[setting] | {"processor": processor.address if processor else 0}
         top = 5 if "log-probabilities" in setting else 0
         tokens = 500 if "penalties" in setting else 0
@@ -85,7 +105,7 @@ class Draw:
         )
         self.processor = processor  # its machine code must live
         self.scratch = sampling_scratch(1, VOCABULARY)[0] if scratch is None else scratch
-        self.time_draw(setting)  # compile
+        self.time_draw(setting)
 
     def time_draw(self, setting):
         sample_rows(0, ROWS, self.scratch, *self.inputs, *self.outputs)
@@ -94,13 +114,20 @@ class Draw:
 class Processor(Draw):
     """The same with a user's function in it."""
 
+    params = (["greedy", "all"],)
+
+    @once
     def setup(self, setting):
-        super().setup(setting, compile_processor(ban_one))
+        self.prepare(setting, compile_processor(ban_one))
 
 
 class Reduce:
     """The part of log-probabilities that is not the product: rows of logits in the cache."""
 
+    timer = CPU
+    number = sized(200, 1)
+
+    @once
     def setup(self):
         self.logits, self.state = likely_logits(), np.empty(STATE, np.float32)
         self.time_reduce()
@@ -135,7 +162,7 @@ def main():
     for setting in SETTINGS:
         for name, processor in (("", None), (" + function", compile_processor(ban_one))):
             case = Draw()
-            case.setup(setting, processor, logits, scratch)
+            case.prepare(setting, processor, logits, scratch)
             calls[setting + name] = lambda case=case: case.time_draw("")
     reduce = Reduce()
     reduce.setup()

@@ -7,15 +7,28 @@ import numpy as np
 from numbatch import statistics
 from numbatch.kernels.ragged import Ragged
 
-from .sizes import repeat, rounds, sized  # noqa: F401
+from .sizes import (  # noqa: F401
+    CPU,
+    min_run_count,
+    once,
+    only,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    timer_of,
+    version,
+    warmup_time,
+)
 
 QUANTILES = [0.01, 0.25, 0.5, 0.75, 0.99]
-DTYPES = ["float32", "float64"]
-SIZES = sized([10_000, 10_000_000], [10_000])
+FEW, MANY = 10_000, sized(10_000_000, 10_000)
+WIDE = ("mean", "median")
+"""What is timed of many float64 as well: of the others float32 tells as much."""
 
 
 def numbers(size, dtype="float64", seed=0):
-    return np.random.default_rng(seed).standard_normal(size).astype(dtype)
+    return np.random.default_rng(seed).standard_normal(size, dtype)
 
 
 def functions(x, y):
@@ -38,13 +51,18 @@ def functions(x, y):
 class Arrays:
     """One array at once, on one thread."""
 
-    params = (list(functions(None, None)), DTYPES, SIZES)
+    params = (list(functions(None, None)), ["float32", "float64"], sorted({FEW, MANY}))
     param_names = ("statistic", "dtype", "size")
-    timeout = 600
+    timer = CPU
 
+    @once
     def setup(self, statistic, dtype, size):
-        self.run = functions(numbers(size, dtype), numbers(size, dtype, 1))[statistic]
-        self.run()  # compile
+        only(dtype == "float32" or (size == MANY and statistic in WIDE))
+        y = numbers(size, dtype, 1) if statistic == "correlation" else None
+        self.run = functions(numbers(size, dtype), y)[statistic]
+        self.number = sized(max(1, 5_000_000 // size), 1)
+        for _ in range(self.number):
+            self.run()
 
     def time_statistic(self, statistic, dtype, size):
         self.run()
@@ -55,9 +73,11 @@ class Threads:
 
     params = ([1, 2],)
     param_names = ("threads",)
-    timeout = 600
+    number = sized(5, 1)
 
+    @once
     def setup(self, threads):
+        self.timer = timer_of(threads)
         self.values = numbers(sized(10_000_000, 100_000), "float32")
         self.time_mean(threads)
         self.time_moments(threads)
@@ -74,8 +94,10 @@ class Segments:
 
     params = ([20, 1000],)
     param_names = ("row",)
-    timeout = 600
+    timer = CPU
+    number = sized(3, 1)
 
+    @once
     def setup(self, row):
         total = sized(10_000_000, 100_000)
         lengths = np.random.default_rng(0).integers(row // 2, row * 3 // 2, total // row)
@@ -98,8 +120,9 @@ class Segments:
 class Resampling:
     """Intervals and paired tests of 2,000 scores."""
 
-    timeout = 600
+    timer = CPU
 
+    @once
     def setup(self):
         self.a, self.b = numbers(2000), numbers(2000, seed=1)
         self.time_bootstrap()
@@ -115,9 +138,11 @@ class Resampling:
 class Streams:
     """A stream in pieces of 1,000 values, as results come in."""
 
-    timeout = 600
+    timer = CPU
     count = sized(1000, 20)
+    number = sized(5, 1)
 
+    @once
     def setup(self):
         self.pieces = numbers(self.count * 1000, "float32").reshape(self.count, 1000)
         self.time_moments()
@@ -132,7 +157,6 @@ class Streams:
 class Exactness:
     """Errors beside the speeds."""
 
-    timeout = 600
     size = sized(1_000_000, 10_000)
 
     def track_sketch_relative_error(self):

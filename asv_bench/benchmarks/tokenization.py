@@ -13,7 +13,20 @@ from asv_bench.peers.texts import copies, corpus, hard_texts
 from asv_bench.peers.tokenizers import JSON, VocabularyFile, data_folder
 from numbatch import Tokenizer
 
-from .sizes import repeat, rounds, sized  # noqa: F401
+from .sizes import (  # noqa: F401
+    CHILDREN,
+    CPU,
+    min_run_count,
+    once,
+    only,
+    repeat,
+    rounds,
+    sized,
+    timeout,
+    timer_of,
+    version,
+    warmup_time,
+)
 
 CACHE = str(data_folder() / "vocabularies" / "tiktoken_cache")
 FIRST_IDS = "from numbatch import Tokenizer; Tokenizer.from_tiktoken('cl100k_base').encode('Hello')"
@@ -32,83 +45,94 @@ def tokenizer_of(vocabulary):
     return tokenizer
 
 
-class _Corpus:
-    """10 MB of documents."""
+class Cold:
+    """10 MB of documents in cl100k, with a cache that holds the vocabulary only."""
 
-    params = (["cl100k_base"], ["english", "code", "multilingual"], [1, 2])
-    param_names = ("vocabulary", "corpus", "threads")
-    timeout = 300
-    number = 1  # setup before every call: strings and cache are fresh for the cold one
+    params = (["english", "code", "multilingual"], [1, 2])
+    param_names = ("corpus", "threads")
 
-    def setup(self, vocabulary, name, threads):
-        self.tokenizer = tokenizer_of(vocabulary)
+    def setup(self, name, threads):
+        only(threads == 1 or name == "english")
+        self.timer = timer_of(threads)
+        self.tokenizer = tokenizer_of("cl100k_base")
         self.texts = copies(corpus(name, MEGABYTES))
 
-
-class Cold(_Corpus):
-    """With a cache that holds the vocabulary only."""
-
-    def time_cold(self, vocabulary, name, threads):
+    def time_cold(self, name, threads):
         self.tokenizer.encode_batch(self.texts, threads=threads)
 
 
-class Warm(_Corpus):
-    """With a cache that has seen the texts."""
+class Warm:
+    """The same with a cache that has seen the texts."""
 
-    def setup(self, vocabulary, name, threads):
-        super().setup(vocabulary, name, threads)
+    params = (["english", "code", "multilingual"], [1, 2])
+    param_names = ("corpus", "threads")
+    number = sized(3, 1)
+
+    @once
+    def setup(self, name, threads):
+        only(threads == 1 or name == "english")
+        self.timer = timer_of(threads)
+        self.tokenizer = tokenizer_of("cl100k_base")
+        self.texts = copies(corpus(name, MEGABYTES))
+        self.time_warm(name, threads)
+
+    def time_warm(self, name, threads):
         self.tokenizer.encode_batch(self.texts, threads=threads)
 
-    def time_warm(self, vocabulary, name, threads):
-        self.tokenizer.encode_batch(self.texts, threads=threads)
+
+class Vocabularies:
+    """Other vocabularies, cold: cased words, whole pieces, NFC and tokens always looked for."""
+
+    params = (["o200k_base", "qwen3"],)
+    param_names = ("vocabulary",)
+    timer = CPU
+
+    def setup(self, vocabulary):
+        self.tokenizer = tokenizer_of(vocabulary)
+        self.texts = copies(corpus("english", MEGABYTES / 2))
+
+    def time_cold(self, vocabulary):
+        self.tokenizer.encode_batch(self.texts, threads=1)
 
 
-class Vocabularies(Warm):
-    """Other vocabularies: cased words, whole pieces, NFC and tokens that are always looked for."""
-
-    params = (["o200k_base", "llama3", "qwen3"], ["english"], [1])
-
-
-class Hard(_Corpus):
+class Hard:
     """One text each that is slow in some tokenizer, with a cache that has not seen it."""
 
-    params = (["cl100k_base"], ["one letter", "spaces", "base64", "random Unicode"], [1])
-    param_names = ("vocabulary", "text", "threads")
+    params = (["one letter", "base64", "random Unicode"],)
+    param_names = ("text",)
+    timer = CPU
 
-    def setup(self, vocabulary, name, threads):
-        self.tokenizer = tokenizer_of(vocabulary)
+    def setup(self, name):
+        self.tokenizer = tokenizer_of("cl100k_base")
         self.texts = copies([hard_texts()[name]])
 
-    def time_hard(self, vocabulary, name, threads):
-        self.tokenizer.encode_batch(self.texts, threads=threads)
+    def time_hard(self, name):
+        self.tokenizer.encode_batch(self.texts, threads=1)
 
 
 class Small:
     """One short string, and decoding."""
 
-    params = (["cl100k_base"],)
-    param_names = ("vocabulary",)
-    timeout = 300
+    timer = CPU
 
-    def setup(self, vocabulary):
-        self.tokenizer = tokenizer_of(vocabulary)
+    @once
+    def setup(self):
+        self.tokenizer = tokenizer_of("cl100k_base")
         self.ids = self.tokenizer.encode_batch(corpus("english", MEGABYTES / 2))
+        self.time_decode_5_mb()
+        self.time_encode_50_characters()
+
+    def time_encode_50_characters(self):
         self.tokenizer.encode(SENTENCE)
 
-    def time_encode_50_characters(self, vocabulary):
-        self.tokenizer.encode(SENTENCE)
+    time_encode_50_characters.number = sized(1000, 1)
 
-    def time_decode_5_mb(self, vocabulary):
+    def time_decode_5_mb(self):
         self.tokenizer.decode_batch(self.ids)
-
-    def time_decode_bytes_5_mb(self, vocabulary):
-        self.tokenizer.decode_bytes(self.ids.values)
 
 
 class Memory:
     """Peak memory of a process that encodes 100 MB."""
-
-    timeout = 300
 
     def peakmem_encode_100_mb(self):
         tokenizer_of("cl100k_base").encode_batch(corpus("english", sized(20, 0.2)) * 5)
@@ -117,11 +141,7 @@ class Memory:
 class Start:
     """A new process with a warm JIT cache, to the first ids."""
 
-    timeout = 300
-    number = 1
-
-    def setup(self):
-        self.time_first_ids()
+    timer = CHILDREN
 
     def time_first_ids(self):
         environment = dict(os.environ, TIKTOKEN_CACHE_DIR=CACHE)

@@ -89,7 +89,7 @@ def rows_of(values):
             "scipy": lambda: scipy.stats.binned_statistic(x, None, "count", linear).statistic,
         },
         "histogram, logarithmic": {
-            "numbatch": lambda: statistics.histogram(x, BINS, (0.01, 4), "log")[0],
+            "numbatch": lambda: statistics.histogram(x, edges)[0],
             "numpy": lambda: np.histogram(x, edges)[0],
             "scipy": lambda: scipy.stats.binned_statistic(x, None, "count", edges).statistic,
         },

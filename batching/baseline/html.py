@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from numbatch.batching.baseline import svg
 from numbatch.batching.baseline.case import Record
 from numbatch.batching.baseline.compare import Change
 from numbatch.batching.baseline.markdown import NOTE
+from numbatch.batching.baseline.page import render_page
 from numbatch.batching.baseline.report import Report
 from numbatch.batching.baseline.tables import (
     CHANGE_HEADS,
@@ -20,26 +20,7 @@ from numbatch.batching.baseline.tables import (
 
 __all__ = ["to_html"]
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Numbatch baseline</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 64em; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0 }
-td, th { border-bottom: 1px solid #ccc; padding: .2em .7em; text-align: left; font-weight: normal }
-.numbers td:not(:first-child) { text-align: right; white-space: nowrap }
-tr.slower td { background: #fde3e0 } tr.faster td { background: #e0f3e3 }
-svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif }
-svg rect, svg circle { fill: #2f6db3 }
-svg line, svg polyline { stroke: #555; fill: none }
-</style>
-</head>
-<body>
-<h1>Numbatch baseline</h1>
-<table>{% for name, text in machine %}<tr><th>{{ name }}</th><td>{{ text }}</td></tr>
+BODY = """<table>{% for name, text in machine %}<tr><th>{{ name }}</th><td>{{ text }}</td></tr>
 {% endfor %}</table>
 <p>{{ note }}</p>
 {% if changes is not none %}<h2>Changes</h2>
@@ -52,10 +33,7 @@ svg line, svg polyline { stroke: #555; fill: none }
 <table class="numbers"><tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr>
 {% for row in group.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-{% endfor %}
-</body>
-</html>
-"""
+{% endfor %}"""
 
 
 def to_html(report: Report, changes: list[Change] | None = None) -> str:
@@ -64,8 +42,9 @@ def to_html(report: Report, changes: list[Change] | None = None) -> str:
         {"title": group.capitalize(), "plot": _plot(group, records), "rows": record_rows(records)}
         for group, records in report.groups().items()
     ]
-    page = Environment(autoescape=True).from_string(PAGE)
-    return page.render(
+    return render_page(
+        "Numbatch baseline",
+        BODY,
         machine=machine_rows(report),
         note=NOTE,
         heads=RECORD_HEADS,

@@ -27,7 +27,8 @@ class TimedTeam(ThreadTeam):
     """Runs what it is given, and keeps how long each part took.
 
     Calls that a team runs at once are run one after another. The kernel of all layers is handed an
-    array for the clock ticks of its phases; without one it reads no clock.
+    array for the clock ticks of its phases, for which it is compiled once more: what runs without
+    has no counters in it.
 
     Parameters
     ----------

@@ -112,9 +112,9 @@ def run_layers(
     activations, inner : tuples
         ``Activations.arrays``; overwritten: inputs of products, ``inner`` those of the last one
         of a layer.
-    cycles : int64 array, shape (threads, 11) or (threads, 0)
-        Modified in place: the CPU's clock ticks of each of ``PHASES`` are added; with no columns
-        nothing is counted.
+    cycles : int64 array, shape (threads, 11), or bool array, shape (threads, 0)
+        Modified in place: the CPU's clock ticks of each of ``PHASES`` are added. For bool the
+        kernel is compiled without its counters.
     """
     c, own, ticks = config[0], memory[thread], cycles[thread]
     place, team = (0, 1) if apart else (thread, threads)

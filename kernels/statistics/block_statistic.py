@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
 from numbatch.kernels.statistics.values import (
@@ -16,6 +15,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 from numbatch.kernels.threads import Call, ThreadTeam
 
@@ -68,7 +68,7 @@ class BlockStatistic:
         )
         self._apart: np.ndarray | None = None  # the node of parts that do not adjoin the tree
         self._seen = 0
-        self._node: np.ndarray | None = None
+        self._node: list[float] | None = None
 
     @classmethod
     def _of(cls, values: Any, nan_policy: NanPolicy, threads: int = 1) -> Self:
@@ -83,16 +83,17 @@ class BlockStatistic:
 
     def _read(self, flat: np.ndarray, nan_policy: NanPolicy, threads: int) -> Self:
         kind = type(self)
-        nodes = np.empty((-(-len(flat) // BLOCK), len(kind._empty)))
+        blocks = -(-len(flat) // BLOCK)
+        nodes = np.empty((blocks, len(kind._empty)))
         if threads == 1:
-            kind._reduce_blocks(0, len(nodes), flat, nodes)
+            kind._reduce_blocks(0, blocks, flat, nodes)
         else:
-            call = Call(kind._reduce_blocks, len(nodes), (flat, nodes), grain=16)
+            call = Call(kind._reduce_blocks, blocks, (flat, nodes), grain=16)
             ThreadTeam(threads).run(call)
-        if len(nodes) > 1:
+        if blocks > 1:
             kind._fold(nodes, len(flat) // BLOCK)
         self.nan_policy, self._seen = nan_policy, len(flat) // kind._values_an_item
-        self._node = nodes[0] if len(nodes) else np.array(kind._empty)
+        self._node = nodes[0].tolist() if blocks else list(kind._empty)
         if nan_policy == "raise":
             check_no_nan(self.nans, "raise")
         return self
@@ -120,11 +121,7 @@ class BlockStatistic:
         InputError
             If the NaN policies differ.
         """
-        if other.nan_policy != self.nan_policy:
-            raise InputError(
-                f"the states to merge have nan_policy {self.nan_policy!r} and "
-                f"{other.nan_policy!r}, should have the same"
-            )
+        check_same_policy(self.nan_policy, other.nan_policy)
         node = other._apart
         if other._tree.start == self._tree.stop:
             self._tree.merge(other._tree)
@@ -167,18 +164,19 @@ class BlockStatistic:
         self._node = None
         return self
 
-    def _whole(self) -> np.ndarray:
-        """Return the node of all values, shape (width,); its first number is the count."""
+    def _whole(self) -> list[float]:
+        """Return the numbers of the node of all values; the first is the count."""
         if self._node is None:
             node = self._join(self._tree.result(), self._apart)
-            self._node = np.array(self._empty) if node is None else node
+            self._node = list(self._empty) if node is None else node.tolist()
         return self._node
 
     def _get(self, place: int) -> float:
         """Return a number of the node; NaN where the policy makes it so."""
-        if check_no_nan(self.nans, self.nan_policy):
+        whole = self._whole()
+        if self._seen != whole[0] and check_no_nan(self.nans, self.nan_policy):
             return math.nan
-        return float(self._whole()[place])
+        return whole[place]
 
     def _join(self, left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray | None:
         if left is None or right is None:

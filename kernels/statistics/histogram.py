@@ -92,7 +92,9 @@ def _leading_bits_of_ends(edges):
 
 @cpu_kernel
 def _tabulate(edges, first, table):
-    """Write for leading bits from ``first`` on how many edges have lesser ones; no error check.
+    """Write for leading bits from ``first`` on how many edges have lesser ones.
+
+    Returns the most edges that have the same leading bits. No error check.
 
     Parameters
     ----------
@@ -102,11 +104,14 @@ def _tabulate(edges, first, table):
     table : int64 array
         Modified in place. It reaches two beyond the leading bits of the last edge.
     """
-    edge = 0
+    edge = most = 0
     for place in range(table.size):
+        before = edge
         while edge < edges.size and np.intp(_leading_bits(edges[edge])) < first + place:
             edge += 1
         table[place] = edge
+        most = max(most, edge - before)
+    return most
 
 
 @cpu_kernel
@@ -177,28 +182,25 @@ class Histogram:
         self.edges.flags.writeable = False
         self.nan_policy = nan_policy
         bins = len(self.edges) - 1
-        # Equal steps as linspace makes them, so that one multiplication is at most one bin off.
-        self._linear = math.isfinite(float(self.edges[-1] - self.edges[0])) and np.array_equal(
-            self.edges, np.linspace(self.edges[0], self.edges[-1], bins + 1)
-        )
+        self._linear = _are_linear(self.edges)
         self._counts = np.zeros((2, bins + 3), np.int64)
-        self._closed = self.edges.copy()
-        self._closed[-1] = np.nextafter(self.edges[-1], np.inf)
+        self._closed = np.append(self.edges, math.nan)  # beyond the last, to compare with
+        self._closed[-2] = math.nextafter(self.edges[-1], math.inf)
         if self._linear:
+            self._closed = self._closed[:-1]
             self._places = np.empty(1024, np.uint32)
         else:
-            self._first, last = map(int, _leading_bits_of_ends(self._closed))
+            self._first, last = _leading_bits_of_ends(self._closed[:-1])
             self._table = np.empty(last - self._first + 3, np.int64)
-            _tabulate(self._closed, self._first, self._table)
-            most = int(np.diff(self._table).max())
+            most = _tabulate(self._closed[:-1], self._first, self._table)
             self._steps = most if most <= FEW_STEPS else 0
-            self._closed = np.append(self._closed, np.nan)
 
     @classmethod
     def linear(
         cls, low: float, high: float, bins: int, nan_policy: NanPolicy = "propagate"
     ) -> Histogram:
         """Make bins of equal width."""
+        _check_range(low, high)
         return cls(np.linspace(low, high, _check_bins(bins) + 1), nan_policy)
 
     @classmethod
@@ -208,6 +210,7 @@ class Histogram:
         """Make bins whose edges have a constant ratio; ``low`` is positive."""
         if not low > 0:
             raise InputError(f"low is {low}, should be greater than 0 for logarithmic bins")
+        _check_range(low, high)
         return cls(np.geomspace(low, high, _check_bins(bins) + 1), nan_policy)
 
     def update(self, values: Any) -> Histogram:
@@ -265,6 +268,21 @@ class Histogram:
     def nans(self) -> int:
         """How many values are NaN."""
         return int(self._counts[:, -1].sum())
+
+
+def _are_linear(edges: np.ndarray) -> bool:
+    """Tell equal steps as linspace makes them: one multiplication is then at most one bin off."""
+    low, high, bins = float(edges[0]), float(edges[-1]), len(edges) - 1
+    step, first = (high - low) / bins, float(edges[1]) - low
+    # The first step tells most others apart, in less time than all of them.
+    if not abs(first - step) <= 1e-6 * max(abs(low), abs(high)):
+        return False
+    return np.array_equal(edges, np.linspace(low, high, bins + 1))
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"the range is {low} to {high}, should be finite and increase")
 
 
 def _check_bins(bins: int) -> int:

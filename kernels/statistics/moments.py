@@ -17,14 +17,15 @@ from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
+    all_positive,
     fill,
     greater,
     greatest_lane,
     least_lane,
     lesser,
     load_numbers,
-    one_where_number,
     sum_lanes64,
+    where_both_numbers,
     where_number,
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
@@ -42,22 +43,43 @@ __all__ = ["Moments", "block_extremes", "extremes", "kurtosis", "skewness", "std
 COUNT, SUM, M2, M3, M4, LEAST, GREATEST, MEAN, REST = range(9)
 
 
-@cpu_device
-def block_extremes(values, low, high):
-    """Return how many of ``values[low:high]`` are not NaN, the least and the greatest of them.
+@cpu_device(inline=True)
+def _vectors_of_extremes(values, low, high, wants_least, wants_greatest):
+    """Return the least, the greatest and where all are numbers, of 8 values or more.
 
-    inf and -inf where there is none.
+    The last vectors read some values again, which changes nothing.
     """
     least, greatest, numbers = fill(np.inf), fill(-np.inf), fill(1.0)
-    i = low
-    while i < high and high - low >= LANES64:
-        # The last vector reads some values again, which changes nothing.
-        x = load_numbers(values, min(i, high - LANES64))
-        least, greatest = lesser(x, least), greater(x, greatest)
-        numbers = lesser(one_where_number(x), numbers)
-        i += LANES64
-    low_end, high_end = least_lane(least), greatest_lane(greatest)
-    all_numbers = least_lane(numbers) > 0.0
+    least_2, greatest_2, numbers_2 = least, greatest, numbers
+    last = high - LANES64
+    for i in range(low, high, 4 * LANES64):
+        x, y = load_numbers(values, min(i, last)), load_numbers(values, min(i + LANES64, last))
+        z = load_numbers(values, min(i + 2 * LANES64, last))
+        w = load_numbers(values, min(i + 3 * LANES64, last))
+        if wants_least:
+            least, least_2 = lesser(z, lesser(x, least)), lesser(w, lesser(y, least_2))
+        if wants_greatest:
+            greatest = greater(z, greater(x, greatest))
+            greatest_2 = greater(w, greater(y, greatest_2))
+        numbers = where_both_numbers(x, y, numbers)
+        numbers_2 = where_both_numbers(z, w, numbers_2)
+    numbers = lesser(numbers, numbers_2)
+    return lesser(least_2, least), greater(greatest_2, greatest), numbers
+
+
+@cpu_device(inline=True)
+def block_extremes(values, low, high, wants_least=True, wants_greatest=True):
+    """Return how many of ``values[low:high]`` are not NaN, the least and the greatest of them.
+
+    inf and -inf where there is none. What is not wanted is not to be used.
+    """
+    low_end, high_end, all_numbers, i = np.inf, -np.inf, True, low
+    if high - low >= LANES64:
+        least, greatest, numbers = _vectors_of_extremes(
+            values, low, high, wants_least, wants_greatest
+        )
+        low_end, high_end = least_lane(least), greatest_lane(greatest)
+        all_numbers, i = all_positive(numbers), high
     while i < high:
         x = float(values[i])
         low_end = x if x < low_end else low_end
@@ -78,7 +100,7 @@ def _reduce_extremes(values, out):
     out[0], out[1], out[2] = block_extremes(values, 0, values.size)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _block_powers(values, low, high, mean):
     """Return the sums of the differences from ``mean`` to the powers 1 to 4; NaN is left out."""
     s1, s2, s3, s4 = fill(0.0), fill(0.0), fill(0.0), fill(0.0)

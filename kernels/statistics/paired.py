@@ -83,7 +83,8 @@ def paired_differences(a: Any, b: Any, nan_policy: NanPolicy = "propagate") -> n
     check_nan_policy(nan_policy)
     if np.shape(a) != np.shape(b):
         raise InputError(f"a has shape {np.shape(a)}, b {np.shape(b)}, should have the same")
-    differences = as_values(to_host(a), "a").astype(np.float64) - as_values(to_host(b), "b")
+    with np.errstate(invalid="ignore"):  # equal infinities: no number, and counted as such
+        differences = as_values(to_host(a), "a").astype(np.float64) - as_values(to_host(b), "b")
     missing = np.isnan(differences)
     if check_no_nan(int(missing.sum()), nan_policy, "a - b"):
         return None

@@ -14,7 +14,12 @@ from numbatch.errors import InputError
 from numbatch.kernels.statistics.bootstrap import Interval, bootstrap_interval
 from numbatch.kernels.statistics.correlation import spearman
 from numbatch.kernels.statistics.paired import PairedTest, permutation_test, sign_test
-from numbatch.kernels.statistics.values import NanPolicy, as_values, check_nan_policy
+from numbatch.kernels.statistics.values import (
+    NanPolicy,
+    as_values,
+    check_nan_policy,
+    check_same_policy,
+)
 
 __all__ = ["PairedSample", "Sample"]
 
@@ -41,11 +46,7 @@ class _Kept:
         InputError
             If the NaN policies differ.
         """
-        if other.nan_policy != self.nan_policy:
-            raise InputError(
-                f"the states to merge have nan_policy {self.nan_policy!r} and "
-                f"{other.nan_policy!r}, should have the same"
-            )
+        check_same_policy(self.nan_policy, other.nan_policy)
         self._parts.extend(other._parts)
         return self
 

@@ -23,14 +23,15 @@ __all__ = ["segment_max", "segment_mean", "segment_min", "segment_perplexity", "
 SUM, MEAN, LEAST, GREATEST, PERPLEXITY = range(5)
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _reduce_row(values, low, high, kind):
     """Return how many of a row's values are not NaN, and their reduction."""
-    if kind in (LEAST, GREATEST):
-        count, least, greatest = block_extremes(values, low, high)
-        if count == 0:
-            return 0.0, math.nan
-        return count, least if kind == LEAST else greatest
+    if kind == LEAST:
+        count, least, _ = block_extremes(values, low, high, True, False)
+        return count, least if count else math.nan
+    if kind == GREATEST:
+        count, _, greatest = block_extremes(values, low, high, False, True)
+        return count, greatest if count else math.nan
     count, total = block_sum(values, low, high)
     if kind == SUM:
         return count, total
@@ -70,21 +71,22 @@ def _reduce(
 
         return reduce_rows(ragged, kind, nan_policy, out)
     values = as_values(ragged.values)
+    rows = len(ragged)
     if out is None:
-        out = np.empty(len(ragged))
-    elif out.shape != (len(ragged),) or out.dtype != np.float64 or not out.flags.c_contiguous:
+        out = np.empty(rows)
+    elif out.shape != (rows,) or out.dtype != np.float64 or not out.flags.c_contiguous:
         raise InputError(
             f"out is {out.dtype.name} of shape {out.shape}, should be contiguous float64 of shape "
-            f"({len(ragged)},)"
+            f"({rows},)"
         )
     if nan_policy == "raise" and np.isnan(values).any():
         row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
         raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
     args = (values, ragged.offsets, kind, nan_policy == "omit", out)
     if threads == 1:
-        _reduce_segments(0, len(ragged), *args)
+        _reduce_segments(0, rows, *args)
     else:
-        ThreadTeam(threads).run(Call(_reduce_segments, len(ragged), args, grain=64))
+        ThreadTeam(threads).run(Call(_reduce_segments, rows, args, grain=64))
     return out
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.simd import prefetch
+from numbatch.kernels.ragged import on_device
 from numbatch.kernels.simd64 import (
     LANES64,
     fill,
@@ -16,40 +18,62 @@ from numbatch.kernels.simd64 import (
     sum_lanes64,
     where_number,
 )
+from numbatch.kernels.simd64_lines import (
+    add_eight,
+    add_four_eights,
+    add_stretch,
+    join_vectors,
+    start_sums,
+    stretch_of,
+)
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
-from numbatch.kernels.statistics.values import NanPolicy
+from numbatch.kernels.statistics.values import (
+    NanPolicy,
+    as_values,
+    check_nan_policy,
+    check_no_nan,
+)
 
 __all__ = ["RunningSum", "block_sum", "mean", "total"]
 
-AHEAD = 1024
-"""Numbers by which lines are asked for before they are read: 10 % faster on a Xeon."""
+
+STACK = 64
+"""Entries for more blocks than any memory holds."""
 
 
-@cpu_device
+@cpu_device(inline=True)
 def _plain_sum(values, low, high):
     """Return the sum of ``values[low:high]`` in four vectors; of fewer than 8, one by one."""
-    a, b, c, d = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    sums, stretch = start_sums(values), stretch_of(values)
     i = low
+    while i + stretch <= high:
+        sums = add_stretch(sums, values, i)
+        i += stretch
     while i + 4 * LANES64 <= high:
-        for part in range(4):
-            prefetch(values, i + AHEAD + part * LANES64)
-        a = a + load_numbers(values, i)
-        b = b + load_numbers(values, i + LANES64)
-        c = c + load_numbers(values, i + 2 * LANES64)
-        d = d + load_numbers(values, i + 3 * LANES64)
+        sums = add_four_eights(sums, values, i)
         i += 4 * LANES64
     while i + LANES64 <= high:
-        a = a + load_numbers(values, i)
+        sums = add_eight(sums, values, i)
         i += LANES64
+    rest = fill(0.0)
     if i < high and high - low >= LANES64:  # again some of the values, which count as 0 here
-        b = b + last_lanes(load_numbers(values, high - LANES64), high - i)
+        rest = last_lanes(load_numbers(values, high - LANES64), high - i)
         i = high
-    total = sum_lanes64((a + b) + (c + d))
+    total = sum_lanes64(join_vectors(sums, rest))
     while i < high:
         total += float(values[i])
         i += 1
     return total
+
+
+@cpu_device(inline=True)
+def _whole_block_sum(values, low):
+    """Return the sum of ``BLOCK`` values, to the bits of ``_plain_sum``; asks for no end."""
+    sums = start_sums(values)
+    for stretch in range(BLOCK // stretch_of(values)):
+        sums = add_stretch(sums, values, low + stretch * stretch_of(values))
+    return sum_lanes64(join_vectors(sums, fill(0.0)))
 
 
 @cpu_device
@@ -70,10 +94,11 @@ def _sum_of_numbers(values, low, high):
     return numbers, summed
 
 
-@cpu_device
+@cpu_device(inline=True)
 def block_sum(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum, as float64."""
-    total = _plain_sum(values, low, high)
+    whole = high - low == BLOCK
+    total = _whole_block_sum(values, low) if whole else _plain_sum(values, low, high)
     if math.isnan(total):  # a NaN, or infinities of both signs
         return _sum_of_numbers(values, low, high)
     return float(high - low), total
@@ -95,7 +120,7 @@ def _reduce_sums(start, stop, values, nodes):
         nodes[block, 0], nodes[block, 1] = numbers, total
 
 
-@cpu_device
+@cpu_device(inline=True)
 def join_sums(a, b, out):
     """Write the node of what ``a`` and then ``b`` saw; ``out`` may be ``a``."""
     out[0], out[1] = a[0] + b[0], a[1] + b[1]
@@ -113,6 +138,39 @@ def _fold_sums(nodes, whole):
     """Combine the nodes of a stream's first blocks into the first row; no error check."""
     for left, right in pairs_to_fold(nodes.shape[0], whole):
         join_sums(nodes[left], nodes[right], nodes[left])
+
+
+@cpu_kernel
+def _sum_all(values, stack):
+    """Return count and sum of all values, to the bits of :class:`RunningSum`; no error check.
+
+    The tree of blocks grows on a stack: one entry for each binary digit of the number of blocks.
+    What reads memory at its full speed is held up by arrays and calls beside it: by 5 % for 10
+    million values, and for few most of the time.
+
+    Parameters
+    ----------
+    values : float32 or float64 array, shape (total,)
+    stack : float64 array, shape (2, STACK)
+        Overwritten.
+    """
+    counts, totals, top = stack[0], stack[1], 0
+    whole = values.size // BLOCK
+    for block in range(whole):
+        count, total = block_sum(values, block * BLOCK, (block + 1) * BLOCK)
+        complete = block + 1
+        while complete & 1 == 0:
+            top -= 1
+            count, total, complete = counts[top] + count, totals[top] + total, complete >> 1
+        counts[top], totals[top] = count, total
+        top += 1
+    if whole * BLOCK < values.size:
+        counts[top], totals[top] = block_sum(values, whole * BLOCK, values.size)
+        top += 1
+    count = total = 0.0
+    for entry in range(top):
+        count, total = count + counts[entry], total + totals[entry]
+    return count, total
 
 
 class RunningSum(BlockStatistic):
@@ -143,9 +201,23 @@ def mean(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> 
 
     Sums are pairwise and in float64, for float32 values too, so integers do not overflow.
     """
-    return RunningSum._of(values, nan_policy, threads).mean
+    count, total = _count_and_sum(values, nan_policy, threads)
+    return total / count if count else math.nan
 
 
 def total(values: Any, nan_policy: NanPolicy = "propagate", threads: int = 1) -> float:
     """Return the sum of an array of any shape as float64; 0 of no values."""
-    return RunningSum._of(values, nan_policy, threads).sum
+    return _count_and_sum(values, nan_policy, threads)[1]
+
+
+def _count_and_sum(values: Any, nan_policy: NanPolicy, threads: int) -> tuple[float, float]:
+    """Return how many values there are that are not NaN, and their sum."""
+    if threads != 1 or on_device(values):
+        state = RunningSum._of(values, nan_policy, threads)
+        return state.count, state.sum
+    check_nan_policy(nan_policy)
+    flat = as_values(values)
+    count, total = _sum_all(flat, np.empty((2, STACK)))
+    if count != len(flat) and check_no_nan(len(flat) - int(count), nan_policy):
+        return count, math.nan
+    return count, total

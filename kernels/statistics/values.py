@@ -9,11 +9,11 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.ragged import on_device
 
-__all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan"]
+__all__ = ["NanPolicy", "as_values", "check_nan_policy", "check_no_nan", "check_same_policy"]
 
 NanPolicy = Literal["propagate", "omit", "raise"]
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 """Taken as they are."""
 
 EXACT = 2**53
@@ -29,13 +29,21 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
     Raises
     ------
     InputError
-        If the dtype is another one, or an integer is too large to be exact in float64.
+        If the dtype is another one, an integer is too large to be exact in float64, or the array
+        is masked.
     """
-    if type(array) is np.ndarray and array.dtype in FLOATS and array.flags.c_contiguous:
-        return _for_reading(array.reshape(-1))
+    if type(array) is np.ndarray and array.flags.c_contiguous:
+        dtype = array.dtype
+        if dtype is FLOAT32 or dtype is FLOAT64:  # equal ones that are not the same go on below
+            return _for_reading(array.reshape(-1))
     if type(array) is not np.ndarray:
         if on_device(array):
             raise InputError(f"{name} lies on a GPU, where this has no kernel: copy it to the host")
+        if isinstance(array, np.ma.MaskedArray):
+            raise InputError(
+                f"{name} is a masked array, whose mask would be lost: give its .compressed(), or "
+                f".filled(nan) with nan_policy='omit'"
+            )
         array = np.asarray(array)
     dtype = array.dtype
     if dtype.kind in "iu" and dtype.itemsize == 8 and array.size:
@@ -61,7 +69,7 @@ def as_values(array: Any, name: str = "values") -> np.ndarray:
 
 def _for_reading(view: np.ndarray) -> np.ndarray:
     """Make a view read-only: Numba would compile once more for arrays that can be written."""
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
@@ -69,6 +77,14 @@ def check_nan_policy(nan_policy: str) -> None:
     """Raise InputError unless ``nan_policy`` is one of SciPy's three names."""
     if nan_policy not in ("propagate", "omit", "raise"):
         raise InputError(f"nan_policy is {nan_policy!r}, should be 'propagate', 'omit' or 'raise'")
+
+
+def check_same_policy(one: str, other: str) -> None:
+    """Raise InputError unless two states to be merged have the same NaN policy."""
+    if one != other:
+        raise InputError(
+            f"the states to merge have nan_policy {one!r} and {other!r}, should have the same"
+        )
 
 
 def check_no_nan(nans: int, nan_policy: str, name: str = "values") -> bool:
