@@ -70,10 +70,12 @@ class BatchSizer:
     Raises
     ------
     InputError
-        If the target is not above 0.
+        If ``most_tokens`` is less than 1, or the target is not above 0.
     """
 
     def __init__(self, most_tokens: int, target_latency_ms: float | None = None) -> None:
+        if most_tokens < 1:
+            raise InputError(f"most_tokens is {most_tokens}, should be at least 1")
         if target_latency_ms is not None and not 0 < target_latency_ms < float("inf"):
             raise InputError(f"target_latency_ms is {target_latency_ms}, should be above 0")
         self.time = StepTime()

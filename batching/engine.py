@@ -11,7 +11,7 @@ from typing import Any
 
 from numbatch.batching.backend import Backend, CpuBackend
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
-from numbatch.batching.policy import Policy
+from numbatch.batching.policy import Policy, check_policy
 from numbatch.batching.request import Request
 from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
@@ -104,6 +104,8 @@ class Engine:
         ):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, should be at least 1")
+        if policy is not None:
+            check_policy(policy)
         self.model = model
         decoder = model.decoder
         self.backend: Any = backend or CpuBackend(model, threads, kv_dtype, compute)

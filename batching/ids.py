@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from numbatch.batching.id_bytes import PAD, check_id, flatten, joined, key_of
 from numbatch.errors import InputError
 from numbatch.kernels.aligned import aligned
+from numbatch.kernels.id_queue import QUEUE, find_ids
+from numbatch.kernels.id_texts import COMPACT_ASCII, find_strings, find_texts
 from numbatch.kernels.ids import (
-    COMPACT_ASCII,
     EVERY,
     GROUP,
     HEADER,
     TAIL,
     append_ids,
     find_id,
-    find_ids,
-    find_strings,
-    find_texts,
     insert_ids,
-    mark_ids,
     start_of,
 )
+from numbatch.kernels.page_order import BUCKETS
 from numbatch.models.tokenizers.flat_text import string_layout
 
 __all__ = ["IdMap", "check_id"]
@@ -37,29 +35,15 @@ FULL = 3 / 4
 GROWTH = 16
 """What is full grows by one part in so many: the memory to spare counts more than the time."""
 CHUNK = 512
-"""Texts that are looked up at once: they stay in the processor's nearest cache meanwhile."""
+"""Texts that are joined at once: they stay in the processor's nearest cache meanwhile."""
+AT_ONCE = 1 << 14
+"""Strings that are looked up at once where they lie; other threads wait meanwhile."""
+MANY, MOST = 1 << 19, 1 << 20
+"""From so many strings on, those of a page are put together, among so many at most."""
 LONGEST = 2**31 - 1
 """Bytes of an id."""
 
-_PAD = bytes(TAIL)
 _WORD = bytes(8)
-_END = "\0" * TAIL
-
-
-def check_id(name: Any, place: Any = None) -> str | int:
-    """Return an id as a plain ``str`` or ``int``.
-
-    Raises
-    ------
-    InputError
-        If it is neither a text that is not empty nor a whole number.
-    """
-    if isinstance(name, str) and name:
-        return str(name)
-    if isinstance(name, int | np.integer) and not isinstance(name, bool):
-        return int(name)
-    at = "an id" if place is None else f"id {place}"
-    raise InputError(f"{at} is {name!r}, should be a non-empty text or a whole number")
 
 
 class IdMap:
@@ -116,30 +100,52 @@ class IdMap:
                 key = name.encode()
             except UnicodeEncodeError:
                 key = name.encode(errors="surrogatepass")
-            return _find(key + _WORD, len(key), 0, self._table)
+            return _find(key + _WORD, 2 * len(key), self._table)
         if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
             return -1
-        key, kind = _key(name)
-        return _find(key + _WORD, len(key), kind, self._table)
+        key, kind = key_of(name)
+        return _find(key + _WORD, 2 * len(key) + kind, self._table)
 
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
-        """Return the places of many ids, intp, shape (len(ids),); -1 where one is not there."""
+        """Return the places of many ids; -1 where one is not there.
+
+        Returns
+        -------
+        intp array, shape (len(ids),)
+
+        Notes
+        -----
+        Texts of a list are read where they lie. From 524,288 on, if they lie strewn over memory,
+        those of a page are read together: that takes 12 bytes an id meanwhile, 12 MB at most.
+        """
         if not isinstance(ids, list):
-            return self._places(*_flatten(ids))
-        out, (strings, texts) = np.empty(len(ids), np.intp), _look_ups()
-        for begin in range(0, len(ids), CHUNK):
-            size, table = min(CHUNK, len(out) - begin), self._table
-            if strings is not None and strings(id(ids), begin, size, _LAYOUT, table, out):
-                continue
-            some = ids[begin : begin + CHUNK]
-            joined = _joined(some)
-            if joined is None or not texts(joined, size, begin, table, out):
-                out[begin : begin + CHUNK] = self._places(*_flatten(some, begin))
+            return self._places(*flatten(ids))
+        out, queue, begin = np.empty(len(ids), np.intp), _queue(), 0
+        strings, texts = _look_ups()
+        ordered, order = _order_memory(len(ids))
+        while begin < len(out):
+            if strings is not None:
+                size = min(len(order) or AT_ONCE, len(out) - begin)
+                done = strings(
+                    id(ids), begin, size, _LAYOUT, self._table, queue, ordered, order, out
+                )
+                if done < 0:
+                    ordered, order = _NO_ORDER
+                begin += max(done, 0)
+                if done:
+                    continue
+            some = ids[begin : min(begin + CHUNK, len(out))]
+            if not some:
+                raise InputError(f"the list of ids shrank to {len(ids)} while it was looked up")
+            whole = joined(some)
+            if whole is None or not texts(whole, len(some), begin, self._table, queue, out):
+                out[begin : begin + len(some)] = self._places(*flatten(some, begin))
+            begin += len(some)
         return out
 
     def _places(self, data: np.ndarray, marks: np.ndarray, gap: int) -> np.ndarray:
         out = np.empty(len(marks) - 1, np.intp)
-        find_ids(data, marks, gap, self._data, self._slots, out)
+        find_ids(data, marks, gap, self._data, self._slots, _queue(), out)
         return out
 
     def id_at(self, place: int) -> str | int:
@@ -172,14 +178,14 @@ class IdMap:
         InputError
             If it is not an id, or is there already.
         """
-        key, kind = _key(check_id(name, self._count))
+        key, kind = key_of(check_id(name, self._count))
         marks = np.array([kind, 2 * len(key)], np.int64)
-        self._append(np.frombuffer(key + _PAD, np.uint8), marks, 0)
+        self._append(np.frombuffer(key + PAD, np.uint8), marks, 0)
         return self._count - 1
 
     def extend(self, ids: Iterable[str | int] | np.ndarray) -> None:
         """Add many ids; where one cannot be added, none is."""
-        self._append(*_flatten(ids))
+        self._append(*flatten(ids))
 
     def _append(self, data: np.ndarray, marks: np.ndarray, gap: int) -> None:
         first, begin, count = self._count, self._used, len(marks) - 1
@@ -221,6 +227,22 @@ def _addresses(*arrays: np.ndarray) -> np.ndarray:
     return np.array([*(each.ctypes.data for each in arrays), len(arrays[-1])], np.int64)
 
 
+def _queue() -> np.ndarray:
+    """Return memory for the look-ups of one call."""
+    return np.zeros(QUEUE, np.int64)
+
+
+def _order_memory(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory for putting strings of a page together; empty where they are too few."""
+    if count < MANY:
+        return _NO_ORDER
+    size = min(count, MOST)
+    return np.empty(size + BUCKETS + 1, np.int64), np.empty(size, np.int32)
+
+
+_NO_ORDER = np.empty(0, np.int64), np.empty(0, np.int32)
+
+
 def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
     """Return a kernel's machine code itself: to choose it by its arguments takes 300 ns."""
     kernel(*arguments)
@@ -230,18 +252,18 @@ def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
 
 
 _NOTHING = _addresses(np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64))
-_find = _entry(find_id, _WORD, 0, 0, _NOTHING)
+_find = _entry(find_id, _WORD, 0, _NOTHING)
 _LAYOUT = np.zeros(3, np.int64)
 
 
 @functools.cache
-def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
+def _look_ups() -> tuple[Callable[..., int] | None, Callable[..., bool]]:
     """Return the look-ups of strings in a list and of texts that are joined.
 
     The first is None where it is not known how this Python keeps its lists and strings.
     """
     out = np.zeros(1, np.intp)
-    texts = _entry(find_texts, _PAD, 0, 0, _NOTHING, out)
+    texts = _entry(find_texts, PAD, 0, 0, _NOTHING, _queue(), out)
     layout, rows = string_layout(), ["a", "b"]
     if layout is None or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return None, texts
@@ -249,7 +271,8 @@ def _look_ups() -> tuple[Callable[..., bool] | None, Callable[..., bool]]:
     if list((ctypes.c_int64 * 2).from_address(items)) != [id(row) for row in rows]:
         return None, texts
     _LAYOUT[:] = id(str), layout[0], COMPACT_ASCII
-    return _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, out), texts
+    strings = _entry(find_strings, id(rows), 0, 0, _LAYOUT, _NOTHING, _queue(), *_NO_ORDER, out)
+    return strings, texts
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
@@ -259,62 +282,3 @@ def _grown(array: np.ndarray, size: int) -> np.ndarray:
     grown = np.zeros(max(size, spare), array.dtype)
     grown[: len(array)] = array
     return grown
-
-
-def _key(name: Any) -> tuple[bytes, int]:
-    """Return the bytes of an id and its kind: 0 for a text, 1 for a whole number."""
-    if isinstance(name, str):
-        return name.encode(errors="surrogatepass"), 0
-    number = int(name)
-    size = max(8, number.bit_length() // 8 + 1)
-    return number.to_bytes(size, "little", signed=True), 1
-
-
-def _flatten(ids: Iterable[Any], first: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
-    """Lay ids out as the kernels want them: bytes with a tail, marks, and the gap after each.
-
-    ``first`` is the place of the first of them, for messages.
-    """
-    if isinstance(ids, np.ndarray):
-        if ids.ndim == 1 and ids.dtype.kind in "iu" and (ids.dtype != np.uint64 or ids.size == 0):
-            return _numbers(ids.astype(np.int64))
-        ids = ids.tolist()
-    elif isinstance(ids, str):
-        raise InputError(f"ids are {ids!r}, should be a list of ids")
-    names = ids if isinstance(ids, list) else list(ids)
-    if names and isinstance(names[0], str):
-        texts = _texts(names)
-        if texts is not None:
-            return texts
-    kinds = set(map(type, names))
-    if kinds == {int} and min(names) >= -(2**63) and max(names) < 2**63:
-        return _numbers(np.array(names, np.int64))
-    keys = [_key(check_id(name, first + i)) for i, name in enumerate(names)]
-    ends = np.fromiter(itertools.accumulate((len(key) for key, _ in keys), initial=0), np.int64)
-    marks = 2 * ends
-    marks[:-1] += np.fromiter((kind for _, kind in keys), np.int64, len(keys))
-    return np.frombuffer(b"".join(key for key, _ in keys) + _PAD, np.uint8), marks, 0
-
-
-def _joined(names: list[Any]) -> bytes | None:
-    """Join texts, a zero byte after each, which is fastest, with the tail; None if one is none."""
-    try:
-        return "\0".join([*names, _END]).encode(errors="surrogatepass")
-    except TypeError:
-        return None
-
-
-def _texts(names: list[str]) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Lay texts out; None if one is empty, is no text or holds a zero byte."""
-    joined = _joined(names)
-    if joined is None:
-        return None
-    data, marks = np.frombuffer(joined, np.uint8), np.empty(len(names) + 1, np.int64)
-    return (data, marks, 1) if mark_ids(data, marks) else None
-
-
-def _numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    data = np.concatenate([values.astype("<i8").view(np.uint8), np.zeros(TAIL, np.uint8)])
-    marks = 16 * np.arange(len(values) + 1, dtype=np.int64)
-    marks[:-1] += 1
-    return data, marks, 0

@@ -153,15 +153,15 @@ class Job:
         is read if all are cancelled.
         """
         with self.changed:
+            place = None if name is None else self._book.place(name)
             if self.is_done:
                 return False
-            if name is None:
+            if place is None:
                 self._is_cancelled = True
                 places = list(self._book.live)
+            elif place < self._book.read and place not in self._book.live:
+                return False
             else:
-                place = self._book.place(name)
-                if place < self._book.read and place not in self._book.live:
-                    return False
                 places = [place]
             self._cancelled.update(places)
             self._service.call(lambda: self._give_up(places))

@@ -15,7 +15,7 @@ from numbatch.batching.request import Request
 from numbatch.batching.results import Result
 from numbatch.errors import InputError
 
-__all__ = ["JobBook"]
+__all__ = ["JobBook", "check_request", "check_requests"]
 
 
 class JobBook:
@@ -41,10 +41,11 @@ class JobBook:
     Raises
     ------
     InputError
-        If a request of a list is none, or two have one id.
+        If ``requests`` cannot be iterated over, a request of a list is none, or two have one id.
     """
 
     def __init__(self, requests: Iterable[Request], keeps: bool) -> None:
+        check_requests(requests)
         self.keeps, self.given = keeps, isinstance(requests, Collection)
         self.ids = IdMap()
         self.live: dict[int, float] = {}
@@ -54,7 +55,7 @@ class JobBook:
         self._order: deque[BatchResponse] | list[BatchResponse] = [] if keeps else deque()
         self._count = self._failed = self._tokens = 0
         if self.given:
-            self.ids.extend([_checked(request).id for request in requests])
+            self.ids.extend([check_request(request).id for request in requests])
 
     @property
     def untaken(self) -> int:
@@ -93,7 +94,7 @@ class JobBook:
         """
         place = self.read
         if self._forgets:
-            earlier = self._current.setdefault(_checked(request).id, place)
+            earlier = self._current.setdefault(check_request(request).id, place)
             if earlier != place:
                 name = request.id
                 raise InputError(
@@ -101,7 +102,7 @@ class JobBook:
                     f"is not finished"
                 )
         elif not self.given:
-            self.ids.add(_checked(request).id)
+            self.ids.add(check_request(request).id)
         self.read += 1
         self.live[place] = time.perf_counter()
         if self.keeps:
@@ -144,7 +145,14 @@ class JobBook:
         return BatchStats.of(self._count, self._failed, seconds, self._tokens)
 
 
-def _checked(request: Any) -> Request:
+def check_requests(requests: Any) -> None:
+    """Raise InputError if what should be requests is not several of anything."""
+    if not isinstance(requests, Iterable):
+        raise InputError(f"requests are {requests!r}, should be a list or an iterator of Request")
+
+
+def check_request(request: Any) -> Request:
+    """Return a request; raise InputError if it is none."""
     if not isinstance(request, Request):
         raise InputError(f"a request is {request!r}, should be a Request")
     return request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,44 +15,29 @@ from numbatch.batching.batch_result import BatchResponse, BatchResult
 from numbatch.batching.batch_sizer import WARM_UP, StepSize
 from numbatch.batching.calibrate import calibrate
 from numbatch.batching.job import Job
+from numbatch.batching.job_book import check_request, check_requests
 from numbatch.batching.journal import Journal
 from numbatch.batching.journal_records import model_fingerprint
 from numbatch.batching.journaled_run import JournaledRun
 from numbatch.batching.policy import Policy
 from numbatch.batching.prompts import (
-    Message,
-    Prompt,
-    conversations,
-    encode_pair,
-    encode_prompt,
-    one_each,
-    pair_tokens,
-    several,
     shown,
-    unique,
 )
-from numbatch.batching.request import Request, SamplingParams
+from numbatch.batching.request import Request
 from numbatch.batching.results import (
-    Choice,
     FailedResult,
-    GenerationResult,
-    LogLikelihood,
-    Perplexity,
     Result,
-    ScoreResult,
-    perplexity_of,
 )
 from numbatch.batching.service import Service
 from numbatch.batching.sizes import largest_batch
+from numbatch.batching.text_calls import TextCalls
 from numbatch.errors import InputError
-from numbatch.kernels.ragged import Ragged
 from numbatch.models.load import load_model
-from numbatch.models.tokenizer import Tokenizer
 
 __all__ = ["LLM"]
 
 
-class LLM:
+class LLM(TextCalls):
     """A model, ready to score and to continue texts in batches.
 
     Parameters
@@ -141,7 +125,7 @@ class LLM:
         target_latency_ms: float | None = None,
         lookahead: int | None = None,
     ) -> None:
-        self.model = load_model(model)
+        super().__init__(load_model(model))
         self.engine = make_engine(
             self.model,
             device,
@@ -162,21 +146,6 @@ class LLM:
             lookahead=lookahead,
         )
         self._service = Service(self.engine)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer."""
-        return self.model.tokenizer
-
-    def encode(self, text: Prompt) -> np.ndarray:
-        """Token ids that the model is given for a text: int64, BOS first where the model wants it.
-
-        Raises
-        ------
-        InputError
-            If the text is not valid Unicode, or ids are no whole numbers.
-        """
-        return encode_prompt(self.tokenizer, text)
 
     def submit(
         self,
@@ -214,8 +183,8 @@ class LLM:
         Raises
         ------
         InputError
-            If two requests of a list have one id (the message gives both places), or ``lookahead``
-            is less than 1.
+            If two requests of a list have one id (the message gives both places), ``lookahead`` is
+            less than 1, or an argument is of another kind.
 
         Examples
         --------
@@ -225,6 +194,7 @@ class LLM:
         """
         if lookahead is not None and lookahead < 1:
             raise InputError(f"lookahead is {lookahead}, should be at least 1")
+        _check_callback(on_result)
         return Job(
             self._service,
             requests,
@@ -254,6 +224,11 @@ class LLM:
         on_result : function, optional
             Called with each response that is computed now; see :meth:`submit`.
 
+        Returns
+        -------
+        BatchResult
+            Its ``stats`` are of what was computed now, not of what the journal held.
+
         Raises
         ------
         InputError
@@ -262,7 +237,9 @@ class LLM:
         OutputError
             If the journal cannot be written.
         """
-        given = list(requests)
+        check_requests(requests)
+        _check_callback(on_result)
+        given = [check_request(request) for request in requests]
         if journal is None:
             with self.submit(given, on_result=on_result) as job:  # cancelled at Ctrl-C
                 return job.result()
@@ -301,6 +278,8 @@ class LLM:
             If memory or time do not suffice for one sequence; the message says how much is needed.
         """
         engine = self.engine
+        if tokens_per_sequence is None:
+            tokens_per_sequence = engine.context
         if engine.sizer.time.observations < WARM_UP:
             calibrate(engine)
         return largest_batch(
@@ -308,7 +287,7 @@ class LLM:
             available_memory_mb,
             target_latency_ms,
             engine.sizer.time,
-            tokens_per_sequence=tokens_per_sequence or engine.context,
+            tokens_per_sequence=tokens_per_sequence,
             kv_dtype=engine.scheduler.pool.dtype,
             compute=engine.compute,
             threads=engine.forward.team.threads,
@@ -332,234 +311,6 @@ class LLM:
         text = request.text or shown(request.tokens)
         return dataclasses.replace(request, tokens=self.encode(request.tokens), text=text)
 
-    def generate(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        *,
-        ids: Sequence[str | int] | None = None,
-        use_tqdm: bool = False,
-    ) -> list[GenerationResult]:
-        """Continue prompts.
-
-        Parameters
-        ----------
-        prompts : texts, or lists of token ids
-            Special tokens in a text are plain text; give token ids to name them.
-        sampling_params : SamplingParams or one for each prompt, optional
-        ids : sequence of str or int, optional
-            A unique id for each prompt; by default its place.
-        use_tqdm : bool
-            Show a progress bar.
-
-        Returns
-        -------
-        list of GenerationResult
-            In input order.
-
-        Raises
-        ------
-        InputError
-            If a prompt is empty or too long, or ids repeat.
-        """
-        given = several(prompts)
-        tokens = [self.encode(prompt) for prompt in given]
-        return self._generate(tokens, given, sampling_params, ids, use_tqdm)
-
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        *,
-        ids: Sequence[str | int] | None = None,
-        use_tqdm: bool = False,
-    ) -> list[GenerationResult]:
-        """Answer conversations, laid out by the model's chat template.
-
-        Parameters
-        ----------
-        messages : list of ``{"role": ..., "content": ...}``, or a list of such lists
-        sampling_params, ids, use_tqdm
-            As for :meth:`generate`.
-
-        Raises
-        ------
-        InputError
-            If the model has no chat template, or a conversation does not fit it.
-        """
-        given = conversations(messages)
-        texts = [self.tokenizer.apply_chat_template(each) for each in given]
-        tokens = [self.tokenizer.encode_chat(each).astype(np.int64) for each in given]
-        return self._generate(tokens, texts, sampling_params, ids, use_tqdm)
-
-    def score(self, texts: Prompt | Sequence[Prompt], *, use_tqdm: bool = False) -> Ragged:
-        """Log-probability of each token of each text, given the tokens before it.
-
-        Returns
-        -------
-        Ragged of float32
-            Row ``i`` belongs to the tokens ``self.encode(texts[i])``. Natural logarithms; NaN at
-            the first token, which nothing predicts.
-
-        Raises
-        ------
-        InputError
-            If a text is empty or too long.
-        """
-        results = self.score_results(texts, use_tqdm=use_tqdm)
-        return Ragged.from_rows([result.logprobs for result in results], np.float32)
-
-    def score_results(
-        self,
-        texts: Prompt | Sequence[Prompt],
-        *,
-        prompt_logprobs: int = 0,
-        scorer: Callable[..., Any] | None = None,
-        use_tqdm: bool = False,
-    ) -> list[ScoreResult]:
-        """Like :meth:`score`, with the token ids, and whether each was the likeliest.
-
-        Parameters
-        ----------
-        texts : str, array of token ids, or sequence of these
-        prompt_logprobs : int
-            Also the log-probabilities of so many likeliest tokens at each place.
-        scorer : function, optional
-            Decorated with ``numba.njit``, called as ``scorer(logits, target, position)`` for each
-            token; what it returns is in the results' ``scores``. See :class:`Request`.
-
-        Raises
-        ------
-        InputError
-            If a text is empty or too long, or the scorer cannot be compiled or raises.
-        """
-        requests = []
-        for i, text in enumerate(several(texts)):
-            if len(text) == 0:
-                raise InputError(f"text {i} is empty, should have at least one character")
-            request = Request(
-                i,
-                self.encode(text),
-                text=shown(text),
-                prompt_logprobs=prompt_logprobs,
-                scorer=scorer,
-            )
-            requests.append(request)
-        return [r for r in self._run(requests, use_tqdm) if isinstance(r, ScoreResult)]
-
-    def loglikelihood(
-        self, pairs: Iterable[tuple[str, str]], *, use_tqdm: bool = False
-    ) -> list[LogLikelihood]:
-        """Log-likelihood of continuations after contexts, as lm-eval's ``loglikelihood``.
-
-        Parameters
-        ----------
-        pairs : iterable of (context, continuation)
-            The pair is tokenized as one text and cut where the context's own tokens end; spaces
-            that end the context count to the continuation. An empty context stands for the
-            beginning of a text: the BOS token, or the end token where a model has none.
-
-        Returns
-        -------
-        list of LogLikelihood
-            ``(logprob, is_greedy)``, in input order.
-
-        Raises
-        ------
-        InputError
-            If a continuation has no tokens, or a pair is too long.
-        """
-        requests = []
-        for i, pair in enumerate(pairs):
-            tokens, begin = pair_tokens(self.tokenizer, self._first, pair, i)
-            requests.append(Request(i, tokens, score_from=begin, text="".join(pair)))
-        results = self._run(requests, use_tqdm)
-        return [_loglikelihood(result) for result in results if isinstance(result, ScoreResult)]
-
-    def choose(
-        self, context: str, options: Sequence[str], *, normalize: str | None = None
-    ) -> Choice:
-        """Choose the likeliest of several continuations of a context.
-
-        Parameters
-        ----------
-        context : str
-        options : sequence of str
-            As they continue the context: usually each begins with a space.
-        normalize : {None, "tokens", "bytes"}
-            Compare log-likelihoods as they are (lm-eval's ``acc``), by token, or by byte (its
-            ``acc_norm``).
-
-        Raises
-        ------
-        InputError
-            If there are no options, or ``normalize`` is unknown.
-        """
-        if isinstance(options, str) or not len(options):
-            raise InputError(f"options is {options!r}, should be a list of at least one text")
-        if normalize not in (None, "tokens", "bytes"):
-            raise InputError(f'normalize is {normalize!r}, should be None, "tokens" or "bytes"')
-        found = self.loglikelihood([(context, option) for option in options])
-        logprobs = np.array([each.logprob for each in found])
-        scores = logprobs
-        if normalize == "bytes":
-            scores = logprobs / [len(option.encode()) for option in options]
-        elif normalize == "tokens":
-            encoded = [self.encode_pair(context, option) for option in options]
-            scores = logprobs / [len(tokens) - begin for tokens, begin in encoded]
-        index = int(np.argmax(scores))
-        return Choice(index, options[index], logprobs, scores)
-
-    def perplexity(self, texts: str | Sequence[str], *, use_tqdm: bool = False) -> Perplexity:
-        """Perplexity of each text and of all together, and bits per byte.
-
-        Raises
-        ------
-        InputError
-            If a text is empty or too long.
-        """
-        results = self.score_results(texts, use_tqdm=use_tqdm)
-        total = math.fsum(result.sum_logprob for result in results)
-        scored = sum(result.tokens_scored for result in results)
-        size = sum(len(self.tokenizer.decode_bytes(result.token_ids[1:])) for result in results)
-        return Perplexity(
-            texts=np.array([result.perplexity for result in results]),
-            corpus=perplexity_of(total, scored),
-            bits_per_byte=-total / math.log(2) / size if size else math.nan,
-            tokens=scored,
-        )
-
-    def encode_pair(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
-        """Return the tokens of a context and its continuation, and where the latter begins.
-
-        The pair is split as :meth:`loglikelihood` says.
-        """
-        return encode_pair(self.tokenizer, self._first, context, continuation)
-
-    @property
-    def _first(self) -> int | None:
-        """The token that stands for an empty context where the tokenizer adds none."""
-        if self.tokenizer.bos_id is not None:
-            return self.tokenizer.bos_id
-        return min(self.model.eos_ids, default=None)
-
-    def _generate(
-        self,
-        tokens: list[np.ndarray],
-        texts: Sequence[Any],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
-        ids: Sequence[str | int] | None,
-        use_tqdm: bool,
-    ) -> list[GenerationResult]:
-        params = one_each(sampling_params, len(tokens))
-        names = range(len(tokens)) if ids is None else unique(ids, len(tokens))
-        requests = [
-            Request(name, each, own, text=shown(text))
-            for name, each, own, text in zip(names, tokens, params, texts, strict=True)
-        ]
-        results = self._run(requests, use_tqdm)
-        return [result for result in results if isinstance(result, GenerationResult)]
-
     def _run(self, requests: Sequence[Request], use_tqdm: bool) -> list[Result]:
         """Serve requests that are all sound; return the results in their order."""
         for request in requests:
@@ -577,6 +328,6 @@ class LLM:
         return results
 
 
-def _loglikelihood(result: ScoreResult) -> LogLikelihood:
-    scored = ~np.isnan(result.logprobs)
-    return LogLikelihood(result.sum_logprob, bool(np.all(result.greedy[scored])))
+def _check_callback(on_result: Any) -> None:
+    if on_result is not None and not callable(on_result):
+        raise InputError(f"on_result is {on_result!r}, should be a function of one response")

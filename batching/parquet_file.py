@@ -85,7 +85,7 @@ class ParquetFile:
         try:
             self._writer = self._pa.parquet.ParquetWriter(str(self._partial), self._schema)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+            raise InputError(f"cannot write {path}: {_reason(error)}") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add a result as ``result_json`` or a line of JSON has it.
@@ -132,7 +132,7 @@ class ParquetFile:
             yield
         except OSError as error:
             self.discard()
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def __enter__(self) -> ParquetFile:
         return self
@@ -147,6 +147,11 @@ class ParquetFile:
             self.close()
         else:
             self.discard()
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's words; pyarrow's own name the file under which it is being written."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import numbers
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,8 +11,7 @@ from typing import Any, Protocol
 from numbatch.batching.sequence import Sequence
 from numbatch.errors import InputError
 
-__all__ = ["FairPriority", "FirstCome", "Policy"]
-
+__all__ = ["FairPriority", "FirstCome", "Policy", "check_policy"]
 
 MOST = 3
 """So often a sequence makes room for another tag: else it might never come to its end."""
@@ -51,6 +51,26 @@ class Policy(Protocol):
 
     def leave(self, sequence: Sequence) -> None:
         """Note that a sequence is finished."""
+
+
+def check_policy(policy: Any) -> Policy:
+    """Return a policy.
+
+    Raises
+    ------
+    InputError
+        If it is none: the message says which methods it lacks.
+    """
+    methods = [name for name in vars(Policy) if not name.startswith("_")]
+    lacks = [name for name in methods if not callable(getattr(policy, name, None))]
+    if isinstance(policy, type) or lacks:
+        which = f", it lacks {', '.join(lacks)}" if lacks else ""
+        raise InputError(
+            f"policy is {policy!r}, should be an object with the methods of Policy, as "
+            f"FairPriority(){which}"
+        )
+    checked: Policy = policy
+    return checked
 
 
 class FirstCome:
@@ -97,6 +117,10 @@ class FirstCome:
 
     def leave(self, sequence: Sequence) -> None:
         """Count nothing."""
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and 0 < float(value) < float("inf")
 
 
 class _Tag:
@@ -151,10 +175,12 @@ class FairPriority:
     def __init__(self, weights: Mapping[str, float] | None = None, age_every: int = 16) -> None:
         self.weights = dict(weights or {})
         for tag, weight in self.weights.items():
-            if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-                raise InputError(f"the weight of tag {tag!r} is {weight!r}, should be above 0")
-        if age_every < 2:
-            raise InputError(f"age_every is {age_every}, should be at least 2")
+            if not _is_positive(weight):
+                raise InputError(
+                    f"the weight of tag {tag!r} is {weight!r}, should be a number above 0"
+                )
+        if not isinstance(age_every, int) or age_every < 2:
+            raise InputError(f"age_every is {age_every!r}, should be a whole number of at least 2")
         self.age_every = age_every
         self._admitted = 0
         self._most_tags = TAGS

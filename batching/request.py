@@ -193,7 +193,8 @@ class Request:
     ------
     InputError
         If the id is no text or empty and no whole number, the priority or the deadline no finite
-        number, or the tag no text; if the scorer is not compiled by Numba or takes other arguments.
+        number, ``score_from`` less than 1, or the tag no text; if the scorer is not compiled by
+        Numba or takes other arguments.
     """
 
     id: str | int
@@ -212,6 +213,7 @@ class Request:
         _number("priority", self.priority, -LARGEST, LARGEST, f"from {-LARGEST:g} to {LARGEST:g}")
         if not isinstance(self.tag, str):
             raise InputError(f"tag is {self.tag!r}, should be a text")
+        _integer("score_from", self.score_from, 1, 2**63 - 1)
         if self.deadline is not None:
             _number("deadline", self.deadline, 0, 1e9, "of seconds from 0 to 1e9")
         _integer("prompt_logprobs", self.prompt_logprobs, 0, 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -207,11 +208,13 @@ def largest_batch(
     InputError
         If memory or time do not suffice for one sequence; the message says how much is needed.
     """
-    if not available_memory_mb > 0 or (target_latency_ms is not None and not target_latency_ms > 0):
-        raise InputError(
-            f"available_memory_mb is {available_memory_mb} and target_latency_ms is "
-            f"{target_latency_ms}, should be above 0"
-        )
+    for name, value in (
+        ("available_memory_mb", available_memory_mb),
+        ("target_latency_ms", target_latency_ms),
+        ("tokens_per_sequence", tokens_per_sequence),
+    ):
+        if value is not None and not (isinstance(value, numbers.Real) and value > 0):
+            raise InputError(f"{name} is {value!r}, should be a number above 0")
 
     def needed(sequences: int) -> float:
         kv = sequences * -(-tokens_per_sequence // BLOCK) * BLOCK
@@ -229,13 +232,13 @@ def largest_batch(
     if needed(1) > available_memory_mb:
         raise InputError(
             f"available_memory_mb is {available_memory_mb}, one sequence of {tokens_per_sequence} "
-            f"tokens needs {needed(1):.0f}"
+            f"tokens needs {needed(1):.1f} MB"
         )
     target = float("inf") if target_latency_ms is None else target_latency_ms / 1000
     if seconds(1) > target:
         raise InputError(
             f"target_latency_ms is {target_latency_ms}, a step of one sequence takes "
-            f"{1000 * seconds(1):.0f}"
+            f"{1000 * seconds(1):.1f} ms"
         )
     sequences = 1
     while True:

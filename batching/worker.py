@@ -3,13 +3,18 @@
 It speaks with the pool over a connection whose descriptor it is given. The first message says what
 to load and where to run it; then come requests and cancellations, and results go back under their
 numbers. It ends when the other side is gone.
+
+A thread of its own takes messages in, also while a step runs or a result is being sent: were both
+sides to wait for the other to read, neither would go on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from numbatch.batching.results import FailedResult, Result
@@ -30,18 +35,30 @@ def serve(connection: Connection) -> None:
         connection.send(("failed", str(error)))
         return
     connection.send(("ready", engine.context))
+    messages: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
     known: dict[int, Sequence] = {}
     while True:
         is_idle = not (engine.scheduler.running or engine.scheduler.waiting)
-        while is_idle or connection.poll():
-            _take(engine, connection, known)
+        while is_idle or not messages.empty():
+            _take(engine, connection, messages.get(), known)
             is_idle = False
         engine.step()
 
 
-def _take(engine: Any, connection: Connection, known: dict[int, Sequence]) -> None:
-    """Take in one message."""
-    kind, number, request = connection.recv()
+def _receive(connection: Connection, messages: SimpleQueue[Any]) -> None:
+    """Take in messages until the other side is gone, then put None."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            messages.put(connection.recv())
+    messages.put(None)
+
+
+def _take(engine: Any, connection: Connection, message: Any, known: dict[int, Sequence]) -> None:
+    """Do what one message asks."""
+    if message is None:
+        raise EOFError
+    kind, number, request = message
     if kind == "cancel":
         if number in known:
             engine.cancel(known[number])

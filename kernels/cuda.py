@@ -121,20 +121,31 @@ def warp_barrier():
         cuda.syncwarp()
 
 
-def cuda_kernel(function: Callable[..., Any] | None = None, *, fast: bool = False) -> Any:
-    """Compile a function that :meth:`Gpu.launch` starts; compiled at its first launch."""
+def cuda_kernel(
+    function: Callable[..., Any] | None = None, *, fast: bool = False, registers: int | None = None
+) -> Any:
+    """Compile a function that :meth:`Gpu.launch` starts; compiled at its first launch.
+
+    ``registers``: the most that a thread may have, so that more of them run at a time.
+    """
     if function is None:
-        return functools.partial(cuda_kernel, fast=fast)
-    return CudaKernel(function, fast)
+        return functools.partial(cuda_kernel, fast=fast, registers=registers)
+    return CudaKernel(function, fast, registers)
 
 
 class CudaKernel:
     """A kernel and its name."""
 
-    def __init__(self, function: Callable[..., Any], fast: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], fast: bool, registers: int | None = None
+    ) -> None:
         self.name = function.__name__
         self.function = function
-        options = {} if is_simulated() else {"fastmath": FAST if fast else False}
+        options: dict[str, Any] = {}
+        if not is_simulated():
+            options["fastmath"] = FAST if fast else False
+        if registers is not None and not is_simulated():
+            options["max_registers"] = registers
         body = _quiet(function) if is_simulated() else function
         self.compiled = _import_cuda().jit(**options)(body)
 

@@ -56,8 +56,11 @@ def gpu_of(array: Any, name: str) -> Gpu:
         )
     if is_simulated():
         return _gpu(0)
-    first = _gpu(0)
-    attributes = first.pointer_attributes(array_pointer(array))
+    first, pointer = _gpu(0), array_pointer(array)
+    if pointer == 0:  # of an empty array
+        first.use()
+        return first
+    attributes = first.pointer_attributes(pointer)
     gpu = first if attributes.device == 0 else _gpu(attributes.device)
     gpu.use()
     return gpu

@@ -24,3 +24,11 @@ def smollm2() -> Path:
     from numbatch.models.locate import locate
 
     return locate("smollm2")
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """The first GPU, or the simulator's."""
+    from numbatch.kernels.cuda import Gpu
+
+    return Gpu()

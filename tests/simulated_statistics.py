@@ -1,15 +1,22 @@
 """Statistics on a simulated GPU; run by test_cuda_statistics.py."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from numbatch import statistics
 from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.cuda import Gpu, is_simulated
+from numbatch.kernels.device_arrays import blocks_for
 from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.statistics import likelihood, moments
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda import select
+from numbatch.kernels.statistics.cuda import bracket_kernels, brackets, select
+from numbatch.kernels.statistics.cuda.logs import logs_kernel
+from numbatch.kernels.statistics.cuda.moments import moments_kernel
+from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 
 DTYPES = ("float32", "float64")
 
@@ -65,11 +72,58 @@ def test_pieces_from_both_sides_make_one_stream(gpu):
     assert (made.sum, made.count) == (whole.sum, whole.count)
 
 
+def nodes_of(gpu, kernel, blocks, width):
+    """Return what a kernel writes for each block of values."""
+    nodes = gpu.empty((len(blocks), width), np.float64)
+    placed = gpu.upload(blocks.ravel())
+    gpu.launch(kernel, blocks_for(len(blocks), WARPS), THREADS, placed, 0, len(blocks), nodes)
+    return gpu.download(nodes)
+
+
 def test_log_sum_exp(gpu):
     values = numbers(BLOCK + 9, "float32")
     values[4] = -np.inf
     there = statistics.logsumexp(gpu.upload(values))
     assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_sum_exp_of_hard_blocks(gpu, dtype):
+    blocks = numbers(BLOCK * 7, dtype).reshape(7, BLOCK)
+    blocks[0, 4] = -np.inf
+    blocks[1, 1000:] += 300  # far above the first values, the reference
+    blocks[2, :300] = -np.inf
+    blocks[3] = -np.inf
+    blocks[4, ::3] = -1e30
+    blocks[5, 77], blocks[5, 1077] = np.nan, np.inf
+    blocks[6, ::2] = np.nan
+    here = np.empty((7, 3))
+    likelihood._reduce_logs(0, 7, blocks.ravel(), here)
+    there = nodes_of(gpu, logs_kernel(dtype), blocks, 3)
+    np.testing.assert_array_equal(there[:, :2], here[:, :2])
+    np.testing.assert_allclose(there[:, 2], here[:, 2], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_of_hard_blocks(gpu, dtype):
+    blocks = numbers(BLOCK * 5, dtype).reshape(5, BLOCK)
+    blocks[0, 256:] += 1e4  # far from the first values, the reference
+    blocks[1] = 3.5
+    blocks[2, 5] = np.inf
+    blocks[3] = np.nan
+    blocks[4, ::2] = np.nan
+    here = np.empty((5, 9))
+    moments._reduce_moments(0, 5, blocks.ravel(), here)
+    there = nodes_of(gpu, moments_kernel(dtype), blocks, 9)
+    exact = [moments.COUNT, moments.SUM, moments.LEAST, moments.GREATEST, moments.MEAN]
+    np.testing.assert_array_equal(there[:, exact], here[:, exact])
+    central = [moments.M2, moments.M3, moments.M4]
+    np.testing.assert_array_equal(there[1:4, central], here[1:4, central])
+    for block in (0, 4):
+        spread = np.sqrt(here[block, moments.M2] / here[block, moments.COUNT])
+        scale = here[block, moments.COUNT] * spread ** np.array([2, 3, 4])
+        error = there[block, central] - here[block, central]
+        assert np.all(np.abs(error) < 1e-11 * scale)
 
 
 def test_entropy(gpu):
@@ -129,6 +183,45 @@ def test_quantiles_are_exact(gpu, dtype, monkeypatch):
     )
     assert np.isnan(statistics.median(gpu.upload(values)))
     assert np.isnan(statistics.median(gpu.upload(values[:0])))
+
+
+CONTENTS = ("normal", "few", "equal", "rising", "wide", "strange")
+# All on a GPU; in the simulator, which takes seconds for each, some.
+CASES = (
+    [("wide", "float64"), ("strange", "float32")]
+    if is_simulated()
+    else list(itertools.product(CONTENTS, DTYPES))
+)
+
+
+def contents(name, size, dtype):
+    """Return values whose quantiles are easy or hard to bracket."""
+    values = numbers(size, dtype)
+    if name == "few":
+        return np.rint(values)
+    if name == "equal":
+        return np.full(size, -2, dtype)
+    if name == "rising":
+        return np.sort(values)
+    if name == "wide":
+        return (np.sign(values) * np.exp(4 * np.abs(values))).astype(dtype)
+    if name == "strange":
+        values[::7], values[1::11], values[2::13], values[3::17] = np.nan, np.inf, -np.inf, -0.0
+    return values
+
+
+@pytest.mark.parametrize(("content", "dtype"), CASES)
+def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
+    values = contents(content, 4 * bracket_kernels.PARTS * bracket_kernels.SAMPLE + 3, dtype)
+    placed = gpu.upload(values)
+    wanted = [0, 0.01, 0.3, 0.3001, 0.5, 0.95, 1]
+    there = statistics.quantile(placed, wanted, "omit")
+    np.testing.assert_array_equal(there, statistics.quantile(values, wanted, "omit"))
+    selection = brackets.BracketSelection(gpu, placed, np.array([0.5]))
+    assert (selection.nans, selection.numbers) == (np.isnan(values).sum(), np.sum(values == values))
+    middle = selection.numbers // 2
+    ranks = np.array([0, 5, middle, selection.numbers - 1])  # three where no sample looked for them
+    np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
 
 
 def test_rows_have_the_bits_of_the_cpu(gpu):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cuda_cases import SIMULATED, needs_device
 from tiny_models import VOCABULARY, write_gguf, write_huggingface
 
 from numbatch import LLM
@@ -10,23 +11,10 @@ from numbatch.batching.cuda.weights import DeviceWeights, weight_bytes
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import FailedResult
 from numbatch.errors import DeviceError, InputError
-from numbatch.kernels.cuda import Gpu, check_on_device, is_simulated
+from numbatch.kernels.cuda import Gpu, check_on_device
 from numbatch.models.load import load_model
 
-SIMULATED = is_simulated()
-
-
-def _has_gpu():
-    try:
-        Gpu()
-    except DeviceError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(
-    not (SIMULATED or _has_gpu()), reason="needs a GPU, or NUMBA_ENABLE_CUDASIM=1"
-)
+pytestmark = needs_device
 on_gpu = pytest.mark.skipif(SIMULATED, reason="too slow in the simulator, or needs tensor cores")
 SIZES = {"max_model_len": 64, "max_num_seqs": 4, "max_num_batched_tokens": 16, "kv_tokens": 256}
 FAMILIES = (

@@ -12,7 +12,10 @@ from numbatch.errors import DeviceError
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.parametrize("module", ["test_cuda_kernels.py", "test_cuda_engine.py"])
+MODULES = ("attention", "products", "rows", "sampling", "engine")
+
+
+@pytest.mark.parametrize("module", [f"test_cuda_{name}.py" for name in MODULES])
 def test_in_the_simulator(module):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / module)],

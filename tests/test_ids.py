@@ -128,13 +128,16 @@ class Name(str):
     __slots__ = ()
 
 
-@pytest.fixture(params=["in place", "joined"])
+@pytest.fixture(params=["in place", "by pages", "joined"])
 def look_ups(request, monkeypatch):
-    """Read strings where they lie, or as a Python does that keeps them in another way."""
+    """Read strings where they lie, also by pages, or as a Python does that keeps them elsewhere."""
     strings, texts = module._look_ups()
-    if request.param == "in place" and strings is None:
+    if request.param != "joined" and strings is None:
         pytest.skip("it is not known how this Python keeps its strings")
-    chosen = strings if request.param == "in place" else None
+    if request.param == "by pages":
+        monkeypatch.setattr(module, "MANY", 1)
+        monkeypatch.setattr(module, "MOST", 2000)
+    chosen = strings if request.param != "joined" else None
     monkeypatch.setattr(module, "_look_ups", lambda: (chosen, texts))
 
 
@@ -160,6 +163,29 @@ def test_lists_of_other_things_among_many_texts(look_ups):
         for bad in ("", None, 1.5, b"1"):
             with pytest.raises(InputError, match=f"id {place} is "):
                 ids.index_of([*names[:place], bad, *names[place:]])
+
+
+def test_strewn_texts_with_others_among_them(look_ups):
+    names = [f"{i}" for i in np.random.default_rng(0).permutation(9000)]
+    ids = IdMap([*names, "é", 7])
+    order = np.random.default_rng(1).permutation(len(names))
+    strewn = [names[i] for i in order]
+    assert np.array_equal(ids.index_of(strewn), order)
+    for place in (0, 1, 1999, 2000, 8999):
+        found = ids.index_of([*strewn[:place], "é", "absent", 7, *strewn[place:]])
+        expected = [*order[:place], 9000, -1, 9001, *order[place:]]
+        assert found.tolist() == expected
+        with pytest.raises(InputError, match=f"id {place} is ''"):
+            ids.index_of([*strewn[:place], "", *strewn[place:]])
+
+
+def test_a_list_that_shrinks_meanwhile(look_ups):
+    class Shrinks(list):
+        def __len__(self):
+            return super().__len__() + 3000
+
+    with pytest.raises(InputError, match="the list of ids shrank to 3010 while it was looked up"):
+        IdMap(["a"]).index_of(Shrinks(["a"] * 10))
 
 
 def test_absent_ids_are_not_taken_for_those_that_share_their_tags():

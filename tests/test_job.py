@@ -1,21 +1,16 @@
-"""Jobs: results by id and as they come, token events, and what goes wrong."""
+"""Jobs: results by id, what goes wrong, and what is cancelled."""
 
-import asyncio
-import contextlib
 import itertools
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
-from tiny_models import VOCABULARY, write_huggingface
+from job_cases import GREEDY, LONG, bits, held, make_requests, tokens
+from tiny_models import write_huggingface
 
-from numbatch import LLM, InputError, Request, SamplingParams
-
-GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-LONG = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
+from numbatch import LLM, InputError, Request
 
 
 @pytest.fixture(scope="module")
@@ -28,54 +23,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def llm(folder):
     return LLM(folder, threads=1, max_num_seqs=4)
-
-
-def tokens(seed, count=9):
-    return np.random.default_rng(seed).integers(0, VOCABULARY - 2, count)
-
-
-def make_requests(count=10):
-    return [Request(f"r{i}", tokens(i), GREEDY if i % 2 else None) for i in range(count)]
-
-
-def bits(result):
-    return result.token_ids.tobytes(), result.logprobs.tobytes(), getattr(result, "text", None)
-
-
-@contextlib.contextmanager
-def one_step_at_a_time(llm):
-    """Yield a function that lets the engine run one more step, and returns when it has.
-
-    At the end the engine runs freely again.
-    """
-    step, turns, done = llm.engine.step, threading.Semaphore(0), threading.Semaphore(0)
-    is_free = False
-
-    def held_back():
-        if not is_free:
-            turns.acquire()
-        results = step()
-        done.release()
-        return results
-
-    def one_more():
-        turns.release()
-        done.acquire()
-
-    llm.engine.step = held_back
-    try:
-        yield one_more
-    finally:
-        is_free = True
-        turns.release()
-        llm.engine.step = step
-
-
-def held(job):
-    """Wait until the job's requests are all queued."""
-    with job.changed:
-        while not job._is_read:  # nobody is told when reading ends: look again
-            job.changed.wait(0.02)
 
 
 def test_results_come_by_id_in_order_and_as_they_finish(llm):
@@ -154,148 +101,6 @@ def test_repeated_ids_are_refused(llm):
         llm.submit(iter(["x"])).result()
 
 
-def test_events_put_together_are_the_results(llm):
-    stop = llm.generate([list(tokens(1))], LONG)[0].text[20:23]
-    requests = [
-        Request(1, tokens(1), SamplingParams(temperature=0, max_tokens=100, stop=[stop])),
-        *(Request(i, tokens(i), LONG) for i in (2, 3)),
-        Request("scored", tokens(4)),
-    ]
-    job = llm.submit(requests)
-    seen = {request.id: [] for request in requests}
-    for event in job.stream():
-        seen[event.id].append(event)
-        if event.id == 2:
-            time.sleep(0.01)
-    check_events(job, seen)
-    again = list(job.stream())
-    assert sum(len(event.text) for event in again if event.id == 3) == len(job[3].result.text)
-
-
-def check_events(job, seen):
-    """Check that events put together are the results, and that the last has the response."""
-    for name, events in seen.items():
-        result = job[name].result
-        assert events[-1].response is job[name]
-        assert all(event.response is None for event in events[:-1])
-        if name != "scored":
-            assert "".join(event.text for event in events) == result.text
-            joined = np.concatenate([event.token_ids for event in events])
-            assert np.array_equal(joined, result.token_ids)
-            joined = np.concatenate([event.logprobs for event in events])
-            assert joined.tobytes() == result.logprobs.tobytes()
-
-
-def test_a_reader_that_keeps_up_gets_each_token_at_once(llm):
-    requests = [Request(i, tokens(i), GREEDY) for i in range(3)]
-    seen, kept = {request.id: [] for request in requests}, []
-    with one_step_at_a_time(llm) as step:
-        job = llm.submit(requests)
-        held(job)
-        events = job.stream()
-        for _ in range(GREEDY.max_tokens):
-            step()
-            news = [next(events) for _ in requests]
-            assert sorted(event.id for event in news) == [0, 1, 2]
-            kept += news
-    for event in kept:
-        seen[event.id].append(event)
-    assert [len(event.token_ids) for event in kept] == [1] * (3 * GREEDY.max_tokens)
-    check_events(job, seen)
-
-
-def test_a_reader_that_sleeps_gets_one_long_event_and_holds_nobody_up(llm):
-    with one_step_at_a_time(llm) as step:
-        job = llm.submit([Request(0, tokens(0), LONG), Request(1, tokens(1), LONG)])
-        held(job)
-        events = job.stream()
-        step()
-        first = [next(events), next(events)]
-        for _ in range(50):
-            step()
-        news = [next(events), next(events)]
-        assert [len(event.token_ids) for event in (*first, *news)] == [1, 1, 50, 50]
-        assert len(events._events) == 0
-    seen = {i: [e for e in (*first, *news) if e.id == i] for i in range(2)}
-    for event in events:
-        seen[event.id].append(event)
-    check_events(job, seen)
-
-
-def test_async_readers(llm):
-    async def read():
-        job = llm.submit(make_requests())
-        events = [event async for event in job.stream() if event.response]
-        responses = [response async for response in job.as_completed()]
-        return events, responses
-
-    events, responses = asyncio.run(read())
-    assert sorted(event.id for event in events) == sorted(r.id for r in responses)
-    assert len(responses) == 10
-
-
-def test_async_readers_do_not_block_the_loop_and_may_be_cancelled(llm):
-    async def read():
-        job = llm.submit(Request(i, tokens(i), LONG) for i in itertools.count())
-        reading = asyncio.create_task(job.as_completed().__anext__())
-        await asyncio.sleep(0)
-        assert not reading.done()
-        await reading
-        other = asyncio.create_task(job.as_completed().__anext__())
-        other.cancel()
-        job.cancel()
-
-    asyncio.run(read())
-
-
-def test_an_endless_iterator_is_read_only_as_fast_as_it_is_served(llm):
-    read = 0
-
-    def endless():
-        nonlocal read
-        for read in itertools.count(1):
-            yield Request(read, tokens(read), GREEDY)
-
-    job = llm.submit(endless(), keep_results=False, lookahead=6)
-    taken = [response.id for response in itertools.islice(job.as_completed(), 20)]
-    assert len(set(taken)) == 20
-    time.sleep(0.5)  # nobody reads: what was begun is finished, and then nothing more is read
-    assert read <= 26
-    other = llm.submit(make_requests())
-    assert len(other.result()) == 10
-    assert read <= 26
-    with pytest.raises(InputError, match="results are not kept"):
-        job["x"]
-    with pytest.raises(InputError, match="results are not kept"):
-        job.result()
-    job.cancel()
-    rest = list(job.as_completed())
-    assert len(rest) <= 6
-    assert job.wait(5)
-
-
-def test_an_endless_job_forgets_what_is_finished(llm):
-    def endless():
-        for i in itertools.count():
-            yield Request(i % 40, tokens(i), None)
-
-    job = llm.submit(endless(), keep_results=False, lookahead=4)
-    taken = [response.id for response in itertools.islice(job.as_completed(), 130)]
-    assert sorted(taken[:40]) == list(range(40))
-    with job.changed:
-        assert len(job._book._current) <= 4
-        assert len(job._book.ids) == 0
-        assert job.index_of([taken[0], -5]).tolist()[1] == -1
-        assert -5 not in job
-    with pytest.raises(InputError, match="there is no id -5 that is not finished"):
-        job.cancel(-5)
-    job.cancel()
-    assert job.wait(20)
-    twice = llm.submit(iter([Request("a", tokens(0), LONG)] * 2), keep_results=False)
-    with pytest.raises(InputError, match=r"'a' stands at 0 and at 1, .* among what is not finish"):
-        list(twice.as_completed())
-
-
 def test_one_request_is_cancelled_and_the_others_go_on(llm):
     job = llm.submit([Request(i, tokens(i), LONG) for i in range(8)])
     assert job.cancel(7)
@@ -307,6 +112,9 @@ def test_one_request_is_cancelled_and_the_others_go_on(llm):
     job.wait()
     assert job.stats().failed_items == 1
     assert not job.cancel()
+    assert not job.cancel(0)
+    with pytest.raises(InputError, match="there is no id 'x'"):
+        job.cancel("x")
 
 
 def test_a_whole_job_is_cancelled(llm):
@@ -410,8 +218,18 @@ def test_other_bad_fields_are_refused(llm):
         Request("a", "x", tag=3)
     with pytest.raises(InputError, match="deadline is -1"):
         Request("a", "x", deadline=-1)
+    with pytest.raises(InputError, match="score_from is 0"):
+        Request("a", "x", score_from=0)
     with pytest.raises(InputError, match="lookahead is 0"):
         llm.submit([], lookahead=0)
+    for serve in (llm.submit, llm.run):
+        for requests in (None, Request("a", "x")):
+            with pytest.raises(InputError, match=r"requests are .*, should be a list or"):
+                serve(requests)
+        with pytest.raises(InputError, match="on_result is 3, should be a function"):
+            serve([], on_result=3)
+    with pytest.raises(InputError, match="a request is 'x', should be a Request"):
+        llm.run(["x"], journal="none")
 
 
 def test_a_program_may_end_while_a_job_runs(folder):

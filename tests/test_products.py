@@ -118,6 +118,21 @@ def test_products_are_near_the_exact_ones_and_have_the_same_bits_alone(rng, comp
     assert np.array_equal(multiply(x, parts=3), found)
 
 
+@pytest.mark.parametrize("name", ["Q4_1", "F16"])
+def test_wide_activations_go_through_the_cache_in_chunks(rng, name):
+    # More of them than bfloat16_tiles.FITS: pairs of panels take turns; the last pair is a panel.
+    data = packed(rng, name, 75, 2080)
+    weights = formats.unpack(data, CODES[name], 2080).astype(np.float64)
+    x = rng.standard_normal((290, 2080)).astype(np.float32)
+    multiply = Product("bfloat16", data, name, 2080)
+    found, exact = multiply(x), x @ weights.T
+    error = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+    assert error < ERROR["bfloat16"]
+    assert np.array_equal(multiply(x[:33]), found[:33])
+    assert np.array_equal(multiply(x[288:]), found[288:])
+    assert np.array_equal(multiply(x, parts=2), found)
+
+
 @pytest.mark.parametrize("compute", COMPUTE)
 def test_bias_and_sums(rng, compute):
     data = packed(rng, "Q4_1", 40, 64)

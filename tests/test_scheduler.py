@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numbatch.batching.kv_pool import KVPool
-from numbatch.batching.policy import FairPriority, FirstCome
+from numbatch.batching.policy import FairPriority, FirstCome, check_policy
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.scheduler import Scheduler
 from numbatch.batching.sequence import Sequence
@@ -245,15 +245,35 @@ def test_work_that_grows_out_of_the_pool_is_preempted_the_last_first():
     assert scheduler.preemptions > 0
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "1", None])
 def test_weights_out_of_range_are_refused(weight):
     with pytest.raises(InputError, match="the weight of tag 'a' is"):
         FairPriority({"a": weight})
 
 
+def test_weights_may_be_numbers_of_numpy():
+    assert FairPriority({"a": np.float32(2)}).weights == {"a": 2}
+
+
+@pytest.mark.parametrize("policy", ["fifo", FairPriority, object()])
+def test_what_is_no_policy_is_refused(policy):
+    with pytest.raises(InputError, match="should be an object with the methods of Policy"):
+        check_policy(policy)
+
+
+def test_the_methods_that_a_policy_lacks_are_named():
+    class Half(FirstCome):
+        rank = None
+
+    assert isinstance(check_policy(FirstCome()), FirstCome)
+    with pytest.raises(InputError, match=r"as FairPriority\(\), it lacks rank$"):
+        check_policy(Half())
+
+
 def test_ageing_out_of_range_is_refused():
-    with pytest.raises(InputError, match="age_every is 1, should be at least 2"):
-        FairPriority(age_every=1)
+    for age in (1, 2.5, "3"):
+        with pytest.raises(InputError, match=f"age_every is {age!r}, should be a whole number"):
+            FairPriority(age_every=age)
 
 
 def test_tags_without_work_are_forgotten_where_they_are_many():

@@ -208,12 +208,19 @@ def test_the_largest_batch_and_what_bounds_it(model):
 
 
 def test_targets_that_one_sequence_misses_say_how_much_is_needed(model):
-    with pytest.raises(InputError, match=r"one sequence of 128 tokens needs \d+"):
+    with pytest.raises(InputError, match=r"one sequence of 128 tokens needs \d+\.\d MB"):
         largest_batch(model, 0.01, None, steps(), tokens_per_sequence=128)
-    with pytest.raises(InputError, match="a step of one sequence takes 21"):
+    with pytest.raises(InputError, match=r"a step of one sequence takes 21\.\d ms"):
         largest_batch(model, 1000, 5, steps(), tokens_per_sequence=128)
-    with pytest.raises(InputError, match="should be above 0"):
-        largest_batch(model, float("nan"), None, steps(), tokens_per_sequence=128)
+    for memory in (float("nan"), 0, -1, "1"):
+        with pytest.raises(InputError, match=r"available_memory_mb is .*, should be a number"):
+            largest_batch(model, memory, None, steps(), tokens_per_sequence=128)
+    for name in ("target_latency_ms", "tokens_per_sequence"):
+        wanted = {"target_latency_ms": 50, "tokens_per_sequence": 128, name: 0}
+        with pytest.raises(InputError, match=f"{name} is 0, should be a number above 0"):
+            largest_batch(model, 1000, time=steps(), **wanted)
+    with pytest.raises(InputError, match="most_tokens is 0, should be at least 1"):
+        BatchSizer(0)
 
 
 def test_a_model_that_was_not_run_yet_is_tried_first(folder):

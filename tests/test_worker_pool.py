@@ -1,9 +1,13 @@
 """A pool of worker processes: the results of one engine, whatever happens to the workers."""
 
+import contextlib
 import functools
 import gc
 import os
 import signal
+import threading
+import time
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from tiny_models import VOCABULARY, write_huggingface
 from numbatch.batching.engine import Engine
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.batching.results import FailedResult
+from numbatch.batching.worker import serve
 from numbatch.batching.worker_pool import MOST_DEATHS, WorkerPool
 from numbatch.errors import DeviceError, InputError
 from numbatch.models.load import load_model
@@ -127,3 +132,32 @@ def test_bad_requests_and_devices_are_refused(pool, model, folder):
         WorkerPool(model, load, [])
     with pytest.raises(DeviceError, match="the worker of tpu cannot start: device is 'tpu'"):
         WorkerPool(model, load, ["tpu"])
+
+
+def test_a_worker_reads_while_nobody_reads_its_results(folder):
+    """Requests and results of more bytes than a pipe holds: neither side waits for ever."""
+    ours, theirs = Pipe()
+    threading.Thread(target=serve_until_gone, args=(theirs,), daemon=True).start()
+    options = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "threads": 1}
+    ours.send((functools.partial(load_model, folder), "cpu", options))
+    assert ours.recv()[0] == "ready"
+    requests = [Request("x" * 4000 + str(i), np.arange(2, 6)) for i in range(600)]
+
+    def send():
+        for number, request in enumerate(requests):
+            ours.send(("request", number, request))
+            if number == 100:
+                time.sleep(2)  # the worker sends the results of these, until nothing more fits
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    sender.join(60)
+    assert not sender.is_alive()
+    results = {number: result for _, number, result in (ours.recv() for _ in requests)}
+    assert [results[i].id for i in range(600)] == [request.id for request in requests]
+    ours.close()
+
+
+def serve_until_gone(connection):
+    with contextlib.suppress(EOFError, OSError):
+        serve(connection)

@@ -111,11 +111,13 @@ def decode(size: int, sequences: int, length: int) -> None:
     def ours() -> None:
         gpu.launch(
             attend_parts_kernel(size), (sequences, KV_HEADS, parts // WARPS), 32 * WARPS, *arrays,
-            each, each, positions, 0, 0, np.float32(size**-0.5), np.float32(0), partial, extremes,
+            True, each, each, positions, 0, 0, np.float32(size**-0.5), np.float32(0), partial,
+            extremes,
         )  # fmt: skip
         gpu.launch(
-            merge_parts, (sequences, HEADS), size, partial, extremes, each, positions, size, out
-        )
+            merge_parts, (sequences, HEADS), size, partial, extremes, True, each, positions, size,
+            out,
+        )  # fmt: skip
 
     ours()
     gpu.stream.begin_capture()

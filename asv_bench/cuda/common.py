@@ -68,7 +68,7 @@ def _quantized(matrix: Matrix) -> Matrix:
     """Return random weights of the same shape as Q4_0."""
     count = matrix.rows * matrix.columns // 32
     noise = _noise().view(np.uint8)
-    blocks = np.resize(noise, (count, 18)).copy()
+    blocks = np.resize(noise, (count, 18))
     blocks[:, :2] = np.array([0.005], np.float16).view(np.uint8)
     return Matrix(blocks.reshape(matrix.rows, -1), formats.Q4_0, matrix.columns)
 

@@ -49,13 +49,23 @@ CASES = {  # texts, tokens of each, tokens to generate after them
 }
 
 
+KV_TOKENS = 16_384
+"""Keys and values that Numbatch keeps: twice what the largest case needs."""
+
+
 class Ours:
-    """Numbatch; texts are new in each call, so that no beginning is known already."""
+    """Numbatch; texts are new in each call, so that no beginning is known already.
+
+    The memory of its keys and values is written once before anything is timed, as is that of the
+    peers, who use the same in each call: on a virtual machine a page's first use may cost more than
+    the tokens in it.
+    """
 
     name = "numbatch"
 
     def __init__(self, path: Path, threads: int, compute: str | None) -> None:
-        self.llm = LLM(path, threads=threads, compute=compute)
+        self.llm = LLM(path, threads=threads, compute=compute, kv_tokens=KV_TOKENS)
+        self.score(_texts(np.random.default_rng(3), KV_TOKENS // 256, 256))
 
     def call(self, method: str, *args: Any) -> tuple[float, Any]:
         """Return how long a method took, and what it returned; as a ``Process`` does."""

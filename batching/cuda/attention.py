@@ -32,12 +32,17 @@ TILE_WARPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many tokens are attended for one by one, in tiles, and in how many parts at most."""
+    """How many tokens are attended for one by one, in tiles, and in how many parts at most.
+
+    ``is_all``: the tokens that are attended for one by one are those of the step, one a sequence,
+    in order.
+    """
 
     singles: int
     tiles: int
     parts: int
     warps: int = TILE_WARPS
+    is_all: bool = False
 
 
 class Attention:
@@ -106,7 +111,7 @@ class Attention:
     def single_plan(self, tokens: int, length: int) -> Plan:
         """Return the plan for one new token of each sequence, of at most ``length`` tokens."""
         if self._has_parts:
-            return Plan(tokens, 0, self.parts_for(length))
+            return Plan(tokens, 0, self.parts_for(length), is_all=True)
         return Plan(0, tokens, 0, 1) if self._has_tiles else Plan(tokens, 0, 0)
 
     def scratch(self, tokens: int, parts: int) -> tuple[Any, Any]:
@@ -146,10 +151,10 @@ class Attention:
             gpu.launch(
                 attend_parts_kernel(self.width),
                 (plan.singles, config.kv_heads, plan.parts // WARPS), 32 * WARPS, q, cache,
-                inputs.tables, inputs.singles, inputs.rows, inputs.positions, plane, window, scale,
-                cap, partial, extremes,
+                inputs.tables, plan.is_all, inputs.singles, inputs.rows, inputs.positions, plane,
+                window, scale, cap, partial, extremes,
             )  # fmt: skip
             gpu.launch(
                 merge_parts, (plan.singles, config.heads), self.width, partial, extremes,
-                inputs.singles, inputs.positions, config.head_size, out,
+                plan.is_all, inputs.singles, inputs.positions, config.head_size, out,
             )  # fmt: skip

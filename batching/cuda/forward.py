@@ -15,8 +15,8 @@ from numbatch.batching.forward import Batch
 from numbatch.batching.kv_pool import KVPool
 from numbatch.kernels.cuda import LANES, Gpu, is_simulated
 from numbatch.kernels.scoring.activation import ACTIVATIONS
-from numbatch.kernels.scoring.cuda import logprob, rows
-from numbatch.kernels.scoring.cuda.matvec import ADD, GATED, LOGITS, STORE
+from numbatch.kernels.scoring.cuda import activation, heads, logprob, norms, rows
+from numbatch.kernels.scoring.cuda.results import ADD, GATED, LOGITS, STORE
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 
@@ -176,7 +176,7 @@ class CudaForward:
         is_whole = not config.rotary_interleaved and 2 * pairs == size == space.q.shape[2]
         if is_bare and is_whole and pairs % 8 == 0:
             self.gpu.launch(
-                rows.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
+                heads.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
                 sine, inputs.positions, inputs.rows, inputs.tables, 2 * number, space.q,
                 self.pool.cache,
             )  # fmt: skip
@@ -184,7 +184,7 @@ class CudaForward:
         warps = block_threads(WARPS_OF_HEADS)
         total = config.heads + 2 * config.kv_heads
         self.gpu.launch(
-            rows.prepare_heads, (n, -(-total // warps)), (LANES, warps), space.inputs,
+            heads.prepare_heads, (n, -(-total // warps)), (LANES, warps), space.inputs,
             layer.attention_inputs.bias, layer.query_norm, layer.key_norm,
             np.float32(config.norm_epsilon), cosine, sine, config.rotary_interleaved,
             inputs.positions, inputs.rows, inputs.tables, 2 * number, config.head_size, space.q,
@@ -212,12 +212,12 @@ class CudaForward:
         if layer.is_gated and not layer.mlp_inputs.has_bias and inner % 8 == 0:
             grid = (n, -(-inner // (8 * threads)))
             self.gpu.launch(
-                rows.activate_words, grid, threads, code, space.wide, inner, space.active
+                activation.activate_words, grid, threads, code, space.wide, inner, space.active
             )
             return
         self.gpu.launch(
-            rows.activate, n, threads, code, layer.is_gated, space.wide, layer.mlp_inputs.bias,
-            inner, space.active,
+            activation.activate, n, threads, code, layer.is_gated, space.wide,
+            layer.mlp_inputs.bias, inner, space.active,
         )  # fmt: skip
 
     def _add(
@@ -235,7 +235,7 @@ class CudaForward:
             self.gpu.launch(rows.add_bias, n, threads, linear.bias, space.added)
         epsilon = np.float32(self.decoder.config.norm_epsilon)
         self.gpu.launch(
-            rows.add_norm, n, threads, space.added, post_norm.weight, epsilon, space.hidden
+            norms.add_norm, n, threads, space.added, post_norm.weight, epsilon, space.hidden
         )
 
     def norm(self, norm: DeviceNorm, x: Any, n: int, out: Any, places: Any = None) -> None:
@@ -246,10 +246,10 @@ class CudaForward:
         if norm.bias is None:
             # Few enough that each holds 16 numbers.
             threads = min(threads, -(-norm.weight.size // 512) * 32)
-            self.gpu.launch(rows.rms_norm, n, threads, x, chosen, norm.weight, epsilon, out)
+            self.gpu.launch(norms.rms_norm, n, threads, x, chosen, norm.weight, epsilon, out)
         else:
             self.gpu.launch(
-                rows.layer_norm, n, threads, x, chosen, norm.weight, norm.bias, epsilon, out
+                norms.layer_norm, n, threads, x, chosen, norm.weight, norm.bias, epsilon, out
             )
 
     def logits(self, hidden: HiddenStates) -> Any:

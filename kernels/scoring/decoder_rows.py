@@ -51,14 +51,16 @@ def fill_rotary(start, stop, config, layer, positions, cosine, sine):
 
 @cpu_device
 def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
-    """Norm rows of the residual stream and put them into the form of a product."""
+    """Norm rows of the residual stream and put them into the form of a product.
+
+    All pass through the place of the first in ``normed``, which stays in the nearest cache.
+    """
     weight = array_at(norm.weight, (norm.width,), np.float32)
     bias = array_at(norm.bias, (norm.width if norm.bias else 0,), np.float32)
-    x, out = hidden.reshape(hidden.size), normed.reshape(normed.size)
+    x, out, to = hidden.reshape(hidden.size), normed.reshape(normed.size), start * normed.shape[1]
     for token in range(start, stop):
-        at = token * normed.shape[1]
-        norm_row(x, at, weight, bias, config.epsilon, out, at)
-        convert_row(config.compute, out, at, token, config.width, activations)
+        norm_row(x, token * normed.shape[1], weight, bias, config.epsilon, out, to)
+        convert_row(config.compute, out, to, token, config.width, activations)
 
 
 @cpu_device

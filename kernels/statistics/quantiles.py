@@ -133,9 +133,9 @@ class _Brackets:
 def _select_from(parts: list[Any], wanted: np.ndarray) -> Any:
     """Return what selects ranks of the values: the way that reads them the least often."""
     if on_device(parts[0]):
-        from numbatch.kernels.statistics.cuda.select import selection_on_device
+        from numbatch.kernels.statistics.cuda.brackets import selection_on_device
 
-        return selection_on_device(parts)
+        return selection_on_device(parts, wanted)
     if len({part.dtype for part in parts}) > 1:
         parts = [part.astype(np.float64) for part in parts]
     total = sum(map(len, parts))

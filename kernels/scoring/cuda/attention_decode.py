@@ -49,14 +49,17 @@ def attend_parts_kernel(width: int) -> Any:
 
     @cuda_kernel(fast=True)
     def attend_parts(
-        q, cache, tables, tokens, rows, positions, plane, window, scale, cap, partial, extremes
-    ):
+        q, cache, tables, is_all, tokens, rows, positions, plane, window, scale, cap, partial,
+        extremes,
+    ):  # fmt: skip
         """Attend for one token, one key head and WARPS parts. No error check.
 
         Parameters
         ----------
         q, cache, tables, plane, window, scale, cap
             As for the tiles of many queries.
+        is_all : bool
+            Whether item, token and sequence have the same number: then nothing is looked up.
         tokens, rows : int32 arrays, shape (at least tokens,)
             Which rows of ``q`` are meant, and the sequence of each row of ``q``.
         positions : int32 array
@@ -71,10 +74,20 @@ def attend_parts_kernel(width: int) -> Any:
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
         item, kv_head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
         part = np.intp(cuda.blockIdx.z) * WARPS + np.intp(thread >> 5)
-        token = np.intp(tokens[item])
+        token = item if is_all else np.intp(tokens[item])
+        row = item if is_all else np.intp(rows[token])
         last = np.int32(positions[token])
         start = np.int32(part * SPLIT)
-        if last < start:
+        first = np.int32(0)
+        if window > 0:
+            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
+            start = np.int32(max(start, np.int32(first & ~15)))
+        # A load takes longer than the work on a block, so no load waits for another in the loop.
+        at, most = np.intp(start >> 4), np.intp(tables.shape[1] - 1)
+        block, block1 = np.intp(tables[row, min(at, most)]), np.intp(tables[row, min(at + 1, most)])
+        block2 = np.intp(tables[row, min(at + 2, most)])
+        block3 = np.intp(tables[row, min(at + 3, most)])
+        if last < np.int32(part * SPLIT):
             return
         heads, kv_heads = q.shape[1], cache.shape[2]
         sharing = heads // kv_heads
@@ -83,21 +96,14 @@ def attend_parts_kernel(width: int) -> Any:
         query = head_rows(
             q, (token * heads + (head if is_there else 0)) * width + four * 8, is_there, width
         )
-        row = np.intp(rows[token])
-        first = np.int32(0)
-        if window > 0:
-            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
-        stop = np.int32(min(np.int32(start + SPLIT), np.int32(last + 1)))
+        stop = np.int32(min(np.int32((part + 1) * SPLIT), np.int32(last + 1)))
         key_blocks = np.intp(plane) * cache.shape[1]
         value_blocks = key_blocks + cache.shape[1]
         largest, total = np.float32(-np.inf), np.float32(0)
         result = zero_tile(numbers)
         factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else np.float32(cap * LOG2_E)
-        start = np.int32(max(start, np.int32(first & ~15)))
         if start >= stop:
             block = np.intp(0)
-        else:
-            block = np.intp(tables[row, np.intp(start >> 4)])
         step = kv_heads * (16 * width)
         keys = kv_head * (16 * width) + group * width + four * 8
         values = kv_head * (16 * width) + 2 * four * width + group * 8
@@ -107,7 +113,7 @@ def attend_parts_kernel(width: int) -> Any:
             here = ahead
             own = load_values(cache, (value_blocks + block) * step + values, width)
             if start + 16 < stop:
-                block = np.intp(tables[row, np.intp((start + 16) >> 4)])
+                block, block1, block2 = block1, block2, block3
             ahead = load_keys(cache, (key_blocks + block) * step + keys, width)
             s = key_scores(query, here)
             s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
@@ -158,19 +164,19 @@ def _joined(total, value, height, part_total, part_value):
 
 
 @cuda_kernel(fast=True)
-def merge_parts(partial, extremes, tokens, positions, head_size, out):
+def merge_parts(partial, extremes, is_all, tokens, positions, head_size, out):
     """Put the parts of a token (block x) and a head (block y) together. No error check.
 
     Parameters
     ----------
-    partial, extremes, tokens, positions
+    partial, extremes, is_all, tokens, positions
         As :func:`attend_parts_kernel`'s kernel left them.
     head_size : int
     out : uint16 array, shape (tokens, at least heads * head_size)
         Modified in place.
     """
     item, head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
-    token = np.intp(tokens[item])
+    token = item if is_all else np.intp(tokens[item])
     last = np.intp(positions[token])
     if last < 0:
         return

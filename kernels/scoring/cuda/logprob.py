@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.words import exp2, load_floats, warp_max, warp_sum
+from numbatch.kernels.scoring.cuda.words import exp2, larger, load_floats, warp_max, warp_sum
 
 __all__ = ["PIECE", "REDUCE_THREADS", "TOKENS", "finish_logprobs", "reduce_piece"]
 
@@ -58,14 +58,7 @@ def _highest(four, i, top, place, target, at, wanted):
     a, b, c, d = four
     if 0 <= target - i < 4:
         wanted[at] = a if target == i else b if target == i + 1 else c if target == i + 2 else d
-    if a > top:
-        top, place = a, i
-    if b > top:
-        top, place = b, i + 1
-    if c > top:
-        top, place = c, i + 2
-    if d > top:
-        top, place = d, i + 3
+    top, place = larger(four, i, top, place)
     return top, place
 
 

@@ -8,38 +8,23 @@ not on how many inputs there are.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.matvec_tiles import (
-    add_row_dots,
-    add_weights,
-    load_weights,
-    store_sums,
+from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES, add_stage, copy_few
+from numbatch.kernels.scoring.cuda.product_sums import in_order, store_part
+from numbatch.kernels.scoring.cuda.results import GATED, write_result
+from numbatch.kernels.scoring.cuda.tiles import (
+    copies_done,
+    copy_words,
+    finish_copies,
+    shared_address,
+    zero_tile,
 )
-from numbatch.kernels.scoring.cuda.rows import _activation
-from numbatch.kernels.scoring.cuda.tiles import zero_tile
-from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
-__all__ = [
-    "ADD",
-    "GATED",
-    "LOGITS",
-    "MOST_INPUTS",
-    "STORE",
-    "THREADS",
-    "UNIT",
-    "matvec_blocks",
-    "matvec_kernel",
-    "multiply_one",
-]
-
-STORE, ADD, LOGITS, GATED = 0, 1, 2, 3
-"""What is done with a product: stored as bfloat16, added to float32, scaled, capped and stored as
-float32, or activated and multiplied with that of the row ``apart`` below."""
+__all__ = ["MOST_INPUTS", "THREADS", "UNIT", "WARPS", "matvec_blocks", "matvec_kernel", "tiles_of"]
 
 UNIT = 256
 """Columns that a warp takes at a time; rows of weights and inputs are padded to a multiple."""
@@ -50,9 +35,19 @@ THREADS = 32 * WARPS
 MOST_INPUTS = 16
 """Inputs that a block takes; more are shared out over blocks that read the same weights."""
 
+STAGE_BYTES = 16 * ROW_BYTES
+"""Bytes of weights that a warp copies at a time: of 16 rows."""
 
-STEPS = 4
-"""Pieces of 256 columns of two rows whose loads are under way at once."""
+SECTOR = 16
+"""Numbers that the first cache asks for together."""
+
+_STEPS = {"plain": (64, 0, 0), "nibbles": (32, 8, 16), "bytes": (32, 4, 8)}
+"""Elements of weights and of scales in a row of a stage, and bytes of these scales."""
+
+
+def tiles_of(tokens: int) -> int:
+    """Return how :func:`matvec_kernel` is asked for the kernel for so many inputs."""
+    return 0 if tokens == 1 else 1 if tokens <= 8 else 2
 
 
 def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
@@ -63,87 +58,104 @@ def matvec_blocks(mode: int, rows: int, tokens: int) -> tuple[int, int]:
     return -(-tokens // MOST_INPUTS), -(-rows // (8 if mode == GATED else 16))
 
 
-@cuda_device
-def _finish(mode, value, below, code, scale, cap):
-    if mode == GATED:
-        return _activation(code, value) * below
-    if mode == LOGITS:
-        value *= scale
-        if cap != np.float32(0):
-            value = cap * np.float32(math.tanh(value / cap))
-    return value
+@functools.cache
+def _stage_copier(kind: str, has_least: bool) -> Any:
+    """Return the function that begins to copy a stage of a warp's weights, and their scales."""
+    step, scale_step, scale_bytes = _STEPS[kind]
+    piece = 16 // (2 if kind == "plain" else 4)
+    is_plain, is_wide = kind == "plain", scale_bytes == 16
 
-
-@cuda_kernel(fast=True)
-def multiply_one(
-    weights, rows, x, mode, apart, code, scale, cap, at_column, out, out32
-):  # fmt: skip
-    """Multiply rows of bfloat16 weights with one input, a warp two rows. No error check.
-
-    It is launched with ``ceil(rows / 16)`` blocks (``GATED``: of 8) of ``THREADS`` threads.
-
-    Parameters as in :func:`matvec_kernel`.
-    """
-    thread = np.int32(cuda.threadIdx.x)
-    lane, warp = np.intp(thread & 31), np.intp(thread >> 5)
-    block = np.intp(cuda.blockIdx.x)
-    row = block * WARPS + warp
-    below = row + apart
-    if mode != GATED:
-        row = 2 * row
-        below = min(row + 1, weights.shape[0] - 1)
-    if row < rows:
-        before, before_below = np.float32(0), np.float32(0)
-        if mode == ADD and lane == 0:
-            before = out32[0, at_column + row]
-            if below < rows:
-                before_below = out32[0, at_column + below]
-        wide, units = weights.shape[1], x.shape[1] // UNIT
-        at, at_below, x_at = row * wide + 8 * lane, below * wide + 8 * lane, 8 * lane
-        total = zero_tile(4)
-        unit = np.intp(0)
-        while unit + STEPS <= units:
-            total = add_row_dots(total, weights, (at, at_below), x, x_at, STEPS)
-            at, at_below, x_at = at + STEPS * UNIT, at_below + STEPS * UNIT, x_at + STEPS * UNIT
-            unit += STEPS
-        while unit < units:
-            total = add_row_dots(total, weights, (at, at_below), x, x_at, 1)
-            at, at_below, x_at = at + UNIT, at_below + UNIT, x_at + UNIT
-            unit += 1
-        value, lower = warp_sum(total[0] + total[1]), warp_sum(total[2] + total[3])
-        if lane == 0:
-            if mode == GATED:
-                out[0, at_column + row] = to_bfloat16(_activation(code, value) * lower)
+    @cuda_device
+    def copy_scales(address, scales, first, apart, most, stage, lane):
+        """Copy the scales of 16 rows, a lane those of one."""
+        if lane < 16:
+            row = min(first + np.intp(lane & 7) + np.intp(lane >> 3) * apart, most)
+            at = row * scales.shape[1] + stage * scale_step
+            place = address + np.uint32(lane * np.int32(scale_bytes))
+            if is_wide:
+                copy_words(place, scales, at, True)
             else:
-                has_below = row + 1 < rows
-                value = _finish(mode, value, lower, code, scale, cap)
-                lower = _finish(mode, lower, value, code, scale, cap)
-                if mode == STORE:
-                    out[0, at_column + row] = to_bfloat16(value)
-                    if has_below:
-                        out[0, at_column + row + 1] = to_bfloat16(lower)
-                else:
-                    out32[0, at_column + row] = before + value
-                    if has_below:
-                        out32[0, at_column + row + 1] = before_below + lower
+                copy_few(place, scales, at, 8, True)
+
+    @cuda_device
+    def copy_stage(address, weights, scales, leasts, first, apart, stage, lane):
+        most, wide = weights.shape[0] - 1, weights.shape[1]
+        column = stage * step + np.intp(lane & 7) * piece
+        for i in range(4):
+            # A lane copies a piece of four lines; lines 8 to 15 are the rows ``apart`` below.
+            line = np.int32((lane >> 3) + np.int32(4 * i))
+            row = min(first + np.intp(line & 7) + np.intp(line >> 3) * apart, most)
+            turn = (line & 1) if scale_bytes == 8 and not is_plain else ((line & 1) << 2)
+            place = np.uint32(line * np.int32(ROW_BYTES) + (((lane & 7) ^ turn) << 4))
+            copy_words(address + place, weights, row * wide + column, True)
+        if not is_plain:
+            behind = address + np.uint32(STAGE_BYTES)
+            copy_scales(behind, scales, first, apart, most, stage, lane)
+            if has_least:
+                further = behind + np.uint32(16 * scale_bytes)
+                copy_scales(further, leasts, first, apart, most, stage, lane)
+
+    return copy_stage
+
+
+@functools.cache
+def _input_copier(columns: int, tiles: int, place: int) -> Any:
+    """Return the function that begins to bring a stage of the inputs near.
+
+    Few blocks on a multiprocessor read the same inputs: read only where they are used, from the
+    second cache, they took longer than all else. One input comes to ``place`` in a stage, of
+    several (``tiles`` > 0) the first cache gets what is needed, and ``place`` a few bytes of it.
+    """
+    sectors = columns // SECTOR
+
+    @cuda_device
+    def copy_input(address, x, begin, here, stage, lane):
+        if lane < columns // 8:
+            at = stage * columns + np.intp(lane) * 8
+            copy_words(address + np.uint32(np.int32(place) + (lane << 4)), x, at, True)
+
+    @cuda_device
+    def touch_inputs(address, x, begin, here, stage, lane):
+        own = np.intp(lane) // sectors
+        at = (begin + own) * x.shape[1] + stage * columns + np.intp(lane) % sectors * SECTOR
+        for i in range(8 * tiles * sectors // 32):
+            token = own + i * (32 // sectors)
+            copy_few(
+                address + np.uint32(np.int32(place) + (lane << 2)), x,
+                at + i * (32 // sectors) * x.shape[1], 4, token < here,
+            )  # fmt: skip
+
+    return touch_inputs if tiles else copy_input
 
 
 @functools.cache
 def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
     """Return the kernel for ``plain``, ``nibbles`` or ``bytes`` and up to ``8 * tiles`` inputs.
 
-    ``has_least``: the nibbles have leasts.
+    ``tiles`` is 0 for one input; see :func:`tiles_of`. ``has_least``: the nibbles have leasts.
 
     It is launched with :func:`matvec_blocks` blocks of ``THREADS`` threads.
     """
-    numbers = 4 * tiles
-    tokens_held = 8 * tiles
-    slots = WARPS * 16 * tokens_held
-    steps = {"plain": (UNIT, 8), "nibbles": (UNIT // 8, 4), "bytes": (UNIT // 4, 8)}
-    unit_step, piece = steps[kind]
-    is_plain = kind == "plain"
+    is_one, tiles_held = tiles == 0, max(tiles, 1)
+    numbers = 4 * tiles_held
+    tokens_held = 8 * tiles_held
+    scale_bytes = _STEPS[kind][2]
+    columns = {"plain": 64, "nibbles": 256, "bytes": 128}[kind]
+    per_unit = UNIT // columns
+    depth = 2
+    left = depth - 1
+    x_place = STAGE_BYTES + 16 * scale_bytes * (1 + has_least)
+    stage_bytes = x_place + (2 * columns if is_one else 128)
+    own_bytes = depth * stage_bytes
+    # The sums of all warps lie in the same memory at the end.
+    floats = max(WARPS * own_bytes // 4, WARPS * 16 * tokens_held)
+    lane_bytes, lane_turn = (32, 16) if kind == "bytes" else (16, 64)
+    copy_stage = _stage_copier(kind, has_least)
+    copy_inputs = _input_copier(columns, tiles, x_place)
+    # Three blocks at a time instead of two: 28.5 instead of 31.2 us for 28,672 x 4,096.
+    registers = 80 if kind == "nibbles" and is_one and not has_least else None
 
-    @cuda_kernel(fast=True)
+    @cuda_kernel(fast=True, registers=registers)
     def matvec(
         weights, scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at_column, out,
         out32,
@@ -170,62 +182,71 @@ def matvec_kernel(kind: str, tiles: int, has_least: bool = False) -> Any:
         out, out32 : uint16 and float32 arrays, shape (at least tokens, at least rows)
             The one that the mode asks for is modified in place.
         """
-        shared = cuda.shared.array(slots, np.float32)
+        shared = cuda.shared.array(floats, np.float32)
         thread = np.int32(cuda.threadIdx.x)
         lane, warp = thread & 31, thread >> 5
-        group, four = np.intp(lane >> 2), np.intp(lane & 3)
+        group, four = lane >> 2, lane & 3
         # Rows of a block's results; where they are activated, as many of the up product's besides.
         bits = np.int32(3) if mode == GATED else np.int32(4)
         first = np.intp(cuda.blockIdx.y) << bits
-        base = np.intp(cuda.blockIdx.x) * tokens_held
-        here = min(np.intp(tokens) - base, np.intp(tokens_held))
-        row = min(first + group, weights.shape[0] - 1)
-        row_below = min(first + group + (apart if mode == GATED else 8), weights.shape[0] - 1)
-        units = x.shape[1] // UNIT
-        begin, end = np.intp(warp) * units // WARPS, (np.intp(warp) + 1) * units // WARPS
+        distance = np.intp(apart if mode == GATED else 8)
+        units = np.int32(x.shape[1] // UNIT)
+        stage = np.int32(warp * units // np.int32(WARPS) * np.int32(per_unit))
+        end = np.int32((warp + 1) * units // np.int32(WARPS) * np.int32(per_unit))
+        base = shared_address(shared) + np.uint32(warp * np.int32(own_bytes))
+        begin = np.intp(cuda.blockIdx.x) * tokens_held
+        here = min(np.intp(tokens) - begin, np.intp(tokens_held))
+        for ahead in range(depth):
+            if stage + ahead < end:
+                place = base + np.uint32(ahead * stage_bytes)
+                following = np.intp(stage + ahead)
+                copy_stage(place, weights, scales, leasts, first, distance, following, lane)
+                copy_inputs(place, x, begin, here, following, lane)
+            finish_copies()
+        at = np.intp(stage) * columns + np.intp(four) * 8
+        a0 = (begin + min(np.intp(group), here - 1)) * x.shape[1] + at
+        a1 = (begin + min(np.intp(group) + 8, here - 1)) * x.shape[1] + at
+        own = np.uint32(group * np.int32(ROW_BYTES) + four * np.int32(lane_bytes)) + np.uint32(
+            (group & 1) * np.int32(lane_turn)
+        )
+        own_scale = np.uint32(np.int32(STAGE_BYTES) + group * np.int32(scale_bytes))
         total = zero_tile(numbers)
-        a0 = (base + min(group, here - 1)) * x.shape[1] + four * 8
-        a1 = (base + min(group + 8, here - 1)) * x.shape[1] + four * 8
-        wide, blocks = weights.shape[1], scales.shape[1]
-        minimum = leasts if has_least else None
-        column = min(begin, units - 1) * unit_step + four * piece
-        block = min(begin, units - 1) * (UNIT // 32)
-        at = (row * wide + column, row_below * wide + column)
-        scale_at = (row * blocks + block, row_below * blocks + block)
-        # Of bfloat16 the next weights are under way while these are worked on. Packed ones are
-        # fewer bytes for as much work: there more warps at a time are worth more.
-        if is_plain:
-            coming = load_weights(weights, at, scales, None, scale_at, kind)
-        for unit in range(begin, end):
-            if is_plain:
-                held = coming
+        slot = np.int32(0)
+        while stage < end:
+            copies_done(left)
+            cuda.syncwarp()
+            place = base + np.uint32(slot * np.int32(stage_bytes))
+            if is_one:
+                x_at = place + np.uint32(np.int32(x_place) + (four << 4))
             else:
-                held = load_weights(weights, at, scales, minimum, scale_at, kind)
-            at = (at[0] + unit_step, at[1] + unit_step)
-            scale_at = (scale_at[0] + UNIT // 32, scale_at[1] + UNIT // 32)
-            if is_plain and unit + 1 < end:
-                coming = load_weights(weights, at, scales, None, scale_at, kind)
-            x_at = (a0 + unit * UNIT, a1 + unit * UNIT)
-            total = add_weights(total, held, x, x_at, kind, has_least)
-        own = (np.intp(warp) * 16 + group) * tokens_held + 2 * four
-        store_sums(total, shared, own, tiles)
+                x_at = (a0, a1)
+            total = add_stage(total, place + own, place + own_scale, x, x_at, kind, has_least)
+            a0, a1 = a0 + columns, a1 + columns
+            cuda.syncwarp()
+            if stage + np.int32(depth) < end:
+                following = np.intp(stage + np.int32(depth))
+                copy_stage(place, weights, scales, leasts, first, distance, following, lane)
+                copy_inputs(place, x, begin, here, following, lane)
+            finish_copies()
+            stage = np.int32(stage + 1)
+            slot = np.int32(slot + 1) if slot + 1 < depth else np.int32(0)
+        cuda.syncthreads()  # nobody reads weights any more
+        rest = (np.intp(warp) * tokens_held + 2 * np.intp(four)) * 16 + np.intp(group)
+        store_part(total, shared, rest, tiles_held, 0, tiles_held, 16)
         cuda.syncthreads()
         for i in range(thread, np.int32(here) << bits, np.int32(THREADS)):
             token, place = np.intp(i >> bits), np.intp(i & ((np.int32(1) << bits) - 1))
             if first + place < rows:
                 value, below = np.float32(0), np.float32(0)
                 for other in range(WARPS):
-                    value += shared[(other * 16 + place) * tokens_held + token]
+                    value = in_order(value, shared[(other * tokens_held + token) * 16 + place])
                 if mode == GATED:
                     for other in range(WARPS):
-                        lower = other * 16 + place + 8
-                        below += shared[lower * tokens_held + token]
-                value = _finish(mode, value, below, code, scale, cap)
-                if mode == ADD:
-                    out32[base + token, at_column + first + place] += value
-                elif mode == LOGITS:
-                    out32[base + token, at_column + first + place] = value
-                else:
-                    out[base + token, at_column + first + place] = to_bfloat16(value)
+                        lower = (other * tokens_held + token) * 16 + place + 8
+                        below = in_order(below, shared[lower])
+                write_result(
+                    mode, value, below, code, scale, cap, begin + token,
+                    at_column + first + place, out, out32,
+                )  # fmt: skip
 
     return matvec

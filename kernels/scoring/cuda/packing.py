@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.cuda.words import bfloat16_array, float32_array
+from numbatch.kernels.threads import Call, ThreadTeam
 
 __all__ = ["PackedMatrix", "device_bytes", "pack_matrix", "padded_columns", "unpacked"]
 
@@ -82,9 +84,10 @@ def pack_matrix(
         codes = blocks[:, :, 2:] ^ np.uint8(0x80)
         words = _byte_words(_padded(codes.reshape(len(data), columns), 128))
     else:
-        packed = blocks[:, :, 4:] if format == formats.Q4_1 else blocks[:, :, 2:]
-        codes = np.concatenate([packed & 15, packed >> 4], axis=2)
-        words = _nibble_words(_padded(codes.reshape(len(data), columns), 8))
+        words = np.full((len(data), padded_columns(columns) // 8), 0x88888888, np.uint32)
+        skipped = 4 if format == formats.Q4_1 else 2
+        call = Call(_pack_nibbles, len(data), (blocks, skipped, words), grain=64)
+        ThreadTeam().run(call)
     return PackedMatrix(kind, columns, words, scales, leasts)
 
 
@@ -117,13 +120,23 @@ def _padded(codes: np.ndarray, value: int) -> np.ndarray:
     return out
 
 
-def _nibble_words(codes: np.ndarray) -> np.ndarray:
-    """Order codes by group, lane, chunk of 32 columns; eight a word."""
-    parts = codes.reshape(len(codes), -1, 4, 4, 8).swapaxes(2, 3)
-    words = np.zeros(parts.shape[:-1], np.uint32)
-    for i, shift in enumerate(_SHIFTS):
-        words |= parts[..., i].astype(np.uint32) << shift
-    return words.reshape(len(codes), -1)
+@cpu_kernel
+def _pack_nibbles(start, stop, blocks, skipped, words):
+    """Order the 4-bit codes of some rows by group, lane, chunk of 32 columns; eight a word.
+
+    No error check. ``blocks`` are a file's, whose codes begin after ``skipped`` bytes: the low
+    halves of 16 bytes, then the high ones. ``words`` is modified in place.
+    """
+    for row in range(start, stop):
+        for block in range(blocks.shape[1]):
+            first = block // 4 * 16 + block % 4
+            for lane in range(4):
+                at, shift = skipped + lane % 2 * 8, np.uint32(lane // 2 * 4)
+                word = np.uint32(0)
+                for i in range(8):
+                    code = (np.uint32(blocks[row, block, at + i]) >> shift) & np.uint32(15)
+                    word |= code << np.uint32(i % 2 * 16 + i // 2 * 4)
+                words[row, first + lane * 4] = word
 
 
 def _byte_words(codes: np.ndarray) -> np.ndarray:

@@ -17,8 +17,16 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
-from numbatch.kernels.random import draw_bits
-from numbatch.kernels.scoring.cuda.words import block_max, block_sum, load_floats
+from numbatch.kernels.scoring.cuda.sampling_steps import (
+    coin,
+    exponentials,
+    four_logits,
+    highest,
+    order_key,
+    penalized,
+    plain,
+)
+from numbatch.kernels.scoring.cuda.words import block_max, block_sum
 
 __all__ = ["PARAMETERS", "RECORD", "WHOLE", "sample_kernel"]
 
@@ -36,72 +44,6 @@ GROUP = 64
 FIXED = 2.0**40
 """A weight of at most 1 as a whole number: 2**17 of them stay far below 2**63."""
 
-_bits = cuda_device(draw_bits)
-
-
-@cuda_device
-def _coin(seed, position):
-    """Return the CPU's coin: a number in [0, 1)."""
-    return np.float64(_bits(np.uint64(seed), np.uint64(position)) >> np.uint64(11)) * 2.0**-53
-
-
-@cuda_device
-def _order_key(x):
-    """Map a float32's bits to a uint32 so that the order of keys is the order of numbers."""
-    bits = np.float32(x).view(np.uint32)
-    if bits >> np.uint32(31):
-        return np.uint32(~bits)
-    return np.uint32(bits | np.uint32(0x80000000))
-
-
-@cuda_device
-def _penalized(x, count, repetition, presence, frequency):
-    """Apply penalties to a logit whose token the prompt marked with 1 and each output with 2."""
-    if count == 0:
-        return x
-    x = x / repetition if x > 0 else x * repetition
-    if count >= 2:
-        x -= frequency * np.float32(count // 2) + presence
-    return x
-
-
-@cuda_device
-def _four(logits, row, i, vocabulary):
-    """Return four logits of a row from place ``i`` on, minus infinity beyond the vocabulary."""
-    if i < vocabulary:
-        return load_floats(logits, row * logits.shape[1] + i)
-    none = np.float32(-np.inf)
-    return none, none, none, none
-
-
-@cuda_device
-def _highest(four, i, top, place, broken):
-    """Return the largest so far, its place, and 1 if any was not a number."""
-    a, b, c, d = four
-    if math.isnan(a) or math.isnan(b) or math.isnan(c) or math.isnan(d):
-        broken = np.float32(1)
-    if a > top:
-        top, place = a, i
-    if b > top:
-        top, place = b, i + 1
-    if c > top:
-        top, place = c, i + 2
-    if d > top:
-        top, place = d, i + 3
-    return top, place, broken
-
-
-@cuda_device
-def _exponentials(four, top):
-    a, b = np.float32(math.exp(four[0] - top)), np.float32(math.exp(four[1] - top))
-    c, d = np.float32(math.exp(four[2] - top)), np.float32(math.exp(four[3] - top))
-    return (a + b) + (c + d)
-
-
-@cuda_device
-def _plain(logit, token, request, position):
-    return logit
-
 
 @functools.cache
 def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
@@ -115,14 +57,14 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         Called for each entry by whichever thread has it, after the penalties; more than once, so it
         must be a function of its arguments alone.
     """
-    user, is_changed = (_plain, False) if process is None else (process, True)
+    user, is_changed = (plain, False) if process is None else (process, True)
 
     @cuda_device
     def adjusted(logits, counts, row, i, has_penalties, repetition, presence, frequency, seed, at):
         """Return a logit after penalties and the user's function."""
         x = logits[row, i]
         if has_penalties:
-            x = _penalized(x, counts[row, i], repetition, presence, frequency)
+            x = penalized(x, counts[row, i], repetition, presence, frequency)
         return np.float32(user(x, i, seed, at))
 
     @cuda_kernel
@@ -185,16 +127,22 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
             for begin in range(4 * thread, vocabulary, 16 * threads):
                 # Four loads of 16 bytes are under way at a time.
                 i1, i2, i3 = begin + 4 * threads, begin + 8 * threads, begin + 12 * threads
-                a, b = _four(logits, row, begin, vocabulary), _four(logits, row, i1, vocabulary)
-                c, d = _four(logits, row, i2, vocabulary), _four(logits, row, i3, vocabulary)
+                a, b = (
+                    four_logits(logits, row, begin, vocabulary),
+                    four_logits(logits, row, i1, vocabulary),
+                )
+                c, d = (
+                    four_logits(logits, row, i2, vocabulary),
+                    four_logits(logits, row, i3, vocabulary),
+                )
                 before = top
-                top, place, broken = _highest(a, begin, top, place, broken)
-                top, place, broken = _highest(b, i1, top, place, broken)
-                top, place, broken = _highest(c, i2, top, place, broken)
-                top, place, broken = _highest(d, i3, top, place, broken)
+                top, place, broken = highest(a, begin, top, place, broken)
+                top, place, broken = highest(b, i1, top, place, broken)
+                top, place, broken = highest(c, i2, top, place, broken)
+                top, place, broken = highest(d, i3, top, place, broken)
                 if top > low:
-                    part = _exponentials(a, top) + _exponentials(b, top)
-                    part += _exponentials(c, top) + _exponentials(d, top)
+                    part = exponentials(a, top) + exponentials(b, top)
+                    part += exponentials(c, top) + exponentials(d, top)
                     total = total * np.float64(np.float32(math.exp(before - top)))
                     total += np.float64(part)
         else:
@@ -290,7 +238,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
                             frequency, seed, at,
                         )  # fmt: skip
                         weight = np.float32(math.exp((x - high) * scale))
-                        if weight >= least and _order_key(x) >= lowest:
+                        if weight >= least and order_key(x) >= lowest:
                             total += np.float64(np.uint64(np.float64(weight) * FIXED))
                     cuda.syncthreads()
                     total = block_sum(total, totals, thread, threads, LANES)
@@ -307,7 +255,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
                             logits, counts, row, i, has_penalties, repetition, presence,
                             frequency, seed, at,
                         )  # fmt: skip
-                        key = _order_key(x)
+                        key = order_key(x)
                         if key & mask == prefix and key >= lowest:
                             amount = np.uint64(1)
                             if turn == 1:
@@ -357,7 +305,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
                         seed, at,
                     )  # fmt: skip
                     weight = np.float32(math.exp((x - high) * scale))
-                    if weight >= least and _order_key(x) >= lowest:
+                    if weight >= least and order_key(x) >= lowest:
                         total += np.float64(weight)
                 sums[part] = total
             cuda.syncthreads()
@@ -371,7 +319,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
                 total = np.float64(0)
                 for group in range(BUCKETS // GROUP):
                     total += totals[group]
-                goal_weight = _coin(seed, at) * total
+                goal_weight = coin(seed, at) * total
                 reached_weight, group = np.float64(0), np.intp(0)
                 while (
                     group < BUCKETS // GROUP - 1
@@ -392,7 +340,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
                         seed, at,
                     )  # fmt: skip
                     weight = np.float32(math.exp((x - high) * scale))
-                    if weight >= least and _order_key(x) >= lowest and weight > 0:
+                    if weight >= least and order_key(x) >= lowest and weight > 0:
                         chosen = i
                         reached_weight += np.float64(weight)
                         if reached_weight > goal_weight:

@@ -17,6 +17,7 @@ __all__ = [
     "block_sum",
     "exp2",
     "float32_array",
+    "larger",
     "load_floats",
     "load_words",
     "pack_pair",
@@ -216,6 +217,21 @@ else:
         for apart in (16, 8, 4, 2, 1):
             x = max(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, apart))
         return x
+
+
+@cuda_device
+def larger(four, i, top, place):
+    """Return the largest number so far and its place, after four from place ``i`` on."""
+    a, b, c, d = four
+    if a > top:
+        top, place = a, i
+    if b > top:
+        top, place = b, i + 1
+    if c > top:
+        top, place = c, i + 2
+    if d > top:
+        top, place = d, i + 3
+    return top, place
 
 
 @cuda_device

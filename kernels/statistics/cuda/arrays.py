@@ -7,23 +7,32 @@ from typing import Any
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.ragged import Ragged
-from numbatch.kernels.statistics.cuda.counts import (
+from numbatch.kernels.statistics.cuda.cells import TABLE, cells_kernel, cells_of
+from numbatch.kernels.statistics.cuda.counters import (
     COUNT_THREADS,
-    HALF,
-    SHARED_COUNTERS,
-    bins_kernel,
-    count_in_buckets,
-    even_bins_kernel,
-    extremes_kernel,
-    write_entropy_terms,
+    copies_of,
+    grid_for,
+    start_of,
 )
+from numbatch.kernels.statistics.cuda.even_bins import even_bins_kernel
+from numbatch.kernels.statistics.cuda.extremes import extremes_kernel
+from numbatch.kernels.statistics.cuda.free_bins import bins_kernel
 from numbatch.kernels.statistics.cuda.reduce import FLOATS, as_device_values
 from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
 from numbatch.kernels.statistics.cuda.select import order, order_wide
+from numbatch.kernels.statistics.cuda.sketch import HALF, count_in_buckets
+from numbatch.kernels.statistics.cuda.sketch_cells import (
+    ROOM,
+    SketchWindow,
+    count_narrow,
+    window_below,
+    write_entries,
+)
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
+from numbatch.kernels.statistics.cuda.terms import write_entropy_terms
 from numbatch.kernels.statistics.segments import GREATEST, LEAST
 
 __all__ = [
@@ -34,8 +43,8 @@ __all__ = [
     "reduce_rows",
 ]
 
-MOST_COPIES = 32
 EXTREMES = {np.dtype(kind): extremes_kernel(kind) for kind in (np.float32, np.float64)}
+CELLS = {np.dtype(kind): cells_kernel(kind) for kind in (np.float32, np.float64)}
 EVEN_BINS = {np.dtype(kind): even_bins_kernel(kind) for kind in (np.float32, np.float64)}
 BINS = {
     np.dtype(np.float32): (bins_kernel(np.float32, order, 16), np.uint32),
@@ -44,32 +53,15 @@ BINS = {
 """The kernels and the dtypes of bits."""
 
 
-def _grid(gpu: Gpu, size: int) -> int:
-    """Return how many blocks go over an array: as many as run at once, fewer for few values.
-
-    Six on a multiprocessor, by their registers and shared memory; a few more would run alone, when
-    the others are done.
-    """
-    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 6 * gpu.multiprocessors))
-
-
-def _start(values: Any) -> int:
-    """Return the first place of an array that lies at a multiple of 16 bytes, or its size."""
-    if is_simulated():
-        return 0
-    size = int(values.dtype.itemsize)
-    return min(-array_pointer(values) % 16 // size, int(values.size))
-
-
 def device_extremes(array: Any) -> tuple[int, int, float, float]:
     """Return how many values there are and how many NaN, the least and the greatest number."""
     gpu, values = as_device_values(array)
     if not values.size:
         return 0, 0, np.inf, -np.inf
-    blocks = _grid(gpu, values.size)
+    blocks = grid_for(gpu, values.size)
     partial = gpu.empty((blocks, 3), np.float64)
     kernel = EXTREMES[np.dtype(values.dtype)]
-    gpu.launch(kernel, blocks, COUNT_THREADS, values, _start(values), partial)
+    gpu.launch(kernel, blocks, COUNT_THREADS, values, start_of(values), partial)
     nans, least, greatest = gpu.download(partial).T
     return int(values.size), int(nans.sum()), float(least.min()), float(greatest.max())
 
@@ -86,52 +78,76 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
         Whether the steps are equal.
     """
     gpu, values = as_device_values(array)
-    bins = edges.size - 1
     dtype = np.dtype(values.dtype)
-    kernel, unsigned = BINS[dtype]
-    scale = bins / float(edges[-1] - edges[0]) if linear else 0.0
-    edges, table = _edges_for(edges, dtype, linear)
-    counts = gpu.upload(np.zeros(bins + 3, np.int64))
-    copies = MOST_COPIES
-    while copies * (bins + 3) > SHARED_COUNTERS:
-        copies //= 2
-    if values.size and linear and copies:
+    edges_there = _edges_of(edges, dtype)
+    counts = gpu.upload(np.zeros(edges.size + 2, np.int64))
+    copies = copies_of(edges.size + 2)
+    cells = cells_of(edges_there) if copies and not linear else None
+    if not values.size:
+        pass
+    elif linear and copies:
+        scale, margin = _scale_of(edges, dtype)
         gpu.launch(
-            EVEN_BINS[dtype], _grid(gpu, values.size), COUNT_THREADS, values, _start(values),
-            gpu.upload(edges), dtype.type(scale), _margin(edges, scale, dtype),
-            np.uint32(copies.bit_length() - 1), counts,
+            EVEN_BINS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
+            gpu.upload(edges_there), scale, margin, _logarithm(copies), counts,
         )  # fmt: skip
-    elif values.size:
+    elif cells is not None:
         gpu.launch(
-            kernel, _grid(gpu, values.size), COUNT_THREADS,
-            values, values.view(unsigned), gpu.upload(edges), gpu.upload(table), linear,
-            dtype.type(scale), _margin(edges, scale, dtype), copies, counts,
+            CELLS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
+            gpu.upload(edges_there), gpu.upload(cells.entries), np.int32(cells.low),
+            np.int32(cells.high), np.uint32(cells.bits),
+            _logarithm(copies_of(cells.entries.size, TABLE)), _logarithm(copies), counts,
         )  # fmt: skip
+    else:
+        _count_freely(gpu, values, edges, edges_there, linear, counts)
     return gpu.download(counts)
 
 
-def _margin(edges: np.ndarray, scale: float, dtype: np.dtype) -> Any:
-    """Return how far from an edge, in bins, a place found by multiplication may be wrong.
+def _logarithm(copies: int) -> Any:
+    return np.uint32(copies.bit_length() - 1)
+
+
+def _count_freely(
+    gpu: Gpu, values: Any, edges: np.ndarray, edges_there: np.ndarray, linear: bool, counts: Any
+) -> None:
+    """Count between edges that are many, or close to each other."""
+    kernel, unsigned = BINS[edges_there.dtype]
+    scale, margin = _scale_of(edges, edges_there.dtype)
+    table = np.zeros(1, np.int32) if linear else _places_of(edges_there)
+    gpu.launch(
+        kernel, grid_for(gpu, values.size), COUNT_THREADS,
+        values, values.view(unsigned), gpu.upload(edges_there), gpu.upload(table), linear,
+        scale, margin, copies_of(edges.size + 2), counts,
+    )  # fmt: skip
+
+
+def _scale_of(edges: np.ndarray, dtype: np.dtype) -> tuple[Any, Any]:
+    """Return bins for a unit, and how far from an edge, in bins, a place found so may be wrong.
 
     Of ``(x - first) * scale``, with the rounding of ``first``, of ``scale`` and of both results.
     """
+    scale = (edges.size - 1) / float(edges[-1] - edges[0])
     reach = max(abs(float(edges[0])), abs(float(edges[-1])))
-    return dtype.type(8 * np.finfo(dtype).eps * (edges.size + reach * scale))
+    margin = 8 * np.finfo(dtype).eps * (edges.size + reach * scale)
+    return dtype.type(scale), dtype.type(margin)
 
 
-def _edges_for(edges: np.ndarray, dtype: np.dtype, linear: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return edges of a dtype, and how many of them have leading bits less than each number.
+def _edges_of(edges: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return edges of a dtype.
 
     The least float32 that is not below an edge divides the float32 numbers as the edge does.
     """
     typed = edges.astype(dtype)
-    typed = np.where(typed < edges, np.nextafter(typed, dtype.type(np.inf)), typed)
-    if linear:
-        return typed, np.zeros(1, np.int32)
-    signed = (typed + dtype.type(0)).view(np.int32 if dtype.itemsize == 4 else np.int64)
+    return np.where(typed < edges, np.nextafter(typed, dtype.type(np.inf)), typed)
+
+
+def _places_of(edges: np.ndarray) -> np.ndarray:
+    """Return how many edges have leading bits less than each number of 16 bits, and of all."""
+    dtype = edges.dtype
+    signed = (edges + dtype.type(0)).view(np.int32 if dtype.itemsize == 4 else np.int64)
     leading = signed >> (8 * dtype.itemsize - 16)  # -0.0 has become 0.0
     keys = np.where(leading < 0, ~leading & 0x7FFF, leading | 1 << 15)
-    return typed, np.searchsorted(keys, np.arange((1 << 16) + 1)).astype(np.int32)
+    return np.searchsorted(keys, np.arange((1 << 16) + 1)).astype(np.int32)
 
 
 def bucket_counts(array: Any, scale: float, buckets: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,29 +156,54 @@ def bucket_counts(array: Any, scale: float, buckets: int) -> tuple[np.ndarray, n
     counts = gpu.zeros(2 * buckets, np.int64)
     special = gpu.zeros(4, np.int64)
     if values.size:
-        high = _window_end(gpu, values, scale, buckets)
-        gpu.launch(
-            count_in_buckets, _grid(gpu, values.size), COUNT_THREADS,
-            values, scale, high, counts, special,
-        )  # fmt: skip
+        greatest = _greatest_of_sample(gpu, values)
+        narrow = np.dtype(values.dtype) == np.float32 and greatest > 0
+        window = window_below(greatest, scale) if narrow else None
+        if window is not None:
+            _count_in_window(gpu, values, scale, window, counts, special)
+        else:
+            gpu.launch(
+                count_in_buckets, grid_for(gpu, values.size), COUNT_THREADS,
+                values, scale, _window_end(greatest, scale, buckets), counts, special,
+            )  # fmt: skip
     return gpu.download(counts).reshape(2, buckets), gpu.download(special)
 
 
-def _window_end(gpu: Gpu, values: Any, scale: float, buckets: int) -> int:
-    """Return the bucket above a sample's greatest: most values are not far below it."""
+def _greatest_of_sample(gpu: Gpu, values: Any) -> float:
+    """Return the greatest magnitude of a sample's finite numbers; most are not far below it."""
     sample = np.abs(gpu.download(values[: 1 << 14]).astype(np.float64))
-    sample = sample[np.isfinite(sample) & (sample > 0)]
-    if not sample.size:
+    return float(sample.max(initial=0.0, where=np.isfinite(sample)))
+
+
+def _window_end(greatest: float, scale: float, buckets: int) -> int:
+    """Return the bucket above some times a magnitude."""
+    if greatest == 0:
         return buckets
-    exponent = float(np.log2(sample.max())) + 1022
+    exponent = float(np.log2(greatest)) + 1022
     return int(min(max(exponent * scale + 4 * scale, HALF), buckets))
+
+
+def _count_in_window(
+    gpu: Gpu, values: Any, scale: float, window: SketchWindow, counts: Any, special: Any
+) -> None:
+    entries = gpu.empty(window.cells, np.uint32)
+    gpu.launch(
+        write_entries, blocks_for(window.cells, COUNT_THREADS), COUNT_THREADS,
+        window.first, window.bits, scale, entries,
+    )  # fmt: skip
+    gpu.launch(
+        count_narrow, grid_for(gpu, values.size), COUNT_THREADS,
+        values, start_of(values), scale, entries, np.uint32(window.first), np.uint32(window.bits),
+        np.uint32(window.buckets), _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts,
+        special,
+    )  # fmt: skip
 
 
 def device_entropy_terms(array: Any) -> Any:
     """Return ``-p log p`` of each value as a float64 array on the device."""
     gpu, values = as_device_values(array)
     terms = gpu.empty(values.size, np.float64)
-    gpu.launch(write_entropy_terms, _grid(gpu, values.size), COUNT_THREADS, values, terms)
+    gpu.launch(write_entropy_terms, grid_for(gpu, values.size), COUNT_THREADS, values, terms)
     gpu.synchronize()
     return terms
 

@@ -11,9 +11,10 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
-from numbatch.kernels.statistics.cuda.moments import logs_kernel, moments_kernel
+from numbatch.kernels.statistics.cuda.logs import logs_kernel
+from numbatch.kernels.statistics.cuda.moments import moments_kernel
 from numbatch.kernels.statistics.cuda.pairs import reduce_pairs
-from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARP, WARPS, reduce_sums
+from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARPS, reduce_sums
 from numbatch.kernels.statistics.cuda.tree import (
     GROUP_LEVELS,
     LEVELS,
@@ -31,7 +32,6 @@ class _Kind(NamedTuple):
     reduce: Any
     each: int
     """Blocks of values that a block of threads reduces."""
-    threads: int
     combine: Any
     collect: Any
     width: int
@@ -39,16 +39,14 @@ class _Kind(NamedTuple):
 
 @functools.cache
 def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
-    reduce, each, threads = reduce_sums, SUM_NODES, THREADS
+    reduce, each = reduce_sums, SUM_NODES
     if name == "moments":
-        reduce, each = moments_kernel(dtype)
-        threads = each * WARP
+        reduce, each = moments_kernel(dtype), WARPS
     elif name == "logs":
-        reduce, each = logs_kernel(dtype)
-        threads = each * WARP
+        reduce, each = logs_kernel(dtype), WARPS
     elif name == "pairs":
         reduce, each = reduce_pairs, WARPS
-    return _Kind(reduce, each, threads, tree_kernel(combine, width), collect_kernel(width), width)
+    return _Kind(reduce, each, tree_kernel(combine, width), collect_kernel(width), width)
 
 
 def as_device_values(array: Any, name: str = "values") -> tuple[Gpu, Any]:
@@ -95,9 +93,7 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
     kind = _kind(name, np.dtype(values.dtype), combine, part.width)
     first = part.stop // BLOCK
     nodes = gpu.empty((blocks, kind.width), np.float64)
-    gpu.launch(
-        kind.reduce, blocks_for(blocks, kind.each), kind.threads, values, taken, blocks, nodes
-    )
+    gpu.launch(kind.reduce, blocks_for(blocks, kind.each), THREADS, values, taken, blocks, nodes)
     level, low, high = 0, first, first + blocks
     while high - low > 1:
         groups = ((high - 1) >> GROUP_LEVELS) - (low >> GROUP_LEVELS) + 1

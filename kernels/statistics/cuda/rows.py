@@ -8,8 +8,9 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_offsets import count_wrong
+from numbatch.kernels.statistics.cuda.moments import load_eight
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
-from numbatch.kernels.statistics.segments import GREATEST, LEAST, MEAN, PERPLEXITY, SUM
+from numbatch.kernels.statistics.segments import LEAST, MEAN, PERPLEXITY, SUM
 
 __all__ = ["row_extremes", "row_sums"]
 
@@ -159,12 +160,18 @@ def row_sums(values, offsets, kind, omit, out, counters):
 
 
 @cuda_device
-def _take(x, kind, end, count):
-    """Take in a value; a comparison with NaN is false, and the number stays."""
-    count += np.int32(x != x)
-    if kind == LEAST:
-        return x if x < end else end, count
-    return x if x > end else end, count
+def _take(x, sign, end, strange):
+    """Take in a value; NaN does not change the end."""
+    return min(end, x * sign), strange | (x != x)
+
+
+@cuda_device
+def _count_nans(values, i, high):
+    count = np.int32(0)
+    while i < high:
+        count += np.int32(values[i] != values[i])
+        i += WARP
+    return count
 
 
 @cuda_kernel
@@ -176,25 +183,26 @@ def row_extremes(values, offsets, kind, omit, out, counters):
     row = cuda.blockIdx.x * WARPS + thread // WARP
     inside = row < offsets.size - 1
     low, high = _bounds(offsets, row, values.size, lane == 0, counters)
-    end = values.dtype.type(math.inf if kind == LEAST else -math.inf)
-    count = np.int32(0)
+    # The greatest is the least of the negative numbers.
+    sign = values.dtype.type(1 if kind == LEAST else -1)
+    end, strange = values.dtype.type(math.inf), False
     i = low + lane
     while i + 7 * WARP < high:  # eight are read before the first is compared
-        a, b, c, d = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
-        i += 4 * WARP
-        e, f, g, h = values[i], values[i + WARP], values[i + 2 * WARP], values[i + 3 * WARP]
-        i += 4 * WARP
-        end, count = _take(a, kind, end, count)
-        end, count = _take(b, kind, end, count)
-        end, count = _take(c, kind, end, count)
-        end, count = _take(d, kind, end, count)
-        end, count = _take(e, kind, end, count)
-        end, count = _take(f, kind, end, count)
-        end, count = _take(g, kind, end, count)
-        end, count = _take(h, kind, end, count)
+        eight = load_eight(values, np.uintp(i))
+        end, strange = _take(eight[0], sign, end, strange)
+        end, strange = _take(eight[1], sign, end, strange)
+        end, strange = _take(eight[2], sign, end, strange)
+        end, strange = _take(eight[3], sign, end, strange)
+        end, strange = _take(eight[4], sign, end, strange)
+        end, strange = _take(eight[5], sign, end, strange)
+        end, strange = _take(eight[6], sign, end, strange)
+        end, strange = _take(eight[7], sign, end, strange)
+        i += 8 * WARP
     while i < high:
-        end, count = _take(values[i], kind, end, count)
+        end, strange = _take(values[i], sign, end, strange)
         i += WARP
+    end *= sign
+    count = _count_nans(values, low + lane, high) if strange else np.int32(0)
     ends[thread], nans[thread] = end, count
     warp_barrier()
     step = WARP // 2
@@ -202,7 +210,7 @@ def row_extremes(values, offsets, kind, omit, out, counters):
         if lane < step:
             other = ends[thread + step]
             mine = ends[thread]
-            ends[thread] = min(mine, other) if kind != GREATEST else max(mine, other)
+            ends[thread] = min(mine, other) if kind == LEAST else max(mine, other)
             nans[thread] += nans[thread + step]
         warp_barrier()
         step //= 2

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import (
     blocks_for,
-    device_vector,
-    gpu_of,
     shared_body,
     threads_of,
 )
@@ -23,7 +20,7 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics import digits
 from numbatch.kernels.statistics.digits import numbers_of
 
-__all__ = ["DeviceSelection", "selection_on_device"]
+__all__ = ["DeviceSelection", "order", "order_wide"]
 
 DIGIT = 13
 """Bits of a digit: float64's sign and exponent have 12, which infinity shares with NaN."""
@@ -139,21 +136,6 @@ COUNT, COLLECT = _kernels(order, False)
 COUNT_WIDE, COLLECT_WIDE = _kernels(order_wide, True)
 COUNT_KEYS, COLLECT_KEYS = _kernels(as_it_is, False)
 COUNT_KEYS_WIDE, COLLECT_KEYS_WIDE = _kernels(as_it_is, True)
-
-
-def selection_on_device(arrays: list[Any]) -> DeviceSelection:
-    """Return what selects ranks of the values of several arrays on a device.
-
-    Raises
-    ------
-    InputError
-        If their dtypes differ or are neither float32 nor float64.
-    """
-    gpu = gpu_of(arrays[0], "values")
-    parts = [device_vector(array, "values", gpu, ("float32", "float64")) for array in arrays]
-    if len({np.dtype(part.dtype) for part in parts}) > 1:
-        raise InputError("values on a GPU have both dtypes, float32 and float64, should have one")
-    return DeviceSelection(gpu, [part for part in parts if part.size] or parts[:1])
 
 
 class DeviceSelection:

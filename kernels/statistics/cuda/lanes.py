@@ -1,0 +1,52 @@
+"""What the 32 threads of a warp say to each other.
+
+The simulator has no warps; there the threads of a block meet at barriers, so all of them must call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+from numbatch.kernels.device_arrays import threads_of
+
+__all__ = ["SLOTS", "across", "in_warp", "sum_of_warp"]
+
+SLOTS = threads_of(1, 1024)
+"""Shared float64 numbers that :func:`across` needs."""
+
+if is_simulated():
+
+    def across(x: Any, apart: int, slots: Any) -> Any:
+        """Return the number of the thread whose place in the warp differs by the bit ``apart``."""
+        slots[cuda.threadIdx.x] = x
+        cuda.syncthreads()
+        other = slots[cuda.threadIdx.x ^ apart]
+        cuda.syncthreads()
+        return other
+
+    def in_warp(flag: Any) -> bool:
+        """Whether a flag, the same in a whole warp, is set; in the simulator in any warp."""
+        return bool(cuda.syncthreads_or(np.int32(flag)))
+
+else:
+
+    @cuda_device
+    def across(x, apart, slots):
+        """Return the number of the thread whose place in the warp differs by the bit ``apart``."""
+        return cuda.shfl_xor_sync(0xFFFFFFFF, x, apart)
+
+    @cuda_device
+    def in_warp(flag):
+        """Whether a flag, the same in a whole warp, is set; in the simulator in any warp."""
+        return flag
+
+
+@cuda_device
+def sum_of_warp(x, slots):
+    """Return the sum over a warp, the same bits in each thread; in one order."""
+    for apart in (16, 8, 4, 2, 1):
+        x += across(x, apart, slots)
+    return x
