@@ -121,15 +121,19 @@ def low_bytes_shifted(typing: Any, a: Any, count: Any) -> Any:
 def short_bfloat16(typing: Any, a: Any) -> Any:
     """Round 32 float16 numbers, not subnormal, to bfloat16 times 2**-112, half away from 0.
 
-    Their exponents take the place of bfloat16's lower exponent bits: one sum, shift and mask.
+    Their exponents take the place of bfloat16's lower exponent bits: a shift that rounds, which is
+    what a product's high half is (``vpmulhrsw``), and a mask.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def constant(number: int) -> Any:
             return ir.Constant(SHORTS, [number] * 2 * LANES)
 
-        rounded = builder.add(builder.bitcast(args[0], SHORTS), constant(4))
-        moved = builder.ashr(rounded, constant(3))
+        kind = ir.FunctionType(SHORTS, [SHORTS, SHORTS])
+        name = "llvm.x86.avx512.pmul.hr.sw.512"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        # (a * 2**12 + 2**14) >> 15
+        moved = builder.call(function, [builder.bitcast(args[0], SHORTS), constant(1 << 12)])
         return builder.bitcast(builder.and_(moved, constant(0x8FFF)), INT)
 
     return int32x16(int32x16), generate

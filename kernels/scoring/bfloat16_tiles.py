@@ -38,8 +38,8 @@ from numbatch.kernels.simd import load_float32
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
-DELAY, RING = 3, 4
-"""Blocks of a few rows are unpacked to a ring of tiles and multiplied so many rounds later."""
+TOGETHER, RING = 2, 4
+"""Blocks of a few rows are unpacked to a ring of tiles, so many in a row, and then multiplied."""
 
 CHUNK = 18
 """Blocks of two panels that are multiplied with all rows before the next, at most.
@@ -88,14 +88,14 @@ def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, two, blocks, t
     zero_tile(1)
     zero_tile(2)
     zero_tile(3)
-    for k in range(blocks + DELAY):
-        if k < blocks:
+    for first in range(0, blocks + TOGETHER, TOGETHER):
+        for k in range(first, min(first + TOGETHER, blocks)):
             to = k % RING * 2 * TILE
             a, b = a_at + k * size, b_at + k * size
             unpack_block(data, a, bits, memory, to, table, later_block(a, AHEAD, end, jump))
             unpack_block(data, b, bits, memory, to + TILE, table, later_block(b, AHEAD, end, jump))
-        if k >= DELAY:
-            from_, at = (k - DELAY) % RING * 2 * TILE, (k - DELAY) * ROWS * BLOCK
+        for k in range(max(0, first - TOGETHER), min(first, blocks)):
+            from_, at = k % RING * 2 * TILE, k * ROWS * BLOCK
             load_tile(4, x, at, 64)
             load_tile(6, memory, from_, 64)
             load_tile(7, memory, from_ + TILE, 64)
