@@ -45,6 +45,7 @@ __all__ = [
     "max_lanes",
     "maximum",
     "prefetch",
+    "prefetch_to_write",
     "splat",
     "splat_int32",
     "store_float32",
@@ -155,21 +156,35 @@ def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at:
     return builder.gep(made.data, [at])
 
 
-@intrinsic
-def prefetch(typing: Any, array: Any, at: Any) -> Any:
-    """Ask for the cache line of element ``at``, which is soon to be read; waits for nothing."""
+def _prefetcher(name: str, write: int, doc: str) -> Any:
+    """Make an intrinsic that asks for a cache line."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = ir.IntType(8).as_pointer()
-        pointer = builder.bitcast(element_pointer(context, builder, sig.args[0], *args), address)
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
-        name = "llvm.prefetch.p0" if pointer.type.is_opaque else "llvm.prefetch.p0i8"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(function, [pointer, *(number(each) for each in (0, 3, 1))])
-        return context.get_dummy_value()
+    def ask(typing: Any, array: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = ir.IntType(8).as_pointer()
+            place = element_pointer(context, builder, sig.args[0], *args)
+            pointer = builder.bitcast(place, address)
+            number = ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+            named = "llvm.prefetch.p0" if pointer.type.is_opaque else "llvm.prefetch.p0i8"
+            function = cgutils.get_or_insert_function(builder.module, kind, named)
+            builder.call(function, [pointer, *(number(each) for each in (write, 3, 1))])
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+        return types.void(array, types.intp), generate
+
+    ask.__name__, ask.__doc__ = name, doc
+    return intrinsic(ask)
+
+
+prefetch = _prefetcher(
+    "prefetch",
+    0,
+    "Ask for the cache line of element ``at``, which is soon to be read; waits for nothing.",
+)
+prefetch_to_write = _prefetcher(
+    "prefetch_to_write", 1, "As ``prefetch``, for a line that is soon to be written."
+)
 
 
 def _loader(element: Any, name: str, widen: str) -> Any:

@@ -34,7 +34,7 @@ from numbatch.kernels.scoring.bfloat16_unpack import (
     unpack_block,
     unpack_quarter,
 )
-from numbatch.kernels.simd import load_float32
+from numbatch.kernels.simd import load_float32, prefetch_to_write
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
@@ -78,12 +78,17 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, two, blocks, table):
+def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, rows, two, blocks, table, out,
+              out_at):  # fmt: skip
     """Multiply up to 32 rows with two panels; leave the tiles of sums in memory.
 
     Blocks are unpacked into a ring of four pairs of tiles, and multiplied a round later: a tile
-    that is loaded too soon waits for its lines to be written.
+    that is loaded too soon waits for its lines to be written. Meanwhile the lines of ``out``, from
+    ``out_at`` on, are asked for: as many weights as the cache's second level holds have passed
+    since they were used last, and each store would wait for its line.
     """
+    lines, pace = 2 * rows, (2 * rows * TOGETHER + blocks - 1) // blocks
+    line = 0
     zero_tile(0)
     zero_tile(1)
     zero_tile(2)
@@ -94,6 +99,10 @@ def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, two, blocks, t
             a, b = a_at + k * size, b_at + k * size
             unpack_block(data, a, bits, memory, to, table, later_block(a, AHEAD, end, jump))
             unpack_block(data, b, bits, memory, to + TILE, table, later_block(b, AHEAD, end, jump))
+        goal = min(line + pace, lines)
+        while line < goal:
+            prefetch_to_write(out, out_at + line // 2 * out.shape[1] + line % 2 * PANEL)
+            line += 1
         for k in range(max(0, first - TOGETHER), min(first, blocks)):
             from_, at = k % RING * 2 * TILE, k * ROWS * BLOCK
             load_tile(4, x, at, 64)
@@ -192,9 +201,11 @@ def _multiply_few(start, stop, memory, table, data, size, blocks, bits, jump, x,
                             following, 0, 0)  # fmt: skip
             _store_tiles(memory, SUMS_AT, two)
         elif bits == 8:
-            _few_rows(data, a_at, b_at, end, jump, 8, size, memory, x, two, blocks, table)
+            _few_rows(data, a_at, b_at, end, jump, 8, size, memory, x, rows, two, blocks, table,
+                      out, panel * PANEL - shift)  # fmt: skip
         else:
-            _few_rows(data, a_at, b_at, end, jump, 4, size, memory, x, two, blocks, table)
+            _few_rows(data, a_at, b_at, end, jump, 4, size, memory, x, rows, two, blocks, table,
+                      out, panel * PANEL - shift)  # fmt: skip
         _store_sums(memory, SUMS_AT, 0, rows, panel, panels, out, shift, bias, add)
 
 
