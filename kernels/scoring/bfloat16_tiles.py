@@ -99,10 +99,7 @@ def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, rows, two, blo
             a, b = a_at + k * size, b_at + k * size
             unpack_block(data, a, bits, memory, to, table, later_block(a, AHEAD, end, jump))
             unpack_block(data, b, bits, memory, to + TILE, table, later_block(b, AHEAD, end, jump))
-        goal = min(line + pace, lines)
-        while line < goal:
-            prefetch_to_write(out, out_at + line // 2 * out.shape[1] + line % 2 * PANEL)
-            line += 1
+        line = _ask_for_lines(out, out_at, line, min(line + pace, lines))
         for k in range(max(0, first - TOGETHER), min(first, blocks)):
             from_, at = k % RING * 2 * TILE, k * ROWS * BLOCK
             load_tile(4, x, at, 64)
@@ -128,14 +125,16 @@ def _store_tiles(memory, at, two):
 
 @cpu_device(inline=True)
 def _multiply_tiles(a, a_at, b_at, step, memory, sums_at, x, row, two, first, last, following, pace,
-                    done):  # fmt: skip
+                    done, out, out_at, lines):  # fmt: skip
     """Multiply 16 or 32 rows, from ``row`` on, with blocks ``first`` to ``last - 1`` of two panels.
 
     The blocks are tiles ``step`` bytes apart. The sums are left in the tile registers; from the
     second chunk on they start at what is in memory. Behind the products of each block, ``pace``
     quarters of the chunk that follows are unpacked: the CPU does both at a time if few instructions
-    of the one are between those of the other. Returns how many are ``done``.
+    of the one are between those of the other. Returns how many are ``done``. Meanwhile ``lines``
+    lines of ``out``, two of a row, are asked for from ``out_at`` on, as in :func:`_few_rows`.
     """
+    line, asks = 0, (lines + last - first - 1) // (last - first)
     zero_tile(0)
     zero_tile(1)
     zero_tile(2)
@@ -161,7 +160,17 @@ def _multiply_tiles(a, a_at, b_at, step, memory, sums_at, x, row, two, first, la
         while done < goal:
             _unpack_next(following, memory, done)
             done += 1
+        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
     return done
+
+
+@cpu_device(inline=True)
+def _ask_for_lines(out, at, line, goal):
+    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``."""
+    while line < goal:
+        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
+        line += 1
+    return goal
 
 
 @cpu_device(inline=True)
@@ -198,7 +207,7 @@ def _multiply_few(start, stop, memory, table, data, size, blocks, bits, jump, x,
         if bits == 16:
             following = (data, 0, 0, 0, 0, 0, 0, table, 0, 0, 0)
             _multiply_tiles(data, a_at, b_at, TILE, memory, SUMS_AT, x, 0, two, 0, blocks,
-                            following, 0, 0)  # fmt: skip
+                            following, 0, 0, out, panel * PANEL - shift, 2 * rows)  # fmt: skip
             _store_tiles(memory, SUMS_AT, two)
         elif bits == 8:
             _few_rows(data, a_at, b_at, end, jump, 8, size, memory, x, rows, two, blocks, table,
@@ -259,11 +268,13 @@ def _multiply_many(start, stop, memory, table, data, size, blocks, bits, jump, x
             apart, next_block = (panels - 1) * blocks * size, TILE
         for group in range(groups):
             row = 2 * ROWS * group
-            two = rows - row > ROWS
+            two, lines = rows - row > ROWS, 2 * min(2 * ROWS, rows - row)
+            if last < blocks:
+                lines = 0
             sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
             done = _multiply_tiles(
                 source, a_at, a_at + apart, next_block, memory, sums, x, row, two, first, last,
-                following, pace, done,
+                following, pace, done, out, row * out.shape[1] + panel * PANEL - shift, lines,
             )  # fmt: skip
             if last == blocks and plain and panels == 2 and rows - row >= 2 * ROWS:
                 at, stride = row * out.shape[1] + panel * PANEL - shift, out.shape[1]
