@@ -14,9 +14,9 @@ fused multiply-adds. NaN and infinity keep their meaning: ``fastmath=True`` woul
 so it is never used.
 
 Nor are references to arrays counted: Numba would do that, with atomic instructions, at each call
-and slice, a tenth of the time of scoring and of the compiled code. The caller of a kernel holds its
-arrays until the kernel returns. ``allocates=True`` is for what makes arrays of its own, which needs
-the counts; a function without it neither makes nor returns one.
+and slice, 6 to 9 % of the time of scoring and of the compiled code. The caller of a kernel holds
+its arrays until the kernel returns. ``allocates=True`` is for what makes arrays of its own, which
+needs the counts; a function without it neither makes nor returns one.
 
 The compiled code lies in the user's cache folder (``NUMBATCH_CACHE``, else ``XDG_CACHE_HOME``, else
 ``~/.cache``). Every entry is stamped with a hash of the sources it is made of (source_stamp.py)

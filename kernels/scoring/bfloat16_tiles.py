@@ -308,39 +308,9 @@ def multiply_bfloat16_by_tiles(
     size, flat = data.shape[1] // blocks, data.reshape(data.size)
     configure(shapes[min(rows, ROWS) - 1])
     if rows <= 2 * ROWS:
-        _multiply_few(
-            start,
-            stop,
-            memory,
-            table,
-            flat,
-            size,
-            blocks,
-            bits,
-            jump,
-            x,
-            rows,
-            out,
-            shift,
-            bias,
-            add,
-        )
+        _multiply_few(start, stop, memory, table, flat, size, blocks, bits, jump, x, rows, out,
+                      shift, bias, add)  # fmt: skip
     else:
-        _multiply_many(
-            start,
-            stop,
-            memory,
-            table,
-            flat,
-            size,
-            blocks,
-            bits,
-            jump,
-            x,
-            rows,
-            out,
-            shift,
-            bias,
-            add,
-        )
+        _multiply_many(start, stop, memory, table, flat, size, blocks, bits, jump, x, rows, out,
+                       shift, bias, add)  # fmt: skip
     release()

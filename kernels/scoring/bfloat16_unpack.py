@@ -53,7 +53,7 @@ BLOCK_BYTES = {4: 320, 8: 544, 16: TILE}
 AHEAD = 24 << 10
 """Bytes from the block that is unpacked to the one that is asked for meanwhile.
 
-Of 8 to 48 KB, the least that was as fast as more. Asked for line by line between the lines that are
+Of 2 to 48 KB, the least that was as fast as more. Asked for line by line between the lines that are
 unpacked, weights come from memory a third faster than where all lines of a block are asked for at
 once: these fill the buffers of lines under way, and the CPU stops.
 """

@@ -73,11 +73,9 @@ def convert_rows(start, stop, compute, x, columns, activations):
 
 @cpu_device
 def _norm_heads(x, token, heads, head_size, norm, epsilon):
-    weight, bias, flat = (
-        array_at(norm.weight, (norm.width,), np.float32),
-        array_at(norm.bias, (0,), np.float32),
-        x.reshape(x.size),
-    )
+    weight = array_at(norm.weight, (norm.width,), np.float32)
+    bias = array_at(norm.bias, (0,), np.float32)
+    flat = x.reshape(x.size)
     first = token * x.shape[1]
     for at in range(first, first + heads * head_size, head_size):
         norm_row(flat, at, weight, bias, epsilon, flat, at)
@@ -102,10 +100,8 @@ def place_heads(start, stop, config, layer, norms, q, k, cosine, sine):
 @cpu_device
 def add_normed(start, stop, config, norm, added, hidden):
     """Norm rows in place and add them to the residual stream (Gemma)."""
-    weight, bias = (
-        array_at(norm.weight, (norm.width,), np.float32),
-        array_at(norm.bias, (0,), np.float32),
-    )
+    weight = array_at(norm.weight, (norm.width,), np.float32)
+    bias = array_at(norm.bias, (0,), np.float32)
     flat = added.reshape(added.size)
     for token in range(start, stop):
         first = token * hidden.shape[1]
