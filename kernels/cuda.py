@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +22,7 @@ import numba
 import numpy as np
 
 from numbatch.errors import DeviceError
+from numbatch.kernels.cuda_launch import Launcher
 from numbatch.kernels.jit import FAST
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CudaKernel",
     "Gpu",
     "array_pointer",
+    "can_overlap",
     "check_on_device",
     "count_gpus",
     "cuda",
@@ -121,25 +124,42 @@ def warp_barrier():
         cuda.syncwarp()
 
 
+def can_overlap() -> bool:
+    """Whether a kernel can begin while the one before it runs, on the GPU in use."""
+    if is_simulated():
+        return False
+    return tuple(_import_cuda().get_current_device().compute_capability) >= (9, 0)
+
+
 def cuda_kernel(
-    function: Callable[..., Any] | None = None, *, fast: bool = False, registers: int | None = None
+    function: Callable[..., Any] | None = None,
+    *,
+    fast: bool = False,
+    registers: int | None = None,
+    early: bool = False,
 ) -> Any:
     """Compile a function that :meth:`Gpu.launch` starts; compiled at its first launch.
 
-    ``registers``: the most that a thread may have, so that more of them run at a time.
+    ``registers``: the most that a thread may have, so that more of them run at a time. ``early``:
+    it waits itself for what was started before, see :meth:`Gpu.overlapping`.
     """
     if function is None:
-        return functools.partial(cuda_kernel, fast=fast, registers=registers)
-    return CudaKernel(function, fast, registers)
+        return functools.partial(cuda_kernel, fast=fast, registers=registers, early=early)
+    return CudaKernel(function, fast, registers, early)
 
 
 class CudaKernel:
     """A kernel and its name."""
 
     def __init__(
-        self, function: Callable[..., Any], fast: bool, registers: int | None = None
+        self,
+        function: Callable[..., Any],
+        fast: bool,
+        registers: int | None = None,
+        early: bool = False,
     ) -> None:
         self.name = function.__name__
+        self.early = early
         self.function = function
         options: dict[str, Any] = {}
         if not is_simulated():
@@ -179,6 +199,8 @@ class Gpu:
         self._recent: deque[tuple[str, Any, Any]] = deque(maxlen=RECENT)
         self.stream: Any = None
         self.numba_stream: Any = 0
+        self._launcher: Launcher | None = None
+        self._overlaps = False
         if is_simulated():
             return
         self._cupy = _check_installation()
@@ -190,6 +212,7 @@ class Gpu:
         self.stream = self._cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self.numba_stream = _import_cuda().external_stream(self.stream.ptr)
+        self._launcher = Launcher(_core_stream(self.numba_stream))
         # A step of one sequence has small launches; numba-cuda would warn of each.
         from numba.cuda.core import config
 
@@ -220,7 +243,11 @@ class Gpu:
             return
         self._recent.append((kernel.name, grid, block))
         try:
-            kernel.compiled[grid, block, self.numba_stream](*args)
+            early = self._overlaps and kernel.early
+            if not self._launcher or not self._launcher.start(
+                kernel, grid, block, args, early=early
+            ):
+                kernel.compiled[grid, block, self.numba_stream](*args)
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:
@@ -230,6 +257,15 @@ class Gpu:
                 f"kernel {kernel.name} with {grid} blocks of {block} threads could not be "
                 f"launched: {error}"
             ) from error
+
+    @contextmanager
+    def overlapping(self) -> Iterator[None]:
+        """Let kernels that wait themselves begin while the kernel before them still runs."""
+        self._overlaps = can_overlap()
+        try:
+            yield
+        finally:
+            self._overlaps = False
 
     def synchronize(self) -> None:
         """Wait until everything that was started is done.
@@ -340,6 +376,13 @@ class Gpu:
         if is_simulated():
             return 2
         return int(self._cupy.cuda.Device(self.number).attributes["MultiProcessorCount"])
+
+
+def _core_stream(stream: Any) -> Any:
+    """Return Numba's stream as cuda.core has it."""
+    from numba.cuda.cudadrv.driver import _to_core_stream
+
+    return _to_core_stream(stream)
 
 
 def array_pointer(array: Any) -> int:

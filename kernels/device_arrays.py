@@ -15,7 +15,7 @@ from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.ragged import on_device
 
-__all__ = ["blocks_for", "device_vector", "gpu_of", "shared_body", "threads_of"]
+__all__ = ["blocks_for", "device_vector", "gpu_of", "shared_body", "shared_gpu", "threads_of"]
 
 
 def shared_body(function: Any) -> Any:
@@ -40,6 +40,14 @@ def _gpu(number: int) -> Gpu:
     return Gpu(number)
 
 
+def shared_gpu(number: int = 0) -> Gpu:
+    """Return the Gpu whose stream all functions of device arrays run in.
+
+    Work of another ``Gpu`` of the same device is in another stream, which they do not wait for.
+    """
+    return _gpu(number)
+
+
 def gpu_of(array: Any, name: str) -> Gpu:
     """Return the GPU that an array lies on.
 
@@ -55,13 +63,13 @@ def gpu_of(array: Any, name: str) -> Gpu:
             f"{name} is a {type(array).__name__} in the host's memory, should be an array on a GPU"
         )
     if is_simulated():
-        return _gpu(0)
-    first, pointer = _gpu(0), array_pointer(array)
+        return shared_gpu(0)
+    first, pointer = shared_gpu(0), array_pointer(array)
     if pointer == 0:  # of an empty array
         first.use()
         return first
     attributes = first.pointer_attributes(pointer)
-    gpu = first if attributes.device == 0 else _gpu(attributes.device)
+    gpu = first if attributes.device == 0 else shared_gpu(attributes.device)
     gpu.use()
     return gpu
 
@@ -104,6 +112,9 @@ def device_vector(array: Any, name: str, gpu: Gpu, dtypes: tuple[str, ...]) -> A
 def _view_of(array: Any) -> Any:
     from numbatch.kernels.cuda import cuda
 
+    if array.__cuda_array_interface__.get("stream") is None:
+        # Numba names no stream where its kernels run in the default one; ours do not wait for it.
+        cuda.default_stream().synchronize()
     return cuda.as_cuda_array(array)
 
 

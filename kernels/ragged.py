@@ -22,6 +22,11 @@ def on_device(array: Any) -> bool:
 
 def to_host(array: Any) -> np.ndarray:
     """Return a copy on the host of an array on a device; an array on the host as it is."""
+    if on_device(array) and hasattr(array, "copy_to_host"):
+        # Numba copies in the default stream, which does not wait for that of our functions.
+        from numbatch.kernels.device_arrays import gpu_of
+
+        gpu_of(array, "array").synchronize()
     for copy in ("copy_to_host", "get", "cpu"):  # Numba, CuPy, PyTorch
         if on_device(array) and hasattr(array, copy):
             return np.asarray(getattr(array, copy)())
@@ -111,7 +116,9 @@ class Ragged:
         ----------
         gpu : numbatch.kernels.cuda.Gpu
         """
-        return Ragged(gpu.upload(self.values), gpu.upload(self.offsets))
+        placed = Ragged(gpu.upload(self.values), gpu.upload(self.offsets))
+        gpu.synchronize()  # who reads it may do so in another stream
+        return placed
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -8,12 +8,13 @@ import pytest
 from numbatch import statistics
 from numbatch.batching.measure import measure_operation
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu, is_simulated
-from numbatch.kernels.device_arrays import blocks_for
+from numbatch.kernels.cuda import cuda, cuda_kernel, is_simulated
+from numbatch.kernels.device_arrays import blocks_for, gpu_of, shared_gpu
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics import likelihood, moments
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.cuda import bracket_kernels, brackets, select
+from numbatch.kernels.statistics.cuda.counters import add_counters, clear
 from numbatch.kernels.statistics.cuda.logs import logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
@@ -23,11 +24,16 @@ DTYPES = ("float32", "float64")
 
 @pytest.fixture(scope="module")
 def gpu():
-    return Gpu(0)
+    return shared_gpu()
 
 
 def numbers(size, dtype, seed=0):
     return (np.random.default_rng(seed).standard_normal(size) * 3 + 1).astype(dtype)
+
+
+def test_functions_of_one_device_share_a_stream(gpu):
+    assert shared_gpu(0) is gpu
+    assert gpu_of(gpu.upload(np.ones(2)), "values") is gpu
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -183,6 +189,27 @@ def test_quantiles_are_exact(gpu, dtype, monkeypatch):
     )
     assert np.isnan(statistics.median(gpu.upload(values)))
     assert np.isnan(statistics.median(gpu.upload(values[:0])))
+
+
+@cuda_kernel
+def _count_threads(counts):
+    counters = cuda.shared.array(256, np.int32)
+    if cuda.threadIdx.x == 0:
+        for i in range(256):
+            counters[i] = 7
+    cuda.syncthreads()
+    clear(counters)
+    cuda.atomic.add(counters, 255 - cuda.threadIdx.x, 1)
+    add_counters(counters, 1, 128, counts)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_counters_are_cleared_and_added_by_any_number_of_threads(gpu, threads):
+    counts = gpu.zeros(128, np.int64)
+    gpu.launch(_count_threads, 1, threads, counts)
+    found = gpu.download(counts)
+    assert found[-threads // 2 :].tolist() == [2] * (threads // 2)
+    assert found.sum() == threads
 
 
 CONTENTS = ("normal", "few", "equal", "rising", "wide", "strange")

@@ -10,7 +10,7 @@ from random_text import random_text
 
 from numbatch import Tokenizer
 from numbatch.errors import DeviceError, InputError, SpecialTokenError
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.device_arrays import shared_gpu
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.tokenization.cuda import encoder
 
@@ -27,7 +27,7 @@ HARD = [
 
 @pytest.fixture(scope="module")
 def gpu():
-    return Gpu(0)
+    return shared_gpu()
 
 
 @pytest.fixture(scope="module")

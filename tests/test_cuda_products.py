@@ -53,15 +53,22 @@ def test_products_with_few_inputs(gpu, format, tokens):
     half = gpu.zeros((tokens, height + 7), np.uint16)
     full = gpu.upload(np.ones((tokens, height + 7), np.float32))
 
-    def run(mode, count, apart, scale=1.0, cap=0.0):
-        blocks = matvec.matvec_blocks(mode, count, tokens)
+    def run(mode, count, apart, scale=1.0, cap=0.0, most=None):
+        blocks = matvec.matvec_blocks(mode, count, tokens, most)
         gpu.launch(
             kernel, blocks, matvec.THREADS, *arrays, count, d_x, tokens, mode, apart, 0,
             np.float32(scale), np.float32(cap), 7, half, full,
         )  # fmt: skip
 
     run(results.STORE, height, 0)
-    close(float32_array(gpu.download(half))[:, 7:], wanted, 4e-3)
+    stored = gpu.download(half)
+    close(float32_array(stored)[:, 7:], wanted, 4e-3)
+    if matvec.goes_on_to_further_rows(
+        packed.kind, matvec.tiles_of(tokens), packed.leasts is not None
+    ):
+        gpu.write(half, np.zeros_like(stored))
+        run(results.STORE, height, 0, most=1)  # few blocks, which go on to further rows
+        np.testing.assert_array_equal(gpu.download(half), stored)
     run(results.ADD, height, 0)
     close(gpu.download(full)[:, 7:] - 1, wanted, 2e-5)
     run(results.LOGITS, height, 0, 0.1, 5.0)

@@ -10,6 +10,7 @@ PARTS = (
     "generation",
     "steps",
     "gpus",
+    "smollm2",
     "tokenization",
     "statistics",
 )

@@ -24,19 +24,25 @@ from numbatch.batching.request import Request, SamplingParams
 PROMPT = 128
 
 
-def requests(count: int, length: int) -> list[Request]:
-    """Return prompts of random tokens, continued greedily."""
+def prompts(count: int) -> list[np.ndarray]:
+    """Return prompts of random tokens."""
     rng = np.random.default_rng(1)
+    return [rng.integers(0, VOCABULARY, PROMPT) for _ in range(count)]
+
+
+def requests(given: list[np.ndarray], length: int) -> list[Request]:
+    """Return requests that continue prompts greedily."""
     params = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
-    return [Request(i, rng.integers(0, VOCABULARY, PROMPT), params) for i in range(count)]
+    return [Request(i, ids, params) for i, ids in enumerate(given)]
 
 
-def tokens_a_second(engine: Any, count: int, short: int, long: int) -> float:
+def tokens_a_second(engine: Any, given: list[np.ndarray], short: int, long: int) -> float:
     """Return the rate of decoding: the time of more tokens less that of fewer."""
+    count = len(given)
 
     def run(length: int) -> float:
         begin = time.perf_counter()
-        list(engine.run(requests(count, length)))
+        list(engine.run(requests(given, length)))
         return time.perf_counter() - begin
 
     run(short), run(long)
@@ -45,11 +51,11 @@ def tokens_a_second(engine: Any, count: int, short: int, long: int) -> float:
 
 
 @torch.no_grad()  # its threads write to what it allocates: inference_mode() forbids that
-def peer_rate(peer: Any, count: int, short: int, long: int) -> float:
+def peer_rate(peer: Any, given: list[np.ndarray], short: int, long: int) -> float:
     """Return the same for transformers' ``generate`` (one) or ``generate_batch`` (several)."""
     import transformers
 
-    prompts = [request.tokens.tolist() for request in requests(count, 1)]
+    count, ids_of = len(given), [ids.tolist() for ids in given]
 
     def run(length: int) -> float:
         config = transformers.GenerationConfig(
@@ -58,12 +64,12 @@ def peer_rate(peer: Any, count: int, short: int, long: int) -> float:
         )  # fmt: skip
         begin = time.perf_counter()
         if count == 1:
-            ids = torch.tensor(prompts, device="cuda")
+            ids = torch.tensor(ids_of, device="cuda")
             mask = torch.ones_like(ids)
             found = peer.generate(ids, attention_mask=mask, generation_config=config)
-            lengths = [found.shape[1] - PROMPT]
+            lengths = [found.shape[1] - ids.shape[1]]
         else:
-            outputs = peer.generate_batch(inputs=prompts, generation_config=config)
+            outputs = peer.generate_batch(inputs=ids_of, generation_config=config)
             lengths = [len(each.generated_tokens) for each in outputs.values()]
         torch.cuda.synchronize()
         seconds = time.perf_counter() - begin
@@ -90,7 +96,7 @@ def measure(name: str, *options: str) -> None:
         engine = make_engine(loaded, "cuda", **settings, **more)
         size = weights_of(loaded) * (2 if bits == 16 else 0.5625)
         for count, lengths in ((each, (32, 160)) for each in (1, 16, 256)):
-            rate = tokens_a_second(engine, count, *lengths)
+            rate = tokens_a_second(engine, prompts(count), *lengths)
             rates[f"{kind} {count}"] = rate
             row(
                 f"generation {name}, {kind}, {count} sequences", f"{rate:,.0f} tok/s",
@@ -106,7 +112,7 @@ def measure(name: str, *options: str) -> None:
     for count, lengths, kind in ((1, (16, 64), "sdpa"), (256, (16, 64), "paged|sdpa")):
         peer = torch_model(name)
         peer.set_attn_implementation(kind)
-        rate = peer_rate(peer, count, *lengths)
+        rate = peer_rate(peer, prompts(count), *lengths)
         row(
             f"generation {name}, transformers, {count} sequences", f"{rate:,.0f} tok/s",
             f"ours x {rates[f'bf16 {count}'] / rate:.2f}",

@@ -71,9 +71,11 @@ class Case:
 
     def few(self, each: list[Any], kind: str) -> None:
         """Multiply with few inputs, in an order that does not depend on how many there are."""
+        blocks = matvec.matvec_blocks(
+            results.STORE, self.rows, self.tokens, self.gpu.multiprocessors
+        )
         self.gpu.launch(
-            matvec.matvec_kernel(kind, matvec.tiles_of(self.tokens)),
-            matvec.matvec_blocks(results.STORE, self.rows, self.tokens), matvec.THREADS, *each,
+            matvec.matvec_kernel(kind, matvec.tiles_of(self.tokens)), blocks, matvec.THREADS, *each,
             self.rows, self.x, self.tokens, *self.rest,
         )  # fmt: skip
 

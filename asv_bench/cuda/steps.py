@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from asv_bench.cuda.common import VOCABULARY, model
-from asv_bench.cuda.generation import requests
+from asv_bench.cuda.generation import prompts, requests
 from asv_bench.cuda.scoring import texts
 from numbatch.batching.backend import make_engine
 from numbatch.batching.request import Request
@@ -45,7 +45,7 @@ def main(name: str = "8B") -> None:
         for count in (1, 256) if bits == 16 else (1,):
             table(
                 f"{bits} bits, {count} sequences, 32 tokens each",
-                lambda e=engine, n=count: list(e.run(requests(n, 32))),
+                lambda e=engine, n=count: list(e.run(requests(prompts(n), 32))),
             )
         if bits == 16:
             ids = texts(12)

@@ -152,7 +152,8 @@ class Decode:
         stream = self._gpu.stream
         stream.begin_capture()
         try:
-            self._start_kernels()
+            with self._gpu.overlapping():
+                self._start_kernels()
         except BaseException:
             stream.end_capture()
             raise

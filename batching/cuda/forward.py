@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,7 @@ class CudaForward:
         self._angles = [self._rotary_tables(each) for each in weights.frequencies]
         self._nowhere = gpu.zeros(0, np.int32)
         self._pieces: Any = None
+        self._plain_pieces: list[Any] = []
 
     def _rotary_tables(self, frequencies: np.ndarray) -> tuple[Any, Any]:
         """Return cosine and sine for every position: float32, shape (context, pairs)."""
@@ -281,9 +283,11 @@ class CudaForward:
         if self._pieces is None:
             held = min(logprob.TOKENS, self.max_tokens)
             self._pieces = gpu.empty((held, logprob.PIECE), np.float32)
-        for first in range(0, n, logprob.TOKENS):
+        for piece, low, first in self._head_pieces(n):
             count = min(logprob.TOKENS, n - first)
-            self._reduce(space, first, count, wanted, largest, sums, best, target_logits)
+            self._reduce(
+                space, piece, low, first, count, wanted, largest, sums, best, target_logits
+            )
         result, greedy = gpu.empty(n, np.float32), gpu.empty(n, np.uint8)
         threads = block_threads(128)
         gpu.launch(
@@ -292,19 +296,41 @@ class CudaForward:
         )  # fmt: skip
         return gpu.download(result), gpu.download(greedy).astype(np.bool_)
 
+    def _head_pieces(self, n: int) -> Iterator[tuple[Any, int, int]]:
+        """Go through pieces of the head's weight and of ``n`` tokens: weight, entry and token.
+
+        Packed weights are unpacked once for all tokens.
+        """
+        head, vocabulary = self.weights.head, self.decoder.config.vocabulary
+        lows = range(0, vocabulary, logprob.PIECE)
+        firsts = range(0, n, logprob.TOKENS)
+
+        def piece(low: int) -> Any:
+            return self.products.piece(head, low, min(low + logprob.PIECE, vocabulary))
+
+        if head.parts[0].kind == "plain":
+            if not self._plain_pieces:
+                self._plain_pieces = [piece(low) for low in lows]
+            for first in firsts:
+                for own, low in zip(self._plain_pieces, lows, strict=True):
+                    yield own, low, first
+            return
+        for low in lows:
+            own = piece(low)
+            for first in firsts:
+                yield own, low, first
+
     def _reduce(
-        self, space: Workspace, first: int, count: int, targets: Any, largest: Any, sums: Any,
-        best: Any, wanted: Any,
+        self, space: Workspace, piece: Any, low: int, first: int, count: int, targets: Any,
+        largest: Any, sums: Any, best: Any, wanted: Any,
     ) -> None:  # fmt: skip
-        """Reduce the logits of some tokens, a piece of the vocabulary at a time."""
-        config, head = self.decoder.config, self.weights.head
+        """Reduce the logits of some tokens and a piece of the vocabulary."""
+        config, bias = self.decoder.config, self.weights.head.bias
         scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
         threads = block_threads(logprob.REDUCE_THREADS)
+        self.products.of_piece(piece, space.normed, first, count, self._pieces)
         blocks = -(-count // (threads // LANES))
-        for low in range(0, config.vocabulary, logprob.PIECE):
-            high = min(low + logprob.PIECE, config.vocabulary)
-            self.products.rows(head, space.normed, first, count, low, high, self._pieces)
-            self.gpu.launch(
-                logprob.reduce_piece, blocks, threads, self._pieces, count, low, high - low,
-                head.bias, scale, cap, targets, first, largest, sums, best, wanted,
-            )  # fmt: skip
+        self.gpu.launch(
+            logprob.reduce_piece, blocks, threads, self._pieces, count, low, piece.rows, bias,
+            scale, cap, targets, first, largest, sums, best, wanted,
+        )  # fmt: skip

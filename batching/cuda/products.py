@@ -19,6 +19,7 @@ from numbatch.kernels.scoring.cuda.matmul_tiles import (
 from numbatch.kernels.scoring.cuda.matmul_tiles import THREADS as TILE_THREADS
 from numbatch.kernels.scoring.cuda.matvec import (
     THREADS,
+    goes_on_to_further_rows,
     matvec_blocks,
     matvec_kernel,
     tiles_of,
@@ -88,17 +89,21 @@ class Products:
                     )
             at += part.rows
 
-    def rows(
-        self, linear: DeviceLinear, x: Any, first: int, tokens: int, low: int, high: int, out: Any
-    ) -> None:
-        """Start the product with some rows of a weight: float32 from column 0 of ``out``."""
+    def piece(self, linear: DeviceLinear, low: int, high: int) -> DeviceMatrix:
+        """Return some rows of a weight as bfloat16; the next product may overwrite packed ones."""
         (part,) = linear.parts
-        if self._is_ours(part, tokens) and self._invariant:
-            own = part.words[low:high]
-            piece = DeviceMatrix(part.kind, high - low, part.columns, own, None, None)
+        if part.kind == "plain":
+            words = part.words[low:high]
+        else:
+            words = self._unpack(part, (low, high))
+        return DeviceMatrix("plain", high - low, part.columns, words, None, None)
+
+    def of_piece(self, piece: DeviceMatrix, x: Any, first: int, tokens: int, out: Any) -> None:
+        """Start the product with rows of a weight: float32 from column 0 of ``out``."""
+        if self._is_ours(piece, tokens) and self._invariant:
             self._own_product(piece, x, first, tokens, out, 0, LOGITS, 0, 0, 1.0, 0.0)
             return
-        self._dense_product(part, x, first, tokens, (low, high), out, 0, add=False)
+        self._dense_product(piece, x, first, tokens, (0, piece.rows), out, 0, add=False)
 
     def _own_product(
         self, part: DeviceMatrix, x: Any, first: int, tokens: int, out: Any, at: int, mode: int,
@@ -123,12 +128,13 @@ class Products:
             return
         x = x[first : first + tokens] if first else x
         has_least = part.leasts is not None
-        kernel = matvec_kernel(part.kind, tiles_of(tokens), has_least)
+        variant = part.kind, tiles_of(tokens), has_least
+        most = self._multiprocessors if goes_on_to_further_rows(*variant) else None
         scales = self._weights.none16 if part.scales is None else part.scales
         leasts = part.leasts if has_least else scales
         self._gpu.launch(
-            kernel, matvec_blocks(mode, rows, tokens), THREADS, part.words, scales,
-            leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full,
+            matvec_kernel(*variant), matvec_blocks(mode, rows, tokens, most), THREADS, part.words,
+            scales, leasts, rows, x, tokens, mode, apart, code, scale, cap, at, half, full,
         )  # fmt: skip
 
     def _dense_product(

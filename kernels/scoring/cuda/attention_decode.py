@@ -22,6 +22,7 @@ from numbatch.kernels.scoring.cuda.decode_tiles import (
     load_values,
     store_partial,
 )
+from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.tiles import scale_tile, zero_tile
 from numbatch.kernels.scoring.cuda.words import exp2, pack_pair, to_bfloat16
 
@@ -47,7 +48,7 @@ def attend_parts_kernel(width: int) -> Any:
     """
     numbers = width // 4
 
-    @cuda_kernel(fast=True)
+    @cuda_kernel(fast=True, early=True)
     def attend_parts(
         q, cache, tables, is_all, tokens, rows, positions, plane, window, scale, cap, partial,
         extremes,
@@ -69,6 +70,7 @@ def attend_parts_kernel(width: int) -> Any:
         extremes : float32 array, shape (tokens, heads, parts, 2)
             Modified in place: the largest score, in units of log 2, and the sum of weights.
         """
+        begin_next()
         thread = np.int32(cuda.threadIdx.x)
         lane = thread & 31
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
@@ -87,6 +89,7 @@ def attend_parts_kernel(width: int) -> Any:
         block, block1 = np.intp(tables[row, min(at, most)]), np.intp(tables[row, min(at + 1, most)])
         block2 = np.intp(tables[row, min(at + 2, most)])
         block3 = np.intp(tables[row, min(at + 3, most)])
+        await_previous()
         if last < np.int32(part * SPLIT):
             return
         heads, kv_heads = q.shape[1], cache.shape[2]
@@ -163,7 +166,7 @@ def _joined(total, value, height, part_total, part_value):
     return total, value
 
 
-@cuda_kernel(fast=True)
+@cuda_kernel(fast=True, early=True)
 def merge_parts(partial, extremes, is_all, tokens, positions, head_size, out):
     """Put the parts of a token (block x) and a head (block y) together. No error check.
 
@@ -175,9 +178,11 @@ def merge_parts(partial, extremes, is_all, tokens, positions, head_size, out):
     out : uint16 array, shape (tokens, at least heads * head_size)
         Modified in place.
     """
+    begin_next()
     item, head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
     token = item if is_all else np.intp(tokens[item])
     last = np.intp(positions[token])
+    await_previous()
     if last < 0:
         return
     i, ends = np.intp(cuda.threadIdx.x), last // SPLIT

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
+from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.rows import biased
 from numbatch.kernels.scoring.cuda.words import (
     load_floats,
@@ -111,19 +112,21 @@ def _rotated(a, b, cosine, cosine_high, sine, sine_high):
     return first, second
 
 
-@cuda_kernel
+@cuda_kernel(early=True)
 def prepare_heads_words(qkv, cosine, sine, positions, rows, tables, plane, q, cache):
     """:func:`prepare_heads` 16 bytes at a time, of heads that are rotated as a whole, in halves.
 
     No error check. Block x is the token. There are no biases and no norms, heads have no padding,
     and half a head is a multiple of 8.
     """
+    begin_next()
     token = np.intp(cuda.blockIdx.x)
     heads, kv_heads, block_size, width = q.shape[1], cache.shape[2], cache.shape[3], cache.shape[4]
     position = np.intp(positions[token])
+    block = np.intp(tables[np.intp(rows[token]), max(position, 0) // block_size])
+    await_previous()
     if position < 0:
         return
-    block = np.intp(tables[np.intp(rows[token]), position // block_size])
     place = position % block_size
     half = width // 2
     pieces = np.int32(half // 8)

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.tiles import _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
-__all__ = ["ROW_BYTES", "add_stage", "copy_few", "shared_words"]
+__all__ = ["ROW_BYTES", "add_stage", "copy_few", "shared_words", "store_shared"]
 
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -225,3 +225,17 @@ def copy_few(typingctx, address, array, at, size, is_there):
         return context.get_dummy_value()
 
     return types.none(types.uint32, array, types.intp, size, types.boolean), emit
+
+
+@intrinsic
+def store_shared(typingctx, address, words):
+    """Write four words to an address in shared memory."""
+
+    def emit(context, builder, signature, args):
+        operands = [args[0], *_elements(builder, args[1], 4)]
+        template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
+        constraints = "r,r,r,r,r,~{memory}"
+        _assembly(builder, template, ir.VoidType(), constraints, operands, effects=True)
+        return context.get_dummy_value()
+
+    return types.none(types.uint32, types.UniTuple(types.uint32, 4)), emit

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
+from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.words import (
     block_sum,
     load_floats,
@@ -62,10 +63,11 @@ def _norm_held(x, at, weight, epsilon, out, out_at, slots):
     # What lies beyond the row is read from its beginning, and counts for nothing.
     j0, j1 = i0 if i0 < width else np.intp(0), i1 if i1 < width else np.intp(0)
     j2, j3 = i2 if i2 < width else np.intp(0), i3 if i3 < width else np.intp(0)
-    a, b = load_floats(x, at + j0), load_floats(x, at + j1)
-    c, d = load_floats(x, at + j2), load_floats(x, at + j3)
     wa, wb = load_floats(weight, j0), load_floats(weight, j1)
     wc, wd = load_floats(weight, j2), load_floats(weight, j3)
+    await_previous()
+    a, b = load_floats(x, at + j0), load_floats(x, at + j1)
+    c, d = load_floats(x, at + j2), load_floats(x, at + j3)
     total = (_squares(a) if i0 < width else zero) + (_squares(b) if i1 < width else zero)
     total += (_squares(c) if i2 < width else zero) + (_squares(d) if i3 < width else zero)
     total = block_sum(total, slots, thread, threads, LANES)
@@ -80,7 +82,7 @@ def _norm_held(x, at, weight, epsilon, out, out_at, slots):
         _store_normed(out, out_at + i3, d, wd, scale)
 
 
-@cuda_kernel
+@cuda_kernel(early=True)
 def rms_norm(x, places, weight, epsilon, out):
     """Write ``x / sqrt(mean(x**2) + epsilon) * weight`` of each row (block x) as bfloat16.
 
@@ -97,6 +99,7 @@ def rms_norm(x, places, weight, epsilon, out):
         Modified in place.
     """
     slots = cuda.shared.array(32, np.float32)
+    begin_next()
     place = np.intp(cuda.blockIdx.x)
     row = np.intp(places[place]) if places.size else place
     aligned = weight.size % 4 == 0 and x.shape[1] % 4 == 0 and out.shape[1] % 4 == 0
@@ -104,6 +107,7 @@ def rms_norm(x, places, weight, epsilon, out):
         at, out_at = row * x.shape[1], place * out.shape[1]
         _norm_held(x, at, weight, epsilon, out, out_at, slots)
         return
+    await_previous()
     scale = _inverse_root(x, row, weight.size, epsilon, slots)
     for i in range(cuda.threadIdx.x, weight.size, cuda.blockDim.x):
         out[place, i] = to_bfloat16(x[row, i] * scale * weight[i])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
+from numbatch.kernels.scoring.cuda.overlap import await_previous
 from numbatch.kernels.scoring.cuda.sampling_steps import (
     coin,
     exponentials,
@@ -67,7 +68,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
             x = penalized(x, counts[row, i], repetition, presence, frequency)
         return np.float32(user(x, i, seed, at))
 
-    @cuda_kernel
+    @cuda_kernel(early=True)
     def sample(
         logits, vocabulary, parameters, whole, stops, counts, history, has_history,
         tokens, positions, wanted, record,
@@ -104,6 +105,7 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         buckets = cuda.shared.array(BUCKETS, np.uint64)
         sums = cuda.shared.array(BUCKETS, np.float64)
         found = cuda.shared.array(4, np.int64)
+        await_previous()
         row = np.intp(cuda.blockIdx.x)
         thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
         position = np.intp(positions[row])

@@ -40,7 +40,7 @@ def clear(counters):
     i = cuda.threadIdx.x
     while i < counters.size:
         counters[i] = 0
-        i += COUNT_THREADS
+        i += cuda.blockDim.x
     cuda.syncthreads()
 
 
@@ -55,7 +55,7 @@ def add_counters(counters, shift, places, counts):
             total += counters[(place << shift) + k]
         if total > 0:
             cuda.atomic.add(counts, place, total)
-        place += COUNT_THREADS
+        place += cuda.blockDim.x
 
 
 def copies_of(places: int, room: int = SHARED_COUNTERS) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, warp_barrier
 from numbatch.kernels.device_offsets import count_wrong
+from numbatch.kernels.statistics.cuda.lanes import SLOTS, across, in_warp, sum_of_warp
 from numbatch.kernels.statistics.cuda.moments import load_eight
-from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS, fold_lanes
+from numbatch.kernels.statistics.cuda.sums import WARP, WARPS, fold_lanes
 from numbatch.kernels.statistics.segments import LEAST, MEAN, PERPLEXITY, SUM
 
 __all__ = ["row_extremes", "row_sums"]
@@ -33,18 +34,26 @@ def _bounds(offsets, row, size, first, counters):
 
 
 @cuda_device
+def _add_eight(total, eight):
+    """Add eight values one after the other."""
+    total = (((total + float(eight[0])) + float(eight[1])) + float(eight[2])) + float(eight[3])
+    return (((total + float(eight[4])) + float(eight[5])) + float(eight[6])) + float(eight[7])
+
+
+@cuda_device
 def _lane_sum(values, low, high, lane):
     """Return what a lane of the CPU's four vectors adds up of a row of 8 values or more."""
     total = 0.0
     i = low
-    while i + 8 * WARP <= high:  # eight are read before the first is added
+    while i + 16 * WARP <= high:  # sixteen are read before the first is added
+        at = np.uintp(i + lane)
+        first, second = load_eight(values, at), load_eight(values, at + np.uintp(8 * WARP))
+        total = _add_eight(total, first)
+        total = _add_eight(total, second)
+        i += 16 * WARP
+    while i + 8 * WARP <= high:
         at = i + lane
-        a, b = float(values[at]), float(values[at + WARP])
-        c, d = float(values[at + 2 * WARP]), float(values[at + 3 * WARP])
-        e, f = float(values[at + 4 * WARP]), float(values[at + 5 * WARP])
-        g, h = float(values[at + 6 * WARP]), float(values[at + 7 * WARP])
-        total = (((total + a) + b) + c) + d
-        total = (((total + e) + f) + g) + h
+        total = _add_eight(total, load_eight(values, np.uintp(at)))
         i += 8 * WARP
     while i + WARP <= high:
         total += float(values[i + lane])
@@ -144,7 +153,7 @@ def row_sums(values, offsets, kind, omit, out, counters):
     warp_barrier()
     total, count = lanes[held, 0], float(size)
     strange = math.isnan(total)  # a NaN, or infinities of both signs
-    if cuda.syncthreads_or(np.int32(strange)):
+    if in_warp(strange):
         if strange and lane < 8:
             summed, numbers = _lane_numbers(values, low, high, lane)
             lanes[held, lane], lanes[held, lane + 8] = summed, numbers
@@ -166,6 +175,18 @@ def _take(x, sign, end, strange):
 
 
 @cuda_device
+def _take_eight(eight, sign, end, strange):
+    end, strange = _take(eight[0], sign, end, strange)
+    end, strange = _take(eight[1], sign, end, strange)
+    end, strange = _take(eight[2], sign, end, strange)
+    end, strange = _take(eight[3], sign, end, strange)
+    end, strange = _take(eight[4], sign, end, strange)
+    end, strange = _take(eight[5], sign, end, strange)
+    end, strange = _take(eight[6], sign, end, strange)
+    return _take(eight[7], sign, end, strange)
+
+
+@cuda_device
 def _count_nans(values, i, high):
     count = np.int32(0)
     while i < high:
@@ -177,8 +198,7 @@ def _count_nans(values, i, high):
 @cuda_kernel
 def row_extremes(values, offsets, kind, omit, out, counters):
     """Write the least or greatest value of each row; parameters as in :func:`row_sums`."""
-    ends = cuda.shared.array(THREADS, np.float64)
-    nans = cuda.shared.array(THREADS, np.int64)
+    slots = cuda.shared.array(SLOTS, np.float64)
     thread, lane = cuda.threadIdx.x, cuda.threadIdx.x % WARP
     row = cuda.blockIdx.x * WARPS + thread // WARP
     inside = row < offsets.size - 1
@@ -187,38 +207,27 @@ def row_extremes(values, offsets, kind, omit, out, counters):
     sign = values.dtype.type(1 if kind == LEAST else -1)
     end, strange = values.dtype.type(math.inf), False
     i = low + lane
-    while i + 7 * WARP < high:  # eight are read before the first is compared
-        eight = load_eight(values, np.uintp(i))
-        end, strange = _take(eight[0], sign, end, strange)
-        end, strange = _take(eight[1], sign, end, strange)
-        end, strange = _take(eight[2], sign, end, strange)
-        end, strange = _take(eight[3], sign, end, strange)
-        end, strange = _take(eight[4], sign, end, strange)
-        end, strange = _take(eight[5], sign, end, strange)
-        end, strange = _take(eight[6], sign, end, strange)
-        end, strange = _take(eight[7], sign, end, strange)
+    while i + 15 * WARP < high:  # sixteen are read before the first is compared
+        first = load_eight(values, np.uintp(i))
+        second = load_eight(values, np.uintp(i + 8 * WARP))
+        end, strange = _take_eight(first, sign, end, strange)
+        end, strange = _take_eight(second, sign, end, strange)
+        i += 16 * WARP
+    while i + 7 * WARP < high:
+        end, strange = _take_eight(load_eight(values, np.uintp(i)), sign, end, strange)
         i += 8 * WARP
     while i < high:
         end, strange = _take(values[i], sign, end, strange)
         i += WARP
-    end *= sign
-    count = _count_nans(values, low + lane, high) if strange else np.int32(0)
-    ends[thread], nans[thread] = end, count
-    warp_barrier()
-    step = WARP // 2
-    while step > 0:
-        if lane < step:
-            other = ends[thread + step]
-            mine = ends[thread]
-            ends[thread] = min(mine, other) if kind == LEAST else max(mine, other)
-            nans[thread] += nans[thread + step]
-        warp_barrier()
-        step //= 2
+    for apart in (16, 8, 4, 2, 1):
+        end = min(end, values.dtype.type(across(end, apart, slots)))
+    nans = sum_of_warp(np.int32(strange), slots)
+    if in_warp(nans > 0):
+        nans = sum_of_warp(_count_nans(values, low + lane, high), slots)
     if inside and lane == 0:
-        numbers = high - low - nans[thread]
-        result = ends[thread]
-        if numbers == 0 or (nans[thread] > 0 and not omit):
+        result = float(end * sign)
+        if nans == high - low or (nans > 0 and not omit):
             result = math.nan
         out[row] = result
-        if nans[thread] > 0:
+        if nans > 0:
             cuda.atomic.add(counters, 1, 1)
