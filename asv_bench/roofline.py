@@ -111,7 +111,9 @@ class Copies:
     def __init__(self, compute: str, kind: str, shape: tuple[int, int]) -> None:
         self.compute, self.shape = compute, shape
         code = {entry.name: code for code, entry in formats.FORMATS.items()}[kind]
-        prepared: Any = prepare(COMPUTE[compute], _weights(kind, shape), code, shape[1], TEAM)
+        prepared: Any = prepare(
+            COMPUTE[compute], [(_weights(kind, shape), code, shape[1])], [kind], TEAM
+        )[0]
         plain = isinstance(prepared, np.ndarray)
         data = prepared if plain else prepared.data
         self.bytes = data.nbytes

@@ -9,7 +9,13 @@ from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.scoring import activation
 from numbatch.kernels.scoring.decoder_records import CONFIG, LAYER, MATRICES, NORM, NORMS
 from numbatch.kernels.scoring.matmul import padded
-from numbatch.kernels.scoring.product import MATRIX, matrix_record, prepare, prepared_bytes
+from numbatch.kernels.scoring.product import (
+    MATRIX,
+    Prepared,
+    matrix_record,
+    prepare,
+    prepared_bytes,
+)
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder, Layer, Linear, Norm
 
@@ -58,14 +64,10 @@ class DecoderTables:
         for index, layer in enumerate(decoder.layers):
             self._fill_layer(index, layer)
         self.final_norm = np.array([self._norm(decoder.final_norm)], NORM)
-        self.head = np.array([self._matrix(decoder.head, "the head")], MATRIX)
+        self.head = np.zeros(1, MATRIX)
+        self._fill_matrices(decoder)
 
     def _fill_layer(self, index: int, layer: Layer) -> None:
-        for i, name in enumerate(MATRICES):
-            linear = getattr(layer, name)
-            if linear is not None:
-                where = f"layer {index}, {name}"
-                self.matrices[index, i] = self._matrix(linear, where)
         for i, name in enumerate(NORMS):
             norm = getattr(layer, f"{name}_norm")
             if norm is not None:
@@ -74,6 +76,28 @@ class DecoderTables:
         if frequencies is not None:
             address, pairs = self._keep(frequencies), len(frequencies)
         self.layers[index] = (address, pairs, layer.window, self.windows.index(layer.window))
+
+    def _fill_matrices(self, decoder: Decoder) -> None:
+        found: list[tuple[np.ndarray, int, Linear, str]] = []
+        for index, layer in enumerate(decoder.layers):
+            for i, name in enumerate(MATRICES):
+                linear = getattr(layer, name)
+                if linear is not None:
+                    found.append((self.matrices[index], i, linear, f"layer {index}, {name}"))
+        found.append((self.head, 0, decoder.head, "the head"))
+        weights = [each.weight for _, _, each, _ in found]
+        try:
+            prepared = prepare(
+                self._compute,
+                [(weight.data, weight.format, weight.columns) for weight in weights],
+                [name for *_, name in found],
+                self._team,
+                self._arena,
+            )
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        for (row, i, linear, _), matrix in zip(found, prepared, strict=True):
+            row[i] = self._record(linear, matrix)
 
     def _keep(self, values: np.ndarray) -> int:
         """Return the address of a float32 copy that is padded by zeros to whole vectors."""
@@ -88,15 +112,7 @@ class DecoderTables:
         bias = 0 if norm.bias is None else self._keep(norm.bias)
         return self._keep(norm.weight), bias, len(norm.weight)
 
-    def _matrix(self, linear: Linear, where: str) -> tuple[int, ...]:
-        weight = linear.weight
-        try:
-            prepared = prepare(
-                *(self._compute, weight.data, weight.format, weight.columns),
-                *(self._team, self._arena),
-            )
-        except ValueError as error:
-            raise ModelError(f"{where}: {error}") from error
+    def _record(self, linear: Linear, prepared: Prepared) -> tuple[int, ...]:
         if isinstance(prepared, np.ndarray):
             self._kept.append(prepared)
         else:
@@ -104,6 +120,7 @@ class DecoderTables:
             self.nbytes += prepared.nbytes
             if hasattr(prepared, "scales"):
                 self._kept.append(prepared.scales)
+        weight = linear.weight
         bias = 0 if linear.bias is None else self._keep(linear.bias)
         return matrix_record(prepared, weight.format, weight.columns, bias)
 

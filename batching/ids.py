@@ -252,7 +252,9 @@ def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
     return entry
 
 
-_NOTHING = _addresses(np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64))
+_NO_IDS = np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64)
+_NOTHING = _addresses(*_NO_IDS)
+"""A map without ids, whose arrays must live as long as their addresses are used."""
 _LAYOUT = np.zeros(3, np.int64)
 
 

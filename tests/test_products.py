@@ -80,7 +80,9 @@ class Product:
     def __init__(self, compute, data, name, columns, bias=None):
         self.compute, self.columns, self.rows = COMPUTE[compute], columns, len(data)
         self.bias = None if bias is None else np.pad(bias, (0, -len(bias) % 16))
-        self.prepared = prepare(self.compute, data, CODES[name], columns, ThreadTeam(1))
+        self.prepared = prepare(
+            self.compute, [(data, CODES[name], columns)], ["it"], ThreadTeam(1)
+        )[0]
         address = 0 if bias is None else self.bias.ctypes.data
         record = matrix_record(self.prepared, CODES[name], columns, address)
         self.matrix = np.array([record], MATRIX)

@@ -17,6 +17,7 @@ numbers, are rounded to float16.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ __all__ = [
     "TILE",
     "Bfloat16Matrix",
     "bfloat16_bytes",
-    "pack_bfloat16_panels",
+    "pack_all_bfloat16",
 ]
 
 PANEL, BLOCK = 16, 32
@@ -175,18 +176,21 @@ def _bits(format: int) -> int:
     return 4 if format in (Q4_0, Q4_1, Q4_K) else 8 if format == Q8_0 else 16
 
 
-def pack_bfloat16_panels(
-    data: np.ndarray, format: int, columns: int, team: ThreadTeam, arena: Arena | None = None
-) -> Bfloat16Matrix:
-    """Repack a matrix.
+def pack_all_bfloat16(
+    weights: Sequence[tuple[np.ndarray, int, int]],
+    names: Sequence[str],
+    team: ThreadTeam,
+    arena: Arena | None = None,
+) -> list[Bfloat16Matrix]:
+    """Repack many matrices at a time: threads begin and end once, and not for each.
 
     Parameters
     ----------
-    data : uint8 array, shape (rows, bytes of a row)
-        C-contiguous, as its file holds it.
-    format : int
-        GGML type code.
-    columns : int
+    weights : sequence of (data, format, columns)
+        ``data`` is uint8, shape (rows, bytes of a row), C-contiguous, as its file holds it;
+        ``format`` a GGML type code.
+    names : sequence of str
+        What messages call them.
     team : ThreadTeam
     arena : Arena, optional
         Where the memory is taken from.
@@ -194,21 +198,46 @@ def pack_bfloat16_panels(
     Raises
     ------
     ValueError
-        If the format is unknown, a row is not a whole number of its blocks, or a weight is NaN or
-        infinite; the message names the row.
+        If a format is unknown, a row is not a whole number of its blocks, or a weight is NaN or
+        infinite; the message names the matrix and the row.
     """
-    formats.row_bytes(format, columns)
-    rows, panels = len(data), -(-len(data) // PANEL)
-    own, take = _bits(format), aligned if arena is None else arena.take
-    for bits in (own, 16) if own < 16 else (16,):
-        size = BLOCK_BYTES[bits]
-        out = take((panels, -(-columns // BLOCK) * size), np.uint8)
-        scratch = np.zeros((team.threads, columns), np.float32)
-        wrong = np.full(1, -1)
-        flat = out.reshape(-1)
-        views = flat.view(np.uint16), flat.view(np.uint32)
-        args = (data, format, columns, bits, size, *views, wrong)
-        team.run(Call(_pack_panels, panels, args, scratch))
-        if wrong[0] < 0:
-            return Bfloat16Matrix(out, bits, rows, columns)
-    raise ValueError(f"row {wrong[0]} has a weight that is NaN or infinite")
+    packed: dict[int, Bfloat16Matrix] = {}
+    scratch = np.zeros((team.threads, max((each[2] for each in weights), default=0)), np.float32)
+    waiting, take = range(len(weights)), aligned if arena is None else arena.take
+    for bits in (0, 16):  # where codes are too large for their own width, as numbers
+        begun = {i: _begin_packing(*weights[i], names[i], bits, scratch, take) for i in waiting}
+        if begun:
+            team.run(*(call for call, _, _ in begun.values()))
+        for i, (_, matrix, wrong) in begun.items():
+            if wrong[0] >= 0 and matrix.bits == 16:
+                raise ValueError(f"{names[i]}: row {wrong[0]} has a weight that is NaN or infinite")
+            packed[i] = matrix
+        waiting = [i for i, (_, _, wrong) in begun.items() if wrong[0] >= 0]
+    return [packed[i] for i in range(len(weights))]
+
+
+def _begin_packing(
+    data: np.ndarray,
+    format: int,
+    columns: int,
+    name: str,
+    bits: int,
+    scratch: np.ndarray,
+    take: Callable[..., np.ndarray],
+) -> tuple[Call, Bfloat16Matrix, np.ndarray]:
+    """Return the call that packs a matrix, the matrix, and where a wrong row is told.
+
+    ``bits`` is 0 for those of the format.
+    """
+    try:
+        formats.row_bytes(format, columns)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    bits = bits or _bits(format)
+    size, panels = BLOCK_BYTES[bits], -(-len(data) // PANEL)
+    out = take((panels, -(-columns // BLOCK) * size), np.uint8)
+    wrong, flat = np.full(1, -1), out.reshape(-1)
+    views = flat.view(np.uint16), flat.view(np.uint32)
+    args = (data, format, columns, bits, size, *views, wrong)
+    call = Call(_pack_panels, panels, args, scratch[:, :columns])
+    return call, Bfloat16Matrix(out, bits, len(data), columns), wrong

@@ -5,6 +5,8 @@ Matrices are told to a kernel by their addresses, so that one kernel can run all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from numbatch.kernels.aligned import Arena
@@ -16,7 +18,7 @@ from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
 from numbatch.kernels.scoring.bfloat16_panels import (
     Bfloat16Matrix,
     bfloat16_bytes,
-    pack_bfloat16_panels,
+    pack_all_bfloat16,
 )
 from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
 from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
@@ -56,24 +58,44 @@ Prepared = PackedMatrix | Bfloat16Matrix | np.ndarray
 
 def prepare(
     compute: int,
-    data: np.ndarray,
-    format: int,
-    columns: int,
+    weights: Sequence[tuple[np.ndarray, int, int]],
+    names: Sequence[str],
     team: ThreadTeam,
     arena: Arena | None = None,
-) -> Prepared:
-    """Return a matrix in the form of an arithmetic; float32 reads it as the file holds it.
+) -> Sequence[Prepared]:
+    """Return matrices in the form of an arithmetic; float32 reads them as the file holds them.
+
+    Parameters
+    ----------
+    compute : int
+    weights : sequence of (data, format, columns)
+        ``data`` is uint8, shape (rows, bytes of a row).
+    names : sequence of str
+        What messages call them.
+    team : ThreadTeam
+    arena : Arena, optional
+        Where the memory is taken from.
 
     Raises
     ------
     ValueError
-        If a weight is NaN or infinite (not in float32), or the format is unknown.
+        If a weight is NaN or infinite (not in float32), or the format is unknown; the message names
+        the matrix and the row.
     """
     if compute == BFLOAT16:
-        return pack_bfloat16_panels(data, format, columns, team, arena)
+        return pack_all_bfloat16(weights, names, team, arena)
     if compute == INT8:
+        return [_pack(*each, name, team, arena) for each, name in zip(weights, names, strict=True)]
+    return [data for data, _, _ in weights]
+
+
+def _pack(
+    data: np.ndarray, format: int, columns: int, name: str, team: ThreadTeam, arena: Arena | None
+) -> PackedMatrix:
+    try:
         return pack(data, format, columns, team, arena)
-    return data
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def prepared_bytes(compute: int, format: int, rows: int, columns: int) -> int:
