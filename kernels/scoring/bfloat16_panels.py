@@ -203,7 +203,8 @@ def pack_all_bfloat16(
     """
     packed: dict[int, Bfloat16Matrix] = {}
     scratch = np.zeros((team.threads, max((each[2] for each in weights), default=0)), np.float32)
-    waiting, take = range(len(weights)), aligned if arena is None else arena.take
+    waiting: Sequence[int] = range(len(weights))
+    take = aligned if arena is None else arena.take
     for bits in (0, 16):  # where codes are too large for their own width, as numbers
         begun = {i: _begin_packing(*weights[i], names[i], bits, scratch, take) for i in waiting}
         if begun:
