@@ -16,6 +16,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 
 __all__ = ["Histogram", "histogram"]
@@ -242,8 +243,9 @@ class Histogram:
         Raises
         ------
         InputError
-            If the edges differ.
+            If the NaN policies or the edges differ.
         """
+        check_same_policy(self.nan_policy, other.nan_policy)
         if not np.array_equal(self.edges, other.edges):
             raise InputError("the histograms to merge have different edges, should have the same")
         self._counts += other._counts
@@ -286,8 +288,8 @@ def _check_range(low: float, high: float) -> None:
 
 
 def _check_bins(bins: int) -> int:
-    if bins < 1:
-        raise InputError(f"bins is {bins}, should be at least 1")
+    if not bins >= 1 or bins != int(bins):
+        raise InputError(f"bins is {bins}, should be a whole number, at least 1")
     return int(bins)
 
 

@@ -74,11 +74,8 @@ def _reduce(
     rows = len(ragged.offsets) - 1
     if out is None:
         out = np.empty(rows)
-    elif out.shape != (rows,) or out.dtype != np.float64 or not out.flags.c_contiguous:
-        raise InputError(
-            f"out is {out.dtype.name} of shape {out.shape}, should be contiguous float64 of shape "
-            f"({rows},)"
-        )
+    else:
+        _check_out(out, rows)
     if nan_policy == "raise" and np.isnan(values).any():
         row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
         raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
@@ -89,6 +86,17 @@ def _reduce(
         args = (values, ragged.offsets, kind, omit, out)
         ThreadTeam(threads).run(Call(_reduce_segments, rows, args, grain=64))
     return out
+
+
+def _check_out(out: np.ndarray, rows: int) -> None:
+    """Raise InputError where an array cannot take the results of so many rows."""
+    if out.shape != (rows,) or out.dtype != np.float64 or not out.flags.c_contiguous:
+        raise InputError(
+            f"out is {out.dtype.name} of shape {out.shape}, should be contiguous float64 of shape "
+            f"({rows},)"
+        )
+    if not out.flags.writeable:
+        raise InputError("out is read-only, should be an array that can be written")
 
 
 def segment_sum(
