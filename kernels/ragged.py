@@ -30,7 +30,7 @@ def to_host(array: Any) -> np.ndarray:
     for copy in ("copy_to_host", "get", "cpu"):  # Numba, CuPy, PyTorch
         if on_device(array) and hasattr(array, copy):
             return np.asarray(getattr(array, copy)())
-    return np.asarray(array)
+    return array if isinstance(array, np.ndarray) else np.asarray(array)  # a mask is kept
 
 
 def device_dtype(array: Any) -> np.dtype:

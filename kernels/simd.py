@@ -30,8 +30,6 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 __all__ = [
     "LANES",
     "absolute",
-    "any_above",
-    "exp",
     "float32x16",
     "fma",
     "int32x16",
@@ -336,18 +334,6 @@ def max_lanes(typing: Any, value: Any) -> Any:
 
 
 @intrinsic
-def any_above(typing: Any, value: Any, bound: Any) -> Any:
-    """Return whether any lane of a float vector is larger than the float ``bound``."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        above = builder.fcmp_ordered(">", args[0], broadcast(builder, args[1], FLOAT))
-        bits = ir.IntType(LANES)
-        return builder.icmp_unsigned("!=", builder.bitcast(above, bits), bits(0))
-
-    return types.boolean(float32x16, types.float32), generate
-
-
-@intrinsic
 def keep_lanes(typing: Any, value: Any, begin: Any, end: Any, other: Any) -> Any:
     """Return lanes ``begin`` to ``end - 1`` of a float vector, elsewhere the float ``other``."""
 
@@ -399,48 +385,3 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *args), *args)
 
     return float32x16(float32x16, float32x16), generate
-
-
-# Cephes' expf: exp(r) = 1 + r + r * r * P(r) for |r| <= ln(2) / 2.
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-
-
-@intrinsic
-def exp(typing: Any, x: Any) -> Any:
-    """Return e to the power of each lane: within 2 units in the last place, NaN stays NaN.
-
-    0 below -87.33, where float32 has no normal number; infinity above 88.72.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        (x,) = args
-
-        def constant(value: float) -> Any:
-            return ir.Constant(FLOAT, [value] * LANES)
-
-        def add_product(a: Any, b: Any, c: Any) -> Any:
-            function = ir.FunctionType(FLOAT, [FLOAT] * 3)
-            name = f"llvm.fmuladd.v{LANES}f32"
-            called = cgutils.get_or_insert_function(builder.module, function, name)
-            return builder.call(called, [a, b, c])
-
-        shifted = add_product(x, constant(1.44269504088896341), constant(ROUND))
-        whole = builder.fsub(shifted, constant(ROUND))
-        rest = add_product(whole, constant(-_LN2_HIGH), x)
-        rest = add_product(whole, constant(-_LN2_LOW), rest)
-        series = constant(_EXP[0])
-        for factor in _EXP[1:]:
-            series = add_product(series, rest, constant(factor))
-        series = add_product(series, builder.fmul(rest, rest), rest)
-        series = builder.fadd(series, constant(1.0))
-        # The integer goes to the exponent: its low bits stand where `shifted` keeps them.
-        power = builder.shl(builder.bitcast(shifted, INT), ir.Constant(INT, [23] * LANES))
-        value = builder.bitcast(builder.add(builder.bitcast(series, INT), power), FLOAT)
-        small = builder.fcmp_ordered("<", x, constant(-87.33))
-        value = builder.select(small, constant(0.0), value)
-        large = builder.fcmp_ordered(">", x, constant(88.72))
-        value = builder.select(large, constant(float("inf")), value)
-        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
-
-    return float32x16(float32x16), generate

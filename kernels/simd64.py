@@ -18,21 +18,15 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
     "LANES64",
-    "all_positive",
     "fill",
     "fill_alternate",
     "float64x8",
-    "greater",
-    "greatest_lane",
     "last_lanes",
-    "least_lane",
-    "lesser",
     "load_numbers",
     "one_where_number",
     "sum_alternate",
     "sum_lanes64",
     "swap_pairs",
-    "where_both_numbers",
     "where_number",
 ]
 
@@ -172,25 +166,6 @@ def sum_alternate(typing: Any, x: Any) -> Any:
     return types.UniTuple(types.float64, 2)(float64x8), generate
 
 
-def _chooser(comparison: str, name: str, doc: str) -> Any:
-    """Make the intrinsic that takes ``a`` where the comparison with ``b`` holds, else ``b``."""
-
-    def choose(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            chosen = builder.fcmp_ordered(comparison, args[0], args[1])
-            return builder.select(chosen, args[0], args[1])
-
-        return float64x8(float64x8, float64x8), generate
-
-    choose.__name__ = name
-    choose.__doc__ = doc
-    return intrinsic(choose)
-
-
-lesser = _chooser("<", "lesser", "Return the lesser lanes; ``b`` where ``a`` is NaN.")
-greater = _chooser(">", "greater", "Return the greater lanes; ``b`` where ``a`` is NaN.")
-
-
 @intrinsic
 def where_number(typing: Any, x: Any, value: Any) -> Any:
     """Return ``value`` in the lanes where ``x`` is not NaN, 0 in the others."""
@@ -215,29 +190,6 @@ def one_where_number(typing: Any, x: Any) -> Any:
 
 
 @intrinsic
-def where_both_numbers(typing: Any, x: Any, y: Any, value: Any) -> Any:
-    """Return ``value`` in the lanes where neither ``x`` nor ``y`` is NaN, 0 in the others."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        numbers = builder.fcmp_ordered("ord", args[0], args[1])
-        return builder.select(numbers, args[2], ir.Constant(_DOUBLE, [0.0] * LANES64))
-
-    return float64x8(float64x8, float64x8, float64x8), generate
-
-
-@intrinsic
-def all_positive(typing: Any, x: Any) -> Any:
-    """Return whether all lanes are greater than 0."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        positive = builder.fcmp_ordered(">", args[0], ir.Constant(_DOUBLE, [0.0] * LANES64))
-        bits = builder.bitcast(positive, ir.IntType(LANES64))
-        return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 2**LANES64 - 1))
-
-    return types.boolean(float64x8), generate
-
-
-@intrinsic
 def last_lanes(typing: Any, x: Any, count: Any) -> Any:
     """Return ``x`` in its last ``count`` lanes, 0 in the others."""
 
@@ -254,40 +206,19 @@ def last_lanes(typing: Any, x: Any, count: Any) -> Any:
     return float64x8(float64x8, types.int64), generate
 
 
-def _folder(fold: Callable[[Any, Any, Any], Any], name: str, doc: str) -> Any:
-    """Make the intrinsic that folds 8 lanes to one, half on half."""
+@intrinsic
+def sum_lanes64(typing: Any, value: Any) -> Any:
+    """Return the sum of 8 lanes: half is added to half (0 + 4, 1 + 5, ...) until one is left."""
 
-    def reduce(typing: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            total, width = args[0], LANES64
-            while width > 1:
-                width //= 2
-                places = ir.VectorType(ir.IntType(32), width)
-                undefined = ir.Constant(total.type, ir.Undefined)
-                low = builder.shuffle_vector(total, undefined, places(list(range(width))))
-                high = builder.shuffle_vector(
-                    total, undefined, places(list(range(width, 2 * width)))
-                )
-                total = fold(builder, low, high)
-            return builder.extract_element(total, ir.IntType(32)(0))
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total, width = args[0], LANES64
+        while width > 1:
+            width //= 2
+            places = ir.VectorType(ir.IntType(32), width)
+            undefined = ir.Constant(total.type, ir.Undefined)
+            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
+            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.IntType(32)(0))
 
-        return types.float64(float64x8), generate
-
-    reduce.__name__ = name
-    reduce.__doc__ = doc
-    return intrinsic(reduce)
-
-
-def _select(comparison: str) -> Callable[[Any, Any, Any], Any]:
-    return lambda builder, a, b: builder.select(builder.fcmp_ordered(comparison, a, b), a, b)
-
-
-sum_lanes64 = _folder(
-    lambda builder, a, b: builder.fadd(a, b),
-    "sum_lanes64",
-    "Return the sum of 8 lanes: half is added to half (0 + 4, 1 + 5, ...) until one is left.",
-)
-least_lane = _folder(_select("<"), "least_lane", "Return the least of 8 lanes, none of them NaN.")
-greatest_lane = _folder(
-    _select(">"), "greatest_lane", "Return the greatest of 8 lanes, none of them NaN."
-)
+    return types.float64(float64x8), generate

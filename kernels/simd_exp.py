@@ -1,4 +1,4 @@
-"""Powers of two of 16 floats.
+"""Powers of two and of e of 16 floats.
 
 Base 2 saves a rounding: the factor that turns ``e**x`` into ``2**(x * factor)``, with a temperature
 in it if there is one, is applied once.
@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.simd import LANES, float32x16
 
-__all__ = ["LOG2_E", "exp2", "exp2_from"]
+__all__ = ["LOG2_E", "exp", "exp2", "exp2_from"]
 
 LOG2_E = 1.4426950408889634
 
@@ -38,6 +38,10 @@ _SERIES = (
 )
 """2**r on [-0.5, 0.5], exact at 0; relative error 4e-9 before rounding (Remez' algorithm)."""
 
+# Cephes' expf: exp(r) = 1 + r + r * r * P(r) for |r| <= ln(2) / 2.
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+
 
 def _constant(value: float) -> Any:
     return ir.Constant(_FLOAT, [value] * LANES)
@@ -54,8 +58,13 @@ def _power(builder: Any, shifted: Any, rest: Any) -> Any:
     series = _constant(_SERIES[0])
     for factor in _SERIES[1:]:
         series = _fma(builder, series, rest, _constant(factor))
+    return _scaled(builder, series, shifted)
+
+
+def _scaled(builder: Any, value: Any, shifted: Any) -> Any:
+    """Return ``value`` times two to the integer in the low bits of ``shifted``."""
     power = builder.shl(builder.bitcast(shifted, _INT), ir.Constant(_INT, [23] * LANES))
-    return builder.bitcast(builder.add(builder.bitcast(series, _INT), power), _FLOAT)
+    return builder.bitcast(builder.add(builder.bitcast(value, _INT), power), _FLOAT)
 
 
 @intrinsic
@@ -95,3 +104,30 @@ def exp2_from(typing: Any, x: Any, factor: Any, whole: Any) -> Any:
         return _power(builder, shifted, _fma(builder, x, factor, nearest))
 
     return float32x16(float32x16, float32x16, float32x16), generate
+
+
+@intrinsic
+def exp(typing: Any, x: Any) -> Any:
+    """Return e to the power of each lane: within 2 units in the last place, NaN stays NaN.
+
+    0 below -87.33, where float32 has no normal number; infinity above 88.72.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        (x,) = args
+        shifted = _fma(builder, x, _constant(LOG2_E), _constant(_ROUND))
+        whole = builder.fsub(shifted, _constant(_ROUND))
+        rest = _fma(builder, whole, _constant(-_LN2_HIGH), x)
+        rest = _fma(builder, whole, _constant(-_LN2_LOW), rest)
+        series = _constant(_EXP[0])
+        for factor in _EXP[1:]:
+            series = _fma(builder, series, rest, _constant(factor))
+        series = _fma(builder, series, builder.fmul(rest, rest), rest)
+        value = _scaled(builder, builder.fadd(series, _constant(1.0)), shifted)
+        small = builder.fcmp_ordered("<", x, _constant(-87.33))
+        value = builder.select(small, _constant(0.0), value)
+        large = builder.fcmp_ordered(">", x, _constant(88.72))
+        value = builder.select(large, _constant(float("inf")), value)
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+
+    return float32x16(float32x16), generate

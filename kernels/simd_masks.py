@@ -23,8 +23,6 @@ from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "above",
-    "as_float32",
-    "as_int32",
     "at_least",
     "count_bits",
     "equal",
@@ -98,26 +96,6 @@ def lowest_bit(typing: Any, mask: Any) -> Any:
         return builder.cttz(args[0], ir.IntType(1)(0))
 
     return types.int64(types.int64), generate
-
-
-@intrinsic
-def as_int32(typing: Any, value: Any) -> Any:
-    """Return the bits of 16 floats as integers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _INT)
-
-    return int32x16(float32x16), generate
-
-
-@intrinsic
-def as_float32(typing: Any, value: Any) -> Any:
-    """Return the floats that have the bits of 16 integers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _FLOAT)
-
-    return float32x16(int32x16), generate
 
 
 @intrinsic

@@ -13,7 +13,7 @@ from numbatch.kernels.device_arrays import blocks_for, gpu_of, shared_gpu
 from numbatch.kernels.ragged import Ragged
 from numbatch.kernels.statistics import likelihood, moments
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda import bracket_kernels, brackets, select
+from numbatch.kernels.statistics.cuda import bracket_sample, brackets, select
 from numbatch.kernels.statistics.cuda.counters import add_counters, clear
 from numbatch.kernels.statistics.cuda.logs import logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
@@ -239,7 +239,7 @@ def contents(name, size, dtype):
 
 @pytest.mark.parametrize(("content", "dtype"), CASES)
 def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
-    values = contents(content, 4 * bracket_kernels.PARTS * bracket_kernels.SAMPLE + 3, dtype)
+    values = contents(content, 4 * bracket_sample.PARTS * bracket_sample.SAMPLE + 3, dtype)
     placed = gpu.upload(values)
     wanted = [0, 0.01, 0.3, 0.3001, 0.5, 0.95, 1]
     there = statistics.quantile(placed, wanted, "omit")

@@ -248,6 +248,23 @@ def test_bars_are_as_long_as_their_values():
     ET.fromstring(svg.bars([], "x"))
 
 
+def test_no_text_leaves_the_drawing():
+    drawing = ET.fromstring(svg.bars([("a", 6789.0), ("b", 1.0)], "million values/s"))
+    longest = next(each for each in drawing.iter(f"{SVG}text") if "6,789" in each.text)
+    end = float(longest.get("x")) + svg.LETTER * len(longest.text)
+    assert end <= float(drawing.get("width"))
+
+
+def test_labels_of_close_points_do_not_lie_on_each_other():
+    points = [(name, 10.0, 1e9) for name in ("first", "second", "third")] + [("far", 1e4, 1e9)]
+    drawing = ET.fromstring(svg.roofline(points, 1e11, 1e9))
+    names = [name for name, *_ in points]
+    at = {e.text: numbers(e, "x", "y") for e in drawing.iter(f"{SVG}text") if e.text in names}
+    heights = sorted(at[name][1] for name in ("first", "second", "third"))
+    assert np.diff(heights) == pytest.approx([svg.LINE, svg.LINE])
+    assert at["far"][1] == heights[0]
+
+
 def test_a_line_goes_through_its_points():
     points = [(1, 10, 9, 11), (2, 20, 15, 22), (4, 40, 40, 40)]
     drawing = ET.fromstring(svg.line(points, "x", "y"))

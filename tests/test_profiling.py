@@ -1,6 +1,7 @@
 """The profile: what is counted, what is timed, and how it is told."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,9 @@ def test_the_table_says_what_was_counted():
     text = to_text(PROFILE)
     assert "100.0 tokens/s" in text
     assert all(head in text for head in HEADS)
+    assert "More than 100 %" not in text
+    fast = replace(PROFILE, entries=[replace(PROFILE.entries[0], seconds=1e-6)])
+    assert "More than 100 %" in to_text(fast)
 
 
 def test_the_page_has_a_roofline():

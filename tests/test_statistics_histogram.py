@@ -97,6 +97,7 @@ def test_pieces_are_counted_as_one(edges):
         (lambda: Histogram([0, np.nan]), "not a finite"),
         (lambda: Histogram.linear(1, 0, 3), "the range is 1 to 0"),
         (lambda: Histogram.linear(0, 1, 0), "bins is 0"),
+        (lambda: histogram([1], 2.5), "bins is 2.5, should be a whole number"),
         (lambda: Histogram.logarithmic(0, 1, 3), "low is 0"),
         (lambda: histogram([1], scale="cubic"), "scale is 'cubic'"),
         (lambda: histogram([1, np.inf]), "the range is 1.0 to inf, should be finite and increase"),
@@ -123,7 +124,7 @@ REDUCTIONS = {
 
 def ragged_sample(dtype=np.float64):
     rng = np.random.default_rng(0)
-    lengths = [0, 1, 2, 7, 8, 9, 31, 32, 33, 100, 1000, 0, 5000]
+    lengths = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 1000, 0, 5000]
     return Ragged.from_rows([rng.normal(-2, 1, n) for n in lengths], dtype)
 
 
@@ -168,3 +169,7 @@ def test_rows_of_other_types():
         statistics.segment_sum(Ragged.from_rows([[1j]], np.complex128))
     with pytest.raises(InputError, match="out is float32 of shape \\(1,\\)"):
         statistics.segment_sum(Ragged.from_rows([[1]], np.int8), out=np.empty(1, np.float32))
+    out = np.empty(1)
+    out.flags.writeable = False
+    with pytest.raises(InputError, match="out is read-only"):
+        statistics.segment_sum(Ragged.from_rows([[1]], np.int8), out=out)

@@ -82,6 +82,8 @@ def test_perplexity_and_bits_per_byte():
             statistics.bits_per_byte(logprobs, bad)
     with pytest.raises(InputError, match="bytes is -1"):
         Likelihood().add(logprobs, -1)
+    with pytest.raises(InputError, match=r"bytes is 1\.5, should be a whole"):
+        statistics.bits_per_byte(logprobs, 1.5)
 
 
 def test_likelihood_of_pieces():
@@ -255,6 +257,20 @@ def test_correlation_of_hard_input():
             function([1, 2], [1, 2, 3])
         with pytest.raises(InputError, match="holds 1 NaN"):
             function([1, np.nan], [2, 3], nan_policy="raise")
+
+
+def test_correlation_whose_squares_overflow_is_nan():
+    assert math.isnan(statistics.pearson([1e200, 2e200, 3e200], [3e200, 1e200, 2e200]))
+    assert math.isnan(statistics.pearson([1, 2, 3], [0, 1e308, -1e308]))
+
+
+def test_pairs_that_are_refused_leave_the_state_as_it_was():
+    state = statistics.Correlation("raise").update([1, 2], [3, 5])
+    x = np.arange(40_000.0)
+    x[-1] = np.nan
+    with pytest.raises(InputError, match="holds 1 NaN"):
+        state.update(x, x)
+    assert state.count == 2
 
 
 @pytest.mark.parametrize("bins", [1, 4, 15])

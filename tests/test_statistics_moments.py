@@ -219,9 +219,36 @@ def test_integers_do_not_overflow_and_inexact_ones_are_refused():
 
 def test_masks_are_not_lost():
     masked = np.ma.array([1.0, 50.0], mask=[False, True])
-    with pytest.raises(InputError, match="values is a masked array"):
-        statistics.mean(masked)
+    for function in (statistics.mean, statistics.quantile, statistics.bootstrap_interval):
+        args = (0.5,) if function is statistics.quantile else ()
+        with pytest.raises(InputError, match="values is a masked array"):
+            function(masked, *args)
+    for function in (statistics.sign_test, statistics.permutation_test, statistics.pearson):
+        with pytest.raises(InputError, match=r"[by] is a masked array"):
+            function([1.0, 2.0], masked)
     assert statistics.mean(masked.compressed()) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        statistics.Moments,
+        statistics.RunningSum,
+        statistics.OrderStatistics,
+        statistics.LogSumExp,
+        statistics.Entropy,
+        statistics.Likelihood,
+        statistics.Correlation,
+        statistics.Sample,
+        statistics.PairedSample,
+        lambda **policy: statistics.QuantileSketch(**policy),
+        lambda **policy: statistics.Histogram([0, 1], **policy),
+        lambda **policy: statistics.Calibration(**policy),
+    ],
+)
+def test_states_of_different_policies_do_not_merge(make):
+    with pytest.raises(InputError, match="have nan_policy 'omit' and 'raise'"):
+        make(nan_policy="omit").merge(make(nan_policy="raise"))
 
 
 @pytest.mark.parametrize("values", [["a"], [1j], [None], np.zeros(1, "M8[s]"), np.longdouble(1)])

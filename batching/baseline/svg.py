@@ -10,6 +10,8 @@ __all__ = ["bars", "line", "roofline"]
 
 WIDTH, BAR, LABEL = 760, 22, 300
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 70, 20, 16, 44
+LETTER, LINE = 7, 13
+"""Width of a letter at most, and height of a line of text."""
 
 Point = tuple[float, float, float, float]
 """x, y, and the interval of y."""
@@ -18,14 +20,16 @@ Point = tuple[float, float, float, float]
 def bars(rows: Sequence[tuple[str, float]], unit: str) -> str:
     """Draw a horizontal bar for each row, its value behind it; the longest fills the width."""
     most = max((value for _, value in rows), default=0) or 1
+    texts = [f"{value:,.4g} {unit}" if value < 1e6 else f"{value:.3g} {unit}" for _, value in rows]
+    room = WIDTH - LABEL - 12 - LETTER * max(map(len, texts), default=0)
     parts = []
     for i, (label, value) in enumerate(rows):
         y = i * BAR
-        width = (WIDTH - LABEL - 110) * value / most
+        width = room * value / most
         parts.append(
             f'<text x="{LABEL - 8}" y="{y + 15}" text-anchor="end">{escape(label)}</text>'
             f'<rect x="{LABEL}" y="{y + 4}" width="{width:.1f}" height="{BAR - 8}"/>'
-            f'<text x="{LABEL + width + 6:.1f}" y="{y + 15}">{value:.3g} {escape(unit)}</text>'
+            f'<text x="{LABEL + width + 6:.1f}" y="{y + 15}">{escape(texts[i])}</text>'
         )
     return _svg(WIDTH, len(rows) * BAR + 6, parts)
 
@@ -76,11 +80,26 @@ def roofline(points: Sequence[tuple[str, float, float]], peak: float, bandwidth:
     roof = [place(low_x, low_x * bandwidth), place(peak / bandwidth, peak), place(high_x, peak)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in roof)
     parts.append(f'<polyline points="{path}"/>')
+    labels = []
     for name, intensity, rate in points:
         x, y = place(intensity, rate)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        parts.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}">{escape(name)}</text>')
+        labels.append((x + 6, y + 4, name))
+    for x, y, name in _apart(labels):
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}">{escape(name)}</text>')
     return _svg(WIDTH, HEIGHT, parts)
+
+
+def _apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Return labels (x, y, text) from the top down, each below those that it would lie on."""
+    placed: list[tuple[float, float, str]] = []
+    for x, y, text in sorted(labels, key=lambda label: label[1]):
+        for left, top, other in placed:
+            beside = x > left + LETTER * len(other) or left > x + LETTER * len(text)
+            if not beside and y < top + LINE:
+                y = top + LINE
+        placed.append((x, y, text))
+    return placed
 
 
 def _scale(low: float, high: float, start: float, stop: float):  # type: ignore[no-untyped-def]

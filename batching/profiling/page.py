@@ -12,7 +12,8 @@ from numbatch.batching.profiling.table import HEADS, rows_of, to_text
 __all__ = ["to_html"]
 
 BODY = """<p>The line is what the machine can do: it rises by the memory's bandwidth, and is flat
-where arithmetic is the limit. A kernel on the line cannot become faster without doing less.</p>
+where arithmetic is the limit. A kernel on the line cannot become faster without doing less; one
+above it works on what lies in a cache, or the machine was busy while its limits were measured.</p>
 {% for part in parts %}<h2>{{ part.title }}</h2>
 <p>{{ part.summary }}</p>
 {{ part.plot }}
@@ -27,7 +28,7 @@ def to_html(profiles: list[Profile]) -> str:
     parts = [
         {
             "title": profile.title,
-            "summary": " ".join(to_text(profile).splitlines()[:2]),
+            "summary": ". ".join(to_text(profile).splitlines()[:2]) + ".",
             "plot": Markup(_plot(profile)),
             "rows": rows_of(profile),
         }

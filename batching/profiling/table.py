@@ -9,6 +9,11 @@ __all__ = ["HEADS", "rows_of", "to_text"]
 
 HEADS = ("kernel", "calls", "time", "of all", "GFLOP/s", "GB/s", "flop/byte", "of the limit")
 
+ABOVE = (
+    "More than 100 %: what lies in a cache is read faster than memory, or the machine was busy\n"
+    "while its limits were measured."
+)
+
 
 def rows_of(profile: Profile) -> list[tuple[str, ...]]:
     """Return a row for each kernel under ``HEADS``, and one for what lies between them."""
@@ -52,4 +57,7 @@ def to_text(profile: Profile) -> str:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
+    shares = [entry.share_of_limit(limits, profile.arithmetic) or 0 for entry in profile.entries]
+    if max(shares, default=0) > 1:
+        lines += ["", ABOVE]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 
 __all__ = ["Calibration", "calibration_error"]
@@ -125,8 +126,9 @@ class Calibration:
         Raises
         ------
         InputError
-            If the numbers of bins differ.
+            If the NaN policies or the numbers of bins differ.
         """
+        check_same_policy(self.nan_policy, other.nan_policy)
         if len(other._table) != len(self._table):
             raise InputError(
                 f"the states to merge have {len(self._table)} and {len(other._table)} bins, "

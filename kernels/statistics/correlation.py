@@ -20,7 +20,7 @@ from numbatch.kernels.simd64 import (
 )
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
-from numbatch.kernels.statistics.values import NanPolicy, as_values
+from numbatch.kernels.statistics.values import NanPolicy, as_values, check_no_nan
 
 __all__ = ["Correlation", "pearson", "spearman"]
 
@@ -173,7 +173,8 @@ class Correlation(BlockStatistic):
         Raises
         ------
         InputError
-            If the shapes differ or a dtype is not supported.
+            If the shapes differ or a dtype is not supported, or as of
+            :meth:`BlockStatistic.update`; the state is then as it was.
         """
         if y is None or np.shape(x) != np.shape(y):
             raise InputError(
@@ -184,6 +185,8 @@ class Correlation(BlockStatistic):
 
             return self._update_from_device(interleaved(x, y))
         first, second = as_values(x, "x"), as_values(y, "y")
+        if self.nan_policy == "raise":  # before any part is added
+            check_no_nan(int(np.count_nonzero(np.isnan(first) | np.isnan(second))), "raise")
         pairs = np.empty((min(PART, len(first)), 2), np.result_type(first, second))
         for low in range(0, len(first), PART):
             part = pairs[: len(first) - low]
@@ -193,9 +196,14 @@ class Correlation(BlockStatistic):
 
     @property
     def pearson(self) -> float:
-        """Correlation in [-1, 1]; NaN of fewer than two pairs, or where one of the two is equal."""
+        """Correlation in [-1, 1].
+
+        NaN of fewer than two pairs, where all x or all y are equal, and where squares overflow.
+        """
         spread = math.sqrt(self._get(XX)) * math.sqrt(self._get(YY))
-        return max(-1.0, min(1.0, self._get(XY) / spread)) if spread > 0 else math.nan
+        if not 0 < spread < math.inf:  # the squares of some 1e154 overflow
+            return math.nan
+        return max(-1.0, min(1.0, self._get(XY) / spread))
 
     @property
     def covariance(self) -> float:

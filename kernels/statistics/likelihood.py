@@ -213,8 +213,8 @@ class Likelihood(RunningSum):
 
     def add(self, logprobs: Any, bytes: int = 0) -> Likelihood:
         """Add log-probabilities (natural) of tokens and the bytes that they spell."""
-        if bytes < 0:
-            raise InputError(f"bytes is {bytes}, should be at least 0")
+        if not bytes >= 0 or bytes != int(bytes):
+            raise InputError(f"bytes is {bytes}, should be a whole number, at least 0")
         self.update(logprobs)
         self.bytes += int(bytes)
         return self
@@ -250,6 +250,6 @@ def bits_per_byte(logprobs: Any, bytes: int, nan_policy: NanPolicy = "propagate"
     InputError
         If ``bytes`` is less than 1.
     """
-    if bytes < 1:
+    if not bytes >= 1:
         raise InputError(f"bytes is {bytes}, should be at least 1")
     return Likelihood(nan_policy).add(logprobs, bytes).bits_per_byte

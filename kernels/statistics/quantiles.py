@@ -23,6 +23,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 
 __all__ = ["METHODS", "OrderStatistics", "check_quantiles", "median", "quantile"]
@@ -81,7 +82,14 @@ class OrderStatistics:
         return self
 
     def merge(self, other: OrderStatistics) -> OrderStatistics:
-        """Add what ``other`` saw; returns itself."""
+        """Add what ``other`` saw; returns itself.
+
+        Raises
+        ------
+        InputError
+            If the NaN policies differ, or as of :meth:`update`.
+        """
+        check_same_policy(self.nan_policy, other.nan_policy)
         for part in other._parts:
             self.update(part, copy=False)
         return self

@@ -49,8 +49,8 @@ def _reduce_segments(start, stop, values, offsets, kind, omit, out):
     offsets : int64 array, shape (rows + 1,)
     kind : int
         SUM, MEAN, LEAST, GREATEST or PERPLEXITY.
-    omit : bool
-        Whether NaN are left out; else they make the result NaN.
+    omit : int
+        1: NaN are left out. 0: they make the result NaN.
     out : float64 array, shape (rows,)
         Modified in place. NaN where a row has no numbers and the reduction none for that.
     """
@@ -71,23 +71,32 @@ def _reduce(
 
         return reduce_rows(ragged, kind, nan_policy, out)
     values = as_values(ragged.values)
-    rows = len(ragged)
+    rows = len(ragged.offsets) - 1
     if out is None:
         out = np.empty(rows)
-    elif out.shape != (rows,) or out.dtype != np.float64 or not out.flags.c_contiguous:
+    else:
+        _check_out(out, rows)
+    if nan_policy == "raise" and np.isnan(values).any():
+        row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
+        raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
+    omit = 1 if nan_policy == "omit" else 0  # Numba takes 70 ns more for a truth value
+    if threads == 1:
+        _reduce_segments(0, rows, values, ragged.offsets, kind, omit, out)
+    else:
+        args = (values, ragged.offsets, kind, omit, out)
+        ThreadTeam(threads).run(Call(_reduce_segments, rows, args, grain=64))
+    return out
+
+
+def _check_out(out: np.ndarray, rows: int) -> None:
+    """Raise InputError where an array cannot take the results of so many rows."""
+    if out.shape != (rows,) or out.dtype != np.float64 or not out.flags.c_contiguous:
         raise InputError(
             f"out is {out.dtype.name} of shape {out.shape}, should be contiguous float64 of shape "
             f"({rows},)"
         )
-    if nan_policy == "raise" and np.isnan(values).any():
-        row = int(np.searchsorted(ragged.offsets, np.argmax(np.isnan(values)), side="right")) - 1
-        raise InputError(f"row {row} holds a NaN, and nan_policy is 'raise'")
-    args = (values, ragged.offsets, kind, nan_policy == "omit", out)
-    if threads == 1:
-        _reduce_segments(0, rows, *args)
-    else:
-        ThreadTeam(threads).run(Call(_reduce_segments, rows, args, grain=64))
-    return out
+    if not out.flags.writeable:
+        raise InputError("out is read-only, should be an array that can be written")
 
 
 def segment_sum(

@@ -23,6 +23,7 @@ from numbatch.kernels.statistics.values import (
     as_values,
     check_nan_policy,
     check_no_nan,
+    check_same_policy,
 )
 
 __all__ = ["QuantileSketch"]
@@ -151,8 +152,9 @@ class QuantileSketch:
         Raises
         ------
         InputError
-            If the relative errors differ.
+            If the NaN policies or the relative errors differ.
         """
+        check_same_policy(self.nan_policy, other.nan_policy)
         if other.relative_error != self.relative_error:
             raise InputError(
                 f"the sketches to merge have relative errors {self.relative_error} and "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.simd import LANES, exp, keep_lanes, load_float32, splat, store_float32
+from numbatch.kernels.simd import LANES, keep_lanes, load_float32, splat, store_float32
+from numbatch.kernels.simd_exp import exp
 
 __all__ = ["LOWEST", "finish_row", "hide", "read_row", "scale_row", "soft_cap"]
 

@@ -22,7 +22,6 @@ from numbatch.kernels.scoring.attention.softmax import (
 )
 from numbatch.kernels.simd import (
     LANES,
-    exp,
     fma,
     load_float32,
     max_lanes,
@@ -32,6 +31,7 @@ from numbatch.kernels.simd import (
     sum_lanes,
 )
 from numbatch.kernels.simd_bfloat16 import load_pairs, prefetch_bytes
+from numbatch.kernels.simd_exp import exp
 
 __all__ = ["attend_tile"]
 

@@ -1,8 +1,9 @@
 """Kernels that select a few ranks in one pass over the values.
 
-A sample says between which two keys the value of a rank probably lies. One pass counts what is
-below, at, and between those keys, and keeps the few that are between; the counts say for sure
-whether the value is among them. Keys are those of :mod:`~numbatch.kernels.statistics.digits`.
+A sample (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) says between which two keys the
+value of a rank probably lies. One pass counts what is below, at, and between those keys, and keeps
+the few that are between; the counts say for sure whether the value is among them. Keys are those of
+:mod:`~numbatch.kernels.statistics.digits`.
 """
 
 from __future__ import annotations
@@ -13,37 +14,21 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import threads_of
-from numbatch.kernels.random import draw_bits
 from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import add_counters, clear
-from numbatch.kernels.statistics.cuda.select import order, order_wide
 
 __all__ = [
     "CELLS",
     "CELLS_OF_GAP",
     "EDGES",
-    "PARTS",
     "PASS_THREADS",
-    "SAMPLE",
-    "SORT_THREADS",
     "TALLY_THREADS",
-    "choose_kernel",
     "gather_kernel",
     "pass_kernel",
-    "sample_kernel",
     "tally_kernel",
 ]
 
 PASS_THREADS = threads_of(256, 8)
-PARTS = threads_of(512, 8)
-"""Samples, each of which says where a quantile lies."""
-SAMPLE = threads_of(1024, 16)
-"""Values of a sample, a power of two; a block of threads sorts them, two a thread."""
-SORT_THREADS = SAMPLE // 2
-# The quantile of all lies below the median of that of a sample as often as above it. So it lies
-# between two of PARTS that are as far apart as six standard deviations of a count of heads.
-LEAST = threads_of(218, 1)
-MOST = PARTS - 1 - LEAST
 
 EDGES = 15
 """Keys that divide the others, at most."""
@@ -61,94 +46,6 @@ STAGED = 1024
 """Keys that a block writes at once."""
 
 ONE, TWO, THREE, FOUR = np.uint32(1), np.uint32(2), np.uint32(3), np.uint32(4)
-
-hash_bits = cuda_device(draw_bits)
-
-
-@cuda_device
-def _sort(keys):
-    """Sort SAMPLE keys in shared memory by a bitonic network; all threads call."""
-    thread = np.uint32(cuda.threadIdx.x)
-    width = np.uint32(2)
-    while width <= np.uint32(SAMPLE):
-        apart = np.uint32(width >> ONE)
-        while apart > np.uint32(0):
-            cuda.syncthreads()
-            i = np.uint32(np.uint32(thread << ONE) - (thread & np.uint32(apart - ONE)))
-            j = np.uint32(i + apart)
-            a, b = keys[np.uintp(i)], keys[np.uintp(j)]
-            if (a > b) == ((i & width) == np.uint32(0)):
-                keys[np.uintp(i)], keys[np.uintp(j)] = b, a
-            apart = np.uint32(apart >> ONE)
-        width = np.uint32(width << ONE)
-    cuda.syncthreads()
-
-
-def sample_kernel(kind: Any) -> Any:
-    """Make the kernel for bits of a dtype, uint32 or uint64."""
-    key_of = order if kind == np.uint32 else order_wide
-    nan = kind(np.iinfo(kind).max)
-
-    @cuda_kernel
-    def sample_quantiles(bits, shares, estimates):
-        """Write the keys of quantiles of a random sample for each block; no error check.
-
-        Parameters
-        ----------
-        bits : uint32 or uint64 array
-        shares : float64 array, shape (quantiles,)
-        estimates : array of the same dtype, shape (quantiles, PARTS)
-            Modified in place; those of NaN where the sample has no numbers.
-        """
-        keys = cuda.shared.array(SAMPLE, kind)
-        part = cuda.blockIdx.x
-        i = cuda.threadIdx.x
-        while i < SAMPLE:
-            share = float(hash_bits(np.uint64(part), np.uint64(i)) >> np.uint64(11)) * 2.0**-53
-            keys[i] = key_of(bits[np.int64(share * bits.size)])
-            i += SORT_THREADS
-        _sort(keys)
-        low, high = 0, SAMPLE
-        while low < high:
-            middle = (low + high) >> 1
-            if keys[middle] < nan:
-                low = middle + 1
-            else:
-                high = middle
-        q = cuda.threadIdx.x
-        while q < shares.size:
-            estimates[q, part] = keys[int(shares[q] * (low - 1) + 0.5)] if low > 0 else nan
-            q += SORT_THREADS
-
-    return sample_quantiles
-
-
-def choose_kernel(kind: Any) -> Any:
-    """Make the kernel for keys of a dtype."""
-
-    @cuda_kernel
-    def choose_ends(estimates, ends):
-        """Write two keys between which a quantile probably lies, for each block; no error check.
-
-        Parameters
-        ----------
-        estimates : uint32 or uint64 array, shape (quantiles, PARTS)
-        ends : array of the same dtype, shape (2 * quantiles,)
-            Modified in place.
-        """
-        held = cuda.shared.array(PARTS, kind)
-        q, part = cuda.blockIdx.x, cuda.threadIdx.x
-        held[part] = estimates[q, part]
-        cuda.syncthreads()
-        own, rank = held[part], np.int32(0)
-        for k in range(PARTS):
-            rank += np.int32((held[k] < own) | ((held[k] == own) & (k < part)))
-        if rank == LEAST:
-            ends[2 * q] = own
-        if rank == MOST:
-            ends[2 * q + 1] = own
-
-    return choose_ends
 
 
 @cuda_device
@@ -262,7 +159,7 @@ def pass_kernel(kind: Any, levels: int) -> Any:
             ``values[start:]`` begins at a multiple of 16 bytes.
         start : int
         ends : uint32 or uint64 array
-            As :func:`choose_kernel` has them.
+            As :func:`~numbatch.kernels.statistics.cuda.bracket_sample.choose_kernel` has them.
         edges : array of the same dtype, shape (PLACES,)
             Modified in place: a 0, the ends in their order, then the key of NaN.
         covered : uint32 array, shape (1,)

@@ -15,17 +15,19 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CELLS_OF_GAP,
     CLASSES,
     EDGES,
-    PARTS,
     PASS_THREADS,
     PLACES,
-    SAMPLE,
-    SORT_THREADS,
     TALLY_THREADS,
-    choose_kernel,
     gather_kernel,
     pass_kernel,
-    sample_kernel,
     tally_kernel,
+)
+from numbatch.kernels.statistics.cuda.bracket_sample import (
+    PARTS,
+    SAMPLE,
+    SORT_THREADS,
+    choose_kernel,
+    sample_kernel,
 )
 from numbatch.kernels.statistics.cuda.counters import start_of
 from numbatch.kernels.statistics.cuda.select import DeviceSelection
