@@ -23,7 +23,6 @@ __all__ = [
     "float64x8",
     "last_lanes",
     "load_numbers",
-    "one_where_number",
     "sum_alternate",
     "sum_lanes64",
     "swap_pairs",
@@ -147,19 +146,25 @@ def swap_pairs(typing: Any, x: Any) -> Any:
     return float64x8(float64x8), generate
 
 
+def _fold(builder: Any, total: Any, lanes: int) -> Any:
+    """Add half of a vector to its other half until so many lanes are left."""
+    width = total.type.count
+    while width > lanes:
+        width //= 2
+        places = ir.VectorType(ir.IntType(32), width)
+        undefined = ir.Constant(total.type, ir.Undefined)
+        low = builder.shuffle_vector(total, undefined, places(list(range(width))))
+        high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
+        total = builder.fadd(low, high)
+    return total
+
+
 @intrinsic
 def sum_alternate(typing: Any, x: Any) -> Any:
     """Return the sum of lanes 0, 2, 4, 6 and the sum of the others: (0 + 4) + (2 + 6)."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, width = args[0], LANES64
-        while width > 2:
-            width //= 2
-            places = ir.VectorType(ir.IntType(32), width)
-            undefined = ir.Constant(total.type, ir.Undefined)
-            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
-            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
-            total = builder.fadd(low, high)
+        total = _fold(builder, args[0], 2)
         both = [builder.extract_element(total, ir.IntType(32)(i)) for i in (0, 1)]
         return context.make_tuple(builder, sig.return_type, both)
 
@@ -175,18 +180,6 @@ def where_number(typing: Any, x: Any, value: Any) -> Any:
         return builder.select(number, args[1], ir.Constant(_DOUBLE, [0.0] * LANES64))
 
     return float64x8(float64x8, float64x8), generate
-
-
-@intrinsic
-def one_where_number(typing: Any, x: Any) -> Any:
-    """Return 1 in the lanes where ``x`` is not NaN, 0 in the others."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        number = builder.fcmp_ordered("ord", args[0], args[0])
-        one, zero = (ir.Constant(_DOUBLE, [constant] * LANES64) for constant in (1.0, 0.0))
-        return builder.select(number, one, zero)
-
-    return float64x8(float64x8), generate
 
 
 @intrinsic
@@ -211,14 +204,7 @@ def sum_lanes64(typing: Any, value: Any) -> Any:
     """Return the sum of 8 lanes: half is added to half (0 + 4, 1 + 5, ...) until one is left."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, width = args[0], LANES64
-        while width > 1:
-            width //= 2
-            places = ir.VectorType(ir.IntType(32), width)
-            undefined = ir.Constant(total.type, ir.Undefined)
-            low = builder.shuffle_vector(total, undefined, places(list(range(width))))
-            high = builder.shuffle_vector(total, undefined, places(list(range(width, 2 * width))))
-            total = builder.fadd(low, high)
+        total = _fold(builder, args[0], 1)
         return builder.extract_element(total, ir.IntType(32)(0))
 
     return types.float64(float64x8), generate

@@ -14,7 +14,7 @@ def reduce_all(values, at, out):
     y = simd64.load_numbers(values, at + 8)
     out[0] = simd64.sum_lanes64(x)
     out[1] = simd64.sum_lanes64(simd64.where_number(x, x + 1.0))
-    out[2] = simd64.sum_lanes64(simd64.one_where_number(x))
+    out[2] = simd64.sum_lanes64(simd64.where_number(x, simd64.fill(1.0)))
     out[3] = simd64.sum_lanes64(2.0 * y - y * y)
     out[4] = simd64.sum_lanes64(simd64.fill(0.5) + y)
     for count in range(9):

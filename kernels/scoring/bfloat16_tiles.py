@@ -39,7 +39,10 @@ from numbatch.kernels.simd import load_float32, prefetch_to_write
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
 TOGETHER, RING = 2, 4
-"""Blocks of a few rows are unpacked to a ring of tiles, so many in a row, and then multiplied."""
+"""Blocks of a few rows are unpacked to a ring of tiles, so many in a row, and then multiplied.
+
+One at a time took a tenth longer, four a tenth longer with 32 rows.
+"""
 
 CHUNK = 18
 """Blocks of two panels that are multiplied with all rows before the next, at most.

@@ -23,7 +23,7 @@ FEW_ROWS, FEW_NUMBERS = 32, 1 << 13
 """Outputs of so few rows: 32 KB each, which stay in the first levels of the cache.
 
 All weights of a layer pass through the second level between two uses of a larger buffer; so each
-line that is written had to come back first, a quarter of these products' time.
+line that is written had to come back first, an eighth of these products' time.
 """
 
 

@@ -14,7 +14,6 @@ from numbatch.kernels.simd64 import (
     fill,
     last_lanes,
     load_numbers,
-    one_where_number,
     sum_lanes64,
     where_number,
 )
@@ -83,7 +82,7 @@ def _sum_of_numbers(values, low, high):
     i = low
     while i + LANES64 <= high:
         x = load_numbers(values, i)
-        total, count = total + where_number(x, x), count + one_where_number(x)
+        total, count = total + where_number(x, x), count + where_number(x, fill(1.0))
         i += LANES64
     summed, numbers = sum_lanes64(total), sum_lanes64(count)
     while i < high:
