@@ -7,7 +7,17 @@ import numpy as np
 from numbatch.errors import ModelError
 from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.scoring import activation
-from numbatch.kernels.scoring.decoder_records import CONFIG, LAYER, MATRICES, NORM, NORMS
+from numbatch.kernels.scoring.activations import ATTENTION_TERMS, INT8
+from numbatch.kernels.scoring.decoder_records import (
+    CONFIG,
+    KEY,
+    LAYER,
+    MATRICES,
+    NORM,
+    NORMS,
+    QUERY,
+    VALUE,
+)
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import (
     MATRIX,
@@ -19,7 +29,7 @@ from numbatch.kernels.scoring.product import (
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder, Layer, Linear, Norm
 
-__all__ = ["DecoderTables", "packed_bytes"]
+__all__ = ["DecoderTables", "input_sizes", "packed_bytes"]
 
 
 class DecoderTables:
@@ -97,7 +107,8 @@ class DecoderTables:
         except ValueError as error:
             raise ModelError(str(error)) from error
         for (row, i, linear, _), matrix in zip(found, prepared, strict=True):
-            row[i] = self._record(linear, matrix)
+            attention = row is not self.head and i in (QUERY, KEY, VALUE)
+            row[i] = self._record(linear, matrix, ATTENTION_TERMS if attention else 1)
 
     def _keep(self, values: np.ndarray) -> int:
         """Return the address of a float32 copy that is padded by zeros to whole vectors."""
@@ -112,17 +123,26 @@ class DecoderTables:
         bias = 0 if norm.bias is None else self._keep(norm.bias)
         return self._keep(norm.weight), bias, len(norm.weight)
 
-    def _record(self, linear: Linear, prepared: Prepared) -> tuple[int, ...]:
+    def _record(self, linear: Linear, prepared: Prepared, terms: int) -> tuple[int, ...]:
         if isinstance(prepared, np.ndarray):
             self._kept.append(prepared)
         else:
             self._kept.append(prepared.data)
             self.nbytes += prepared.nbytes
-            if hasattr(prepared, "scales"):
-                self._kept.append(prepared.scales)
         weight = linear.weight
         bias = 0 if linear.bias is None else self._keep(linear.bias)
-        return matrix_record(prepared, weight.format, weight.columns, bias)
+        return matrix_record(prepared, weight.format, weight.columns, bias, terms)
+
+
+def input_sizes(decoder: Decoder, compute: int) -> tuple[tuple[int, int], ...]:
+    """Return columns and terms of each of the inputs that ``run_layers`` is handed."""
+    config = decoder.config
+    return (
+        (config.width, ATTENTION_TERMS if compute == INT8 else 1),
+        (config.heads * config.head_size, 1),
+        (config.width, 1),
+        (decoder.layers[0].up.weight.rows, 1),
+    )
 
 
 def packed_bytes(decoder: Decoder, compute: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numbatch.batching.decoder_tables import DecoderTables
+from numbatch.batching.decoder_tables import DecoderTables, input_sizes
 from numbatch.batching.kv_pool import KVPool
 from numbatch.batching.row_ranges import RowSplitter
 from numbatch.kernels.aligned import aligned
@@ -26,6 +26,9 @@ from numbatch.kernels.threads import Call, ThreadTeam
 from numbatch.models.decoder import Decoder
 
 __all__ = ["Batch", "ForwardPass"]
+
+BEFORE_MLP = 2
+"""Which inputs are as wide as a hidden state, and free after a layer."""
 
 _NO_POSITIONS = np.empty((0, 0), np.uint8)
 
@@ -90,11 +93,12 @@ class ForwardPass:
         self._q, self._k, self._v, self._attended = (buffer(w) for w in (heads, kv, kv, heads))
         turned = 2 * max(1, int(self.tables.layers["pairs"].max()))
         self._cosine, self._sine = buffer(turned), buffer(turned)
-        widest = max(config.width, heads)
-        self._activations = Activations.empty(self._compute, max_tokens, widest).arrays
-        self._inner = Activations.empty(self._compute, max_tokens, inner).arrays
-        widest = max(widest, inner)
-        spans = -(-gated_memory(self._compute, max_tokens) // 16) * 16
+        sizes = input_sizes(decoder, self._compute)
+        # One place for those of a size: it stays in the cache.
+        places = {s: Activations.empty(self._compute, max_tokens, *s).arrays for s in set(sizes)}
+        self._inputs = tuple(places[size] for size in sizes)
+        widest = max(config.width, heads, inner)
+        spans = -(-gated_memory(max_tokens) // 16) * 16
         self._spans = aligned((team.threads, spans), np.float32)
         size = -(-product_memory(self._compute, widest, max_tokens) // 64) * 64
         self._memory = aligned((team.threads, size), np.uint8)
@@ -139,7 +143,7 @@ class ForwardPass:
             *(batch.tokens, batch.positions, batch.rows, batch.slots, batch.tables),
             *(shares.ranges, shares.apart, shares.block, self._plans),
             *(self.pool.cache, self._hidden, self._normed, self._q, self._k, self._v),
-            *(self._attended, self._cosine, self._sine, self._activations, self._inner),
+            *(self._attended, self._cosine, self._sine, self._inputs),
             self.cycles,
         )
         return self._hidden[: len(batch.tokens)]
@@ -161,7 +165,7 @@ class ForwardPass:
                 run_head,
                 *(self._counter, self._memory, tables.config, tables.final_norm, tables.head),
                 *(SHAPES, HALF_BYTES, hidden[low : low + most], self._normed),
-                *(self._activations, out[low : low + most]),
+                *(self._inputs[BEFORE_MLP], out[low : low + most]),
             )
         return out if out.shape[1] == rows else np.ascontiguousarray(out[:, :rows])
 
@@ -173,10 +177,10 @@ class ForwardPass:
         for low in range(0, len(targets), most):
             part = slice(low, min(low + most, len(targets)))
             args = (tables.config, tables.final_norm, hidden[part], self._normed)
-            call = Call(prepare_rows, part.stop - low, (*args, self._activations), grain=4)
+            call = Call(prepare_rows, part.stop - low, (*args, self._inputs[BEFORE_MLP]), grain=4)
             self.team.run(call)
             found[part], greedy[part] = logprob.logprobs(
-                *(self.team, self._compute, tables.head, self._activations),
+                *(self.team, self._compute, tables.head, self._inputs[BEFORE_MLP]),
                 *(config.logit_scale, config.logit_softcap, targets[part]),
                 *(self._memory, self._logprob_scratch),
             )

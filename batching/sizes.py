@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.batch_sizer import StepSize
-from numbatch.batching.decoder_tables import packed_bytes
+from numbatch.batching.decoder_tables import input_sizes, packed_bytes
 from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.activations import COMPUTE, Activations, default_compute
+from numbatch.kernels.scoring.activations import (
+    COMPUTE,
+    Activations,
+    default_compute,
+)
 from numbatch.kernels.scoring.attention import (
     BLOCK,
     attention_scratch,
@@ -163,14 +167,14 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     frequencies = (layer.inverse_frequencies for layer in layers)
     turned = 2 * max(1, *(0 if each is None else len(each) for each in frequencies))
     row = 2 * sum(padded(width) for width in (config.width, heads, kv, turned))
-    widths = (max(config.width, heads), inner)
     # Taken only where it is written.
-    rooms = [a for w in widths for a in Activations.empty(compute, tokens, w).arrays]
-    widest = max(widths)
+    sizes = set(input_sizes(decoder, compute))
+    rooms = [a for size in sizes for a in Activations.empty(compute, tokens, *size).arrays]
+    widest = max(config.width, heads, inner)
     scratch = -(-product_memory(compute, widest, tokens) // 64) * 64
     scratch += logprob_scratch(1).nbytes + sampling_scratch(1, config.vocabulary).nbytes
     scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
-    scratch += 4 * gated_memory(compute, tokens)
+    scratch += 4 * gated_memory(tokens)
     plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
     logits = 4 * sequences * padded(config.vocabulary)
     return 4 * tokens * row + sum(a.nbytes for a in rooms) + threads * scratch + plans + logits

@@ -8,6 +8,7 @@ from tiny_models import END, FAMILIES, GGUF_FAMILIES, VOCABULARY, write_gguf, wr
 
 from numbatch import LLM, SamplingParams
 from numbatch.batching.forward import Batch
+from numbatch.kernels.scoring.activations import COMPUTE
 
 TOKENS = np.random.default_rng(4).integers(0, VOCABULARY - 2, 60)
 
@@ -76,3 +77,17 @@ def test_half_precision_weights(family, dtype, tmp_path):
 def test_the_end_token_of_the_folder_ends_a_text(tmp_path):
     write_huggingface("llama", tmp_path)
     assert LLM(tmp_path).model.eos_ids == {END}
+
+
+@pytest.mark.parametrize("compute", COMPUTE)
+def test_heads_wider_than_hidden_states_on_two_threads(compute, tmp_path):
+    """Each thread has rows of its own, which lie elsewhere in inputs of another width."""
+    write_huggingface("llama", tmp_path, head_dim=64)
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, VOCABULARY - 2, 120) for _ in range(8)]
+    one, two = (
+        LLM(tmp_path, threads=n, compute=compute, max_num_batched_tokens=1024) for n in (1, 2)
+    )
+    expected = [row.tobytes() for row in one.score(texts)]
+    for _ in range(10):  # four in five went wrong where both threads wrote to the same place
+        assert [row.tobytes() for row in two.score(texts)] == expected

@@ -161,8 +161,9 @@ def test_memory_is_that_of_the_arrays(model, compute, kv_dtype):
     engine, estimate = Engine(model, **sizes), estimate_memory(model, **sizes)
     assert estimate.kv_pool == engine.scheduler.pool.cache.nbytes
     held = [*vars(engine.forward).values(), engine.sampler._scratch]
-    held += [*engine.forward._activations, *engine.forward._inner]
-    arrays = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
+    held += [each for arrays in engine.forward._inputs for each in arrays]
+    unique = {id(each): each for each in held if isinstance(each, np.ndarray)}
+    arrays = sum(each.nbytes for each in unique.values())
     arrays += 4 * 8 * VOCABULARY  # logits
     assert estimate.workspace == pytest.approx(arrays, rel=0.01)
     arena = engine.forward.tables._arena

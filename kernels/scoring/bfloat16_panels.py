@@ -17,62 +17,32 @@ numbers, are rounded to float16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from numbatch.kernels.aligned import Arena, aligned
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.bfloat16_unpack import BLOCK_BYTES, DOWN, SCALED, TILE
 from numbatch.kernels.scoring.block_codes import block_codes
 from numbatch.kernels.scoring.block_codes import load_half as load_scale
 from numbatch.kernels.scoring.formats import Q4_0, Q4_1, Q4_K, Q8_0
-from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.scoring.packed_matrix import PackedMatrix
+from numbatch.kernels.threads import Call
 from numbatch.kernels.words import load_word, pointer_to
 
 __all__ = [
     "BLOCK",
     "PANEL",
     "TILE",
-    "Bfloat16Matrix",
+    "begin_bfloat16",
     "bfloat16_bytes",
-    "pack_all_bfloat16",
 ]
 
 PANEL, BLOCK = 16, 32
 
 LARGEST = np.float32(65000)
 """What float16 can hold; a matrix with larger weights is kept in 16 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bfloat16Matrix:
-    """A matrix in panels; rows beyond its own, and columns up to a multiple of 32, are zero.
-
-    Parameters
-    ----------
-    data : uint8 array, shape (panels, blocks * bytes of a block)
-    bits : int
-        4, 8 or 16.
-    rows, columns : int
-    """
-
-    data: np.ndarray
-    bits: int
-    rows: int
-    columns: int
-
-    @property
-    def panels(self) -> int:
-        """How many panels there are."""
-        return len(self.data)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return int(self.data.nbytes)
 
 
 @cpu_device(inline=True)
@@ -176,69 +146,19 @@ def _bits(format: int) -> int:
     return 4 if format in (Q4_0, Q4_1, Q4_K) else 8 if format == Q8_0 else 16
 
 
-def pack_all_bfloat16(
-    weights: Sequence[tuple[np.ndarray, int, int]],
-    names: Sequence[str],
-    team: ThreadTeam,
-    arena: Arena | None = None,
-) -> list[Bfloat16Matrix]:
-    """Repack many matrices at a time: threads begin and end once, and not for each.
-
-    Parameters
-    ----------
-    weights : sequence of (data, format, columns)
-        ``data`` is uint8, shape (rows, bytes of a row), C-contiguous, as its file holds it;
-        ``format`` a GGML type code.
-    names : sequence of str
-        What messages call them.
-    team : ThreadTeam
-    arena : Arena, optional
-        Where the memory is taken from.
-
-    Raises
-    ------
-    ValueError
-        If a format is unknown, a row is not a whole number of its blocks, or a weight is NaN or
-        infinite; the message names the matrix and the row.
-    """
-    packed: dict[int, Bfloat16Matrix] = {}
-    scratch = np.zeros((team.threads, max((each[2] for each in weights), default=0)), np.float32)
-    waiting: Sequence[int] = range(len(weights))
-    take = aligned if arena is None else arena.take
-    for bits in (0, 16):  # where codes are too large for their own width, as numbers
-        begun = {i: _begin_packing(*weights[i], names[i], bits, scratch, take) for i in waiting}
-        if begun:
-            team.run(*(call for call, _, _ in begun.values()))
-        for i, (_, matrix, wrong) in begun.items():
-            if wrong[0] >= 0 and matrix.bits == 16:
-                raise ValueError(f"{names[i]}: row {wrong[0]} has a weight that is NaN or infinite")
-            packed[i] = matrix
-        waiting = [i for i, (_, _, wrong) in begun.items() if wrong[0] >= 0]
-    return [packed[i] for i in range(len(weights))]
-
-
-def _begin_packing(
+def begin_bfloat16(
     data: np.ndarray,
     format: int,
     columns: int,
-    name: str,
     bits: int,
     scratch: np.ndarray,
     take: Callable[..., np.ndarray],
-) -> tuple[Call, Bfloat16Matrix, np.ndarray]:
-    """Return the call that packs a matrix, the matrix, and where a wrong row is told.
-
-    ``bits`` is 0 for those of the format.
-    """
-    try:
-        formats.row_bytes(format, columns)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+) -> tuple[Call, PackedMatrix, np.ndarray]:
+    """Return the call that packs a matrix, as :func:`pack_all` wants it; up to 16 bits."""
     bits = bits or _bits(format)
     size, panels = BLOCK_BYTES[bits], -(-len(data) // PANEL)
     out = take((panels, -(-columns // BLOCK) * size), np.uint8)
     wrong, flat = np.full(1, -1), out.reshape(-1)
     views = flat.view(np.uint16), flat.view(np.uint32)
-    args = (data, format, columns, bits, size, *views, wrong)
-    call = Call(_pack_panels, panels, args, scratch[:, :columns])
-    return call, Bfloat16Matrix(out, bits, len(data), columns), wrong
+    call = Call(_pack_panels, panels, (data, format, columns, bits, size, *views, wrong), scratch)
+    return call, PackedMatrix(out, bits, len(data), columns, PANEL), wrong

@@ -6,7 +6,7 @@ import numpy as np
 
 from numbatch.kernels.array_at import array_at
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring.activations import convert_row
+from numbatch.kernels.scoring.activations import convert_row, convert_terms
 from numbatch.kernels.scoring.decoder_records import KEY_NORM, QUERY_NORM
 from numbatch.kernels.scoring.formats import unpack_span
 from numbatch.kernels.scoring.norm import norm_row
@@ -50,7 +50,7 @@ def fill_rotary(start, stop, config, layer, positions, cosine, sine):
 
 
 @cpu_device
-def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
+def norm_and_convert(start, stop, config, norm, hidden, normed, activations, terms):
     """Norm rows of the residual stream and put them into the form of a product.
 
     All pass through the place of the first in ``normed``, which stays in the nearest cache.
@@ -60,7 +60,7 @@ def norm_and_convert(start, stop, config, norm, hidden, normed, activations):
     x, out, to = hidden.reshape(hidden.size), normed.reshape(normed.size), start * normed.shape[1]
     for token in range(start, stop):
         norm_row(x, token * normed.shape[1], weight, bias, config.epsilon, out, to)
-        convert_row(config.compute, out, to, token, config.width, activations)
+        convert_terms(config.compute, terms, out, to, token, config.width, activations)
 
 
 @cpu_device

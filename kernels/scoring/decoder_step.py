@@ -66,7 +66,7 @@ def run_layers(
     thread, threads, counter, memory, scores, spans, config, matrices, norms, layers,
     shapes, table, embedding, position_table, tokens, positions, rows, slots, tables,
     ranges, apart, block, plans,
-    cache, hidden, normed, q, k, v, attended, cosine, sine, activations, inner, cycles,
+    cache, hidden, normed, q, k, v, attended, cosine, sine, inputs, cycles,
 ):  # fmt: skip
     """Run a thread's share of all layers over the tokens of a step.
 
@@ -109,9 +109,10 @@ def run_layers(
         Modified in place: the residual stream after the last layer.
     normed, q, k, v, attended, cosine, sine : float32 arrays, shape (max tokens, ...)
         Overwritten.
-    activations, inner : tuples
-        ``Activations.arrays``; overwritten: inputs of products, ``inner`` those of the last one
-        of a layer.
+    inputs : four tuples
+        ``Activations.arrays``; overwritten: inputs of the products for queries, keys and values, of
+        that after attention, of the MLP's first ones and of its last. Two may be the same if rows
+        are equally wide: else a thread's rows would lie where others of another thread do.
     cycles : int64 array, shape (threads, 11), or bool array, shape (threads, 0)
         Modified in place: the CPU's clock ticks of each of ``PHASES`` are added. For bool the
         kernel is compiled without its counters.
@@ -125,6 +126,7 @@ def run_layers(
     embed_rows(low, high, c, tokens, positions, embedding, position_table, hidden, normed[low])
     since = mark(ticks, EMBEDDING, since)
     meeting, frequencies = 0, 0
+    activations, after_attention, before_mlp, inner = inputs
     every, count = matrices.reshape(matrices.size), matrices.shape[1]
     for index in range(layers.size):
         layer, norm = layers[index], norms[index]
@@ -137,7 +139,7 @@ def run_layers(
             stop = min(row + block, last)
             n, (low_row, high_row) = stop - row, _part(row, stop, place, team)
             norm_and_convert(low_row, high_row, c, norm[ATTENTION_NORM], hidden, normed,
-                             activations)  # fmt: skip
+                             activations, matrix[QUERY].terms)  # fmt: skip
             since = mark(ticks, NORMING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
@@ -166,22 +168,23 @@ def run_layers(
             since = mark(ticks, ATTENDING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
-            convert_rows(low_row, high_row, c.compute, attended, size, activations)
+            convert_rows(low_row, high_row, c.compute, attended, size, after_attention)
             since = mark(ticks, CONVERTING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             meeting = _add_product(
                 place, team, counter, meeting, own, c, shapes, table, matrix[OUTPUT],
-                matrix[GATE], norm[POST_ATTENTION_NORM], activations, row, n, normed, hidden,
+                matrix[GATE], norm[POST_ATTENTION_NORM], after_attention, row, n, normed, hidden,
             )  # fmt: skip
             since = mark(ticks, OUTPUTTING, since)
-            norm_and_convert(low_row, high_row, c, norm[MLP_NORM], hidden, normed, activations)
+            norm_and_convert(low_row, high_row, c, norm[MLP_NORM], hidden, normed, before_mlp,
+                             matrix[UP].terms)  # fmt: skip
             since = mark(ticks, NORMING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
             since = gate_and_up(
                 place, team, own, spans[thread], c, shapes, table, matrix[GATE], matrix[UP],
-                matrix[DOWN], activations, row, n, inner, (GATING, ACTIVATING), ticks, since,
+                matrix[DOWN], before_mlp, row, n, inner, (GATING, ACTIVATING), ticks, since,
             )  # fmt: skip
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
@@ -240,7 +243,7 @@ def prepare_rows(start, stop, config, norm, hidden, normed, activations):
 
     Arguments are those of :func:`run_head`.
     """
-    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations)
+    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations, 1)
 
 
 @cpu_kernel
@@ -264,7 +267,7 @@ def run_head(
     """
     c, n = config[0], hidden.shape[0]
     first, last = share(n, 1, thread, threads)
-    norm_and_convert(first, last, c, norm[0], hidden, normed, activations)
+    norm_and_convert(first, last, c, norm[0], hidden, normed, activations, 1)
     meet(counter, threads, 0)
     multiply(
         c.compute, thread, threads, memory[thread], shapes, table, matrix[0], matrix[0],

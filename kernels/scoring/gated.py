@@ -9,12 +9,14 @@ from __future__ import annotations
 from numbatch.kernels.barrier import mark, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.activation import activate_span
-from numbatch.kernels.scoring.activations import FLOAT32, INT8, columns_together, convert_span
-from numbatch.kernels.scoring.int8_panels import GROUP
+from numbatch.kernels.scoring.activations import FLOAT32, convert_span
 from numbatch.kernels.scoring.product import multiply_range, share_address
 from numbatch.kernels.simd import LANES
 
 __all__ = ["gate_and_up", "gated_memory"]
+
+TOGETHER = 2 * LANES
+"""Columns go through in multiples of it: two panels, a block of the next product."""
 
 NUMBERS = 1 << 15
 """Outputs of either product that are held at a time: 128 KB each."""
@@ -27,9 +29,9 @@ line that is written had to come back first, an eighth of these products' time.
 """
 
 
-def gated_memory(compute: int, rows: int) -> int:
+def gated_memory(rows: int) -> int:
     """Return the float32 numbers of working memory that a thread needs for so many rows."""
-    return 2 * max(NUMBERS, rows * (GROUP if compute == INT8 else 2 * LANES))
+    return 2 * max(NUMBERS, rows * TOGETHER)
 
 
 @cpu_device
@@ -76,10 +78,10 @@ def gate_and_up(
     int
         The last mark.
     """
-    compute, together = config.compute, columns_together(config.compute)
-    start, stop = share(up.rows, together, thread, threads)
+    compute = config.compute
+    start, stop = share(up.rows, TOGETHER, thread, threads)
     numbers = FEW_NUMBERS if rows <= FEW_ROWS else NUMBERS
-    columns = max(together, numbers // rows // together * together)
+    columns = max(TOGETHER, numbers // rows // TOGETHER * TOGETHER)
     gates, ups = span[: span.size // 2], span[span.size // 2 :]
     for first in range(start, stop, columns):
         last = min(first + columns, stop)

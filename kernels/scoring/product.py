@@ -13,19 +13,15 @@ from numbatch.kernels.aligned import Arena
 from numbatch.kernels.array_at import array_at
 from numbatch.kernels.barrier import share
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring import int8_panels
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
-from numbatch.kernels.scoring.bfloat16_panels import (
-    Bfloat16Matrix,
-    bfloat16_bytes,
-    pack_all_bfloat16,
-)
+from numbatch.kernels.scoring.bfloat16_panels import begin_bfloat16, bfloat16_bytes
 from numbatch.kernels.scoring.bfloat16_product import multiply_bfloat16, panel_memory
 from numbatch.kernels.scoring.bfloat16_tiles import multiply_bfloat16_by_tiles, tiles_memory
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES
-from numbatch.kernels.scoring.int8_panels import PackedMatrix, int8_bytes, pack
-from numbatch.kernels.scoring.int8_product import multiply_panels
+from numbatch.kernels.scoring.int8_panels import begin_int8, int8_bytes
+from numbatch.kernels.scoring.int8_product import multiply_int8
 from numbatch.kernels.scoring.matmul import TILE_ROWS, multiply_rows, padded
+from numbatch.kernels.scoring.packed_matrix import PackedMatrix, pack_all
 from numbatch.kernels.simd import LANES
 from numbatch.kernels.threads import ThreadTeam
 
@@ -43,17 +39,17 @@ __all__ = [
 MATRIX = np.dtype(
     [
         ("data", np.int64),  # addresses; 0: there is none
-        ("scales", np.int64),
         ("bias", np.int64),  # float32, as many as whole panels have rows
         ("bits", np.int64),  # of a packed code, or the GGML type code of the file's format
         ("rows", np.int64),
         ("columns", np.int64),
-        ("stride", np.int64),  # bytes of a panel, or of a row
+        ("stride", np.int64),  # bytes of 16 rows, or of a row in the file's format
+        ("terms", np.int64),  # of which each activation is the sum; int8 only
     ]
 )
 """A matrix as a kernel reads it."""
 
-Prepared = PackedMatrix | Bfloat16Matrix | np.ndarray
+Prepared = PackedMatrix | np.ndarray
 
 
 def prepare(
@@ -83,19 +79,10 @@ def prepare(
         the matrix and the row.
     """
     if compute == BFLOAT16:
-        return pack_all_bfloat16(weights, names, team, arena)
+        return pack_all(begin_bfloat16, 16, weights, names, team, arena)
     if compute == INT8:
-        return [_pack(*each, name, team, arena) for each, name in zip(weights, names, strict=True)]
+        return pack_all(begin_int8, 8, weights, names, team, arena)
     return [data for data, _, _ in weights]
-
-
-def _pack(
-    data: np.ndarray, format: int, columns: int, name: str, team: ThreadTeam, arena: Arena | None
-) -> PackedMatrix:
-    try:
-        return pack(data, format, columns, team, arena)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def prepared_bytes(compute: int, format: int, rows: int, columns: int) -> int:
@@ -106,52 +93,27 @@ def prepared_bytes(compute: int, format: int, rows: int, columns: int) -> int:
     return size(format, rows, columns)
 
 
-def matrix_record(prepared: Prepared, format: int, columns: int, bias: int) -> tuple[int, ...]:
+def matrix_record(
+    prepared: Prepared, format: int, columns: int, bias: int, terms: int = 1
+) -> tuple[int, ...]:
     """Return the fields of ``MATRIX``; ``bias`` is an address, 0 for none."""
     if isinstance(prepared, np.ndarray):
-        shape = (format, len(prepared), columns, prepared.shape[1])
-        return (prepared.ctypes.data, 0, bias, *shape)
-    scales = prepared.scales.ctypes.data if isinstance(prepared, PackedMatrix) else 0
-    shape = (prepared.bits, prepared.rows, prepared.columns, prepared.data.shape[1])
-    return (prepared.data.ctypes.data, scales, bias, *shape)
+        data, shape = prepared, (format, len(prepared), columns, prepared.shape[1])
+    else:
+        data = prepared.data
+        stride = data.shape[1] // prepared.panel * LANES
+        shape = (prepared.bits, prepared.rows, prepared.columns, stride)
+    return (data.ctypes.data, bias, *shape, terms)
 
 
 def product_memory(compute: int, columns: int, rows: int) -> int:
     """Return the bytes of working memory that a thread needs for so many columns and rows of x."""
     if compute == BFLOAT16:
         return tiles_memory(columns, rows) if HAS_TILES else panel_memory(columns)
-    if compute == INT8:
-        return tile_memory(columns)
-    return TILE_ROWS * padded(columns) * 4
+    return 0 if compute == INT8 else TILE_ROWS * padded(columns) * 4
 
 
-if HAS_TILES:
-    from numbatch.kernels.scoring.int8_tiles import TILED, multiply_panels_by_tiles, tile_memory
-
-    _multiply_bfloat16 = multiply_bfloat16_by_tiles
-
-    @cpu_device
-    def _multiply_int8(start, stop, memory, shapes, data, scales, bits, x, rows, out, shift, bias,
-                       add):  # fmt: skip
-        if rows >= TILED:
-            multiply_panels_by_tiles(
-                start, stop, memory, shapes[15], data, scales, bits, x, rows, out, shift, bias, add
-            )
-        else:
-            multiply_panels(start, stop, memory, data, scales, bits, x, rows, out, shift, bias, add)
-else:
-    from numbatch.kernels.scoring.int8_panels import PANEL, wide
-
-    _multiply_bfloat16 = multiply_bfloat16
-
-    def tile_memory(columns: int) -> int:
-        """Return the bytes for a panel of unpacked codes."""
-        return wide(columns) * PANEL
-
-    @cpu_device
-    def _multiply_int8(start, stop, memory, shapes, data, scales, bits, x, rows, out, shift, bias,
-                       add):  # fmt: skip
-        multiply_panels(start, stop, memory, data, scales, bits, x, rows, out, shift, bias, add)
+_multiply_bfloat16 = multiply_bfloat16_by_tiles if HAS_TILES else multiply_bfloat16
 
 
 @cpu_device(inline=True)
@@ -173,7 +135,7 @@ def multiply_range(
     compute : int
         From ``COMPUTE``.
     start, stop : int
-        Multiples of 16, or the end.
+        Multiples of 32, or the end.
     memory : uint8 array
         Of ``product_memory`` bytes; overwritten.
     shapes, table
@@ -192,33 +154,26 @@ def multiply_range(
     add : bool
         Whether products are added to what is in ``out``.
     """
-    floats, halves, codes, scales, sums = activations
+    floats, halves, codes, factors, sums = activations
     columns, panels = matrix.columns, (matrix.rows + LANES - 1) // LANES
     bias = array_at(matrix.bias, (panels * LANES if matrix.bias else 0,), np.float32)
-    room = (rows + 31) // 32 * 32
+    blocks, last = (columns + 31) // 32, (stop + LANES - 1) // LANES
+    jump = following - (matrix.data + last * matrix.stride) if following else -AHEAD
     if compute == BFLOAT16:
-        wide = (columns + 31) // 32 * 32
+        room = (rows + 31) // 32 * 32
         data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
-        x = halves[first * wide :][: room * wide].reshape((room, wide))
-        last = (stop + LANES - 1) // LANES
-        jump = following - (matrix.data + last * matrix.stride) if following else -AHEAD
+        x = halves[first * blocks * 32 :][: room * blocks * 32].reshape((room, blocks * 32))
         _multiply_bfloat16(
             start // LANES, last, memory, shapes, table, data, matrix.bits, jump,
             x, rows, out, shift, bias, add,
         )  # fmt: skip
     elif compute == INT8:
-        wide = (columns + 63) // 64 * 64
-        groups = (wide + int8_panels.GROUP - 1) // int8_panels.GROUP
-        data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
-        w_scales = array_at(matrix.scales, (panels, groups, LANES), np.float32)
-        x = (
-            codes[first * wide :][: room * wide].reshape((room, wide)),
-            scales[first * groups :][: room * groups].reshape((room, groups)),
-            sums[first * groups :][: room * groups].reshape((room, groups)),
-        )
-        _multiply_int8(
-            start // LANES, (stop + LANES - 1) // LANES, memory, shapes, data, w_scales,
-            matrix.bits, x, rows, out, shift, bias, add,
+        data = array_at(matrix.data, ((panels + panels % 2) * matrix.stride,), np.uint8)
+        place = first * blocks * matrix.terms
+        multiply_int8(
+            start, stop, data, matrix.bits, jump,
+            (codes[place * 32 :], factors[2 * place :], sums[place:]),
+            rows, blocks, matrix.terms, out, shift, bias, add,
         )  # fmt: skip
     else:
         width = (columns + LANES - 1) // LANES * LANES

@@ -11,22 +11,22 @@ from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention import tiles, vectors
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS, find_tile, tile_of
-from numbatch.kernels.simd_bfloat16 import prefetch_bytes
+from numbatch.kernels.simd_bfloat16 import has_bfloat16, prefetch_bytes
 from numbatch.kernels.simd_path import simd_path
 
 __all__ = ["attend", "attend_tiles"]
 
-_HAS_TILES = simd_path() == "amx"
+_HAS_BFLOAT16 = simd_path() == "amx" or has_bfloat16()
 
 
 def _attend_tile(scratch: Any, q: Any, cache: Any, *rest: Any) -> None:
-    """Attend by tile registers or by vectors; chosen when a kernel is compiled."""
+    """Attend in bfloat16 or in float32; chosen when a kernel is compiled."""
     raise NotImplementedError("only kernels call it")
 
 
 @overload(_attend_tile)
 def _choose(scratch, q, cache, *rest):
-    if _HAS_TILES and cache.dtype != types.float32:  # tile registers know no float32
+    if _HAS_BFLOAT16 and cache.dtype != types.float32:
         by_tiles = tiles.attend_tile
 
         def run(scratch, q, cache, *rest):

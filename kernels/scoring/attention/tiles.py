@@ -1,4 +1,6 @@
-"""Attention by Intel's tile registers (AMX), for a cache of bfloat16 or int8.
+"""Attention by products of bfloat16, for a cache of bfloat16 or int8.
+
+The products are those of Intel's tile registers (AMX), or of pairs (AVX512-BF16).
 
 A unit of work is sixteen queries and 64 keys: their scores, the weights, and the sums of 64 values.
 Queries and weights are rounded to bfloat16, sums are float32. Scores are in units of log(2).
@@ -14,15 +16,6 @@ import math
 
 import numpy as np
 
-from numbatch.kernels.amx import (
-    configure,
-    dot_bfloat16,
-    load_tile,
-    release,
-    store_tile,
-    tile_shapes,
-    zero_tile,
-)
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS
@@ -51,7 +44,23 @@ from numbatch.kernels.simd_bfloat16 import (
     store_two_bfloat16,
 )
 from numbatch.kernels.simd_masks import above, lowest_bit, where
+from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.simd_rows import largest_of_rows, sum_of_rows
+
+if simd_path() == "amx":
+    from numbatch.kernels.scoring.attention.amx_products import (
+        add_values,
+        begin_products,
+        end_products,
+        score_unit,
+    )
+else:
+    from numbatch.kernels.scoring.attention.pair_products import (
+        add_values,
+        begin_products,
+        end_products,
+        score_unit,
+    )
 
 __all__ = ["attend_tile"]
 
@@ -61,83 +70,7 @@ TILE = 16
 HEADROOM = np.float32(8)
 """A score may be above the running maximum by so much before that is raised: sums have room."""
 
-# Tiles 0 to 3 are sums, 4 queries or weights, 7 more weights (fewer rows where there are fewer
-# queries), 5 and 6 keys and values.
-_SHAPES = np.stack(
-    [tile_shapes([rows] * 5 + [TILE, TILE, rows], [64] * 8) for rows in range(1, TILE + 1)]
-)
-
 _LOG2_E = np.float32(math.log2(math.e))
-
-
-@cpu_device(inline=True)
-def _score_unit(scratch, queries, steps, keys, first, second, third, fourth, step_size, out):
-    """Write the products of 16 queries with four blocks of keys to 16 rows of scores.
-
-    Four tiles of sums at a time: a product is ready only after three times what it keeps the unit
-    of products busy for.
-    """
-    zero_tile(0)
-    zero_tile(1)
-    zero_tile(2)
-    zero_tile(3)
-    for step in range(steps):
-        at = step * step_size
-        load_tile(4, scratch, queries + step * (DEEP // 2), steps * 2 * DEEP)
-        load_tile(5, keys, first + at, 64)
-        dot_bfloat16(0, 4, 5)
-        load_tile(6, keys, second + at, 64)
-        dot_bfloat16(1, 4, 6)
-        load_tile(5, keys, third + at, 64)
-        dot_bfloat16(2, 4, 5)
-        load_tile(6, keys, fourth + at, 64)
-        dot_bfloat16(3, 4, 6)
-    store_tile(0, scratch, out, 4 * KEYS)
-    store_tile(1, scratch, out + BLOCK, 4 * KEYS)
-    store_tile(2, scratch, out + 2 * BLOCK, 4 * KEYS)
-    store_tile(3, scratch, out + 3 * BLOCK, 4 * KEYS)
-
-
-@cpu_device(inline=True)
-def _add_values(scratch, weights, values, width, out):
-    """Add 64 values, times the weights of 16 queries, to 16 rows of results."""
-    load_tile(4, scratch, weights, 2 * KEYS)
-    load_tile(7, scratch, weights + DEEP // 2, 2 * KEYS)
-    stride, other = 4 * width, TILE * width  # the values of keys 32 to 63
-    whole = width // KEYS * KEYS
-    for i in range(0, whole, KEYS):
-        at, to = values + i, out + i
-        load_tile(0, scratch, to, stride)
-        load_tile(5, scratch, at, stride)
-        dot_bfloat16(0, 4, 5)
-        load_tile(1, scratch, to + TILE, stride)
-        load_tile(6, scratch, at + TILE, stride)
-        dot_bfloat16(1, 4, 6)
-        load_tile(2, scratch, to + 2 * TILE, stride)
-        load_tile(5, scratch, at + 2 * TILE, stride)
-        dot_bfloat16(2, 4, 5)
-        load_tile(3, scratch, to + 3 * TILE, stride)
-        load_tile(6, scratch, at + 3 * TILE, stride)
-        dot_bfloat16(3, 4, 6)
-        load_tile(5, scratch, at + other, stride)
-        dot_bfloat16(0, 7, 5)
-        load_tile(6, scratch, at + other + TILE, stride)
-        dot_bfloat16(1, 7, 6)
-        load_tile(5, scratch, at + other + 2 * TILE, stride)
-        dot_bfloat16(2, 7, 5)
-        load_tile(6, scratch, at + other + 3 * TILE, stride)
-        dot_bfloat16(3, 7, 6)
-        store_tile(0, scratch, to, stride)
-        store_tile(1, scratch, to + TILE, stride)
-        store_tile(2, scratch, to + 2 * TILE, stride)
-        store_tile(3, scratch, to + 3 * TILE, stride)
-    for i in range(whole, width, TILE):
-        load_tile(1, scratch, out + i, stride)
-        load_tile(6, scratch, values + i, stride)
-        dot_bfloat16(1, 4, 6)
-        load_tile(6, scratch, values + other + i, stride)
-        dot_bfloat16(1, 7, 6)
-        store_tile(1, scratch, out + i, stride)
 
 
 @cpu_device(inline=True)
@@ -296,7 +229,7 @@ def attend_tile(
     _fill_queries(
         scratch, query, all_scores, deep, q, token, count, group, head, head_size, scale * _LOG2_E
     )
-    configure(_SHAPES[min(rows, TILE) - 1])
+    begin_products(min(rows, TILE))
     lowest = max(0, position - window + 1) if window > 0 else 0
     highest = position + count - 1
     # A block beyond the last one is the last one again: what it adds is hidden.
@@ -338,14 +271,17 @@ def attend_tile(
             out_at = all_scores + odd * TILE * KEYS
             if narrow:
                 size = BLOCK * deep // 2
-                _score_unit(scratch, query_at, steps, scratch, keys, keys + size, keys + 2 * size,
-                            keys + 3 * size, BLOCK * DEEP // 2, out_at)  # fmt: skip
+                score_unit(
+                    scratch, query_at, steps, scratch, keys, keys + size, keys + 2 * size,
+                    keys + 3 * size, BLOCK * DEEP // 2, min(TILE, rows - up_row), out_at,
+                )  # fmt: skip
             else:
-                _score_unit(
+                score_unit(
                     scratch, query_at, steps, cache, table[min(up_block, final)] * stride + base,
                     table[min(up_block + 1, final)] * stride + base,
                     table[min(up_block + 2, final)] * stride + base,
-                    table[min(up_block + 3, final)] * stride + base, BLOCK * DEEP, out_at,
+                    table[min(up_block + 3, final)] * stride + base, BLOCK * DEEP,
+                    min(TILE, rows - up_row), out_at,
                 )  # fmt: skip
         results_out = results + old_row * width
         if raised and old_tile > lowest // KEYS:  # before there is nothing to scale
@@ -365,7 +301,7 @@ def attend_tile(
                 )  # fmt: skip
             if part == 0 and old_tile >= 0:
                 weights = all_weights + (1 - odd) * TILE * KEYS // 2
-                _add_values(scratch, weights, values, width, results_out)
+                add_values(scratch, weights, values, width, min(TILE, rows - old_row), results_out)
         if copies:
             for g in range(KEYS // BLOCK):
                 if (tile + ahead) * (KEYS // BLOCK) + g <= final:
@@ -388,5 +324,5 @@ def attend_tile(
                 up_tile, up_row, last_tile, rows, position, group, window
             )
         odd = 1 - odd
-    release()
+    end_products()
     _write_results(scratch, sums, scales, results, width, out, token, count, group, head, head_size)
