@@ -23,11 +23,8 @@ from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "SHORTS",
-    "add_shorts",
     "dot_bytes",
-    "high_bytes",
     "load_twice",
-    "multiply_shorts",
     "splat_bytes",
     "store_rounded_int8",
 ]
@@ -109,37 +106,6 @@ def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
         return emit(builder, *args)
 
     return int32x16(int32x16, int32x16, int32x16), generate
-
-
-def _short_operation(name: str, emit: str, doc: str) -> Any:
-    def operate(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            left, right = (builder.bitcast(each, SHORTS) for each in args)
-            return builder.bitcast(getattr(builder, emit)(left, right), INT)
-
-        return int32x16(int32x16, int32x16), generate
-
-    operate.__name__, operate.__doc__ = name, doc
-    return intrinsic(operate)
-
-
-add_shorts = _short_operation("add_shorts", "add", "Return sums of 32 numbers of 16 bits.")
-
-
-multiply_shorts = _short_operation(
-    "multiply_shorts", "mul", "Return the low 16 bits of the products of 32 numbers of 16 bits."
-)
-
-
-@intrinsic
-def high_bytes(typing: Any, a: Any) -> Any:
-    """Return the higher byte of each of 32 numbers of 16 bits."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        eight = ir.Constant(SHORTS, [8] * 2 * LANES)
-        return builder.bitcast(builder.lshr(builder.bitcast(args[0], SHORTS), eight), INT)
-
-    return int32x16(int32x16), generate
 
 
 @intrinsic

@@ -8,7 +8,7 @@ scaled, in float32, from the first block to the last::
     total += sum((byte of w - 128) * code of x) * scale of x * scale of w    8 bits
 
 So every path and every number of rows gives the same bits. Activations of two terms (quantize.py)
-are multiplied with the same weights one after the other, within one total.
+are two rows here, whose totals are added at the end.
 
 Six rows of activations meet a panel at a time: twelve sums and twelve totals stay in registers,
 and weights are unpacked between products, which use other units of the CPU. Limit: a block of one
@@ -105,17 +105,16 @@ def _rows_6(data, begin, size, bits, x, row, blocks, terms, ask, out, to, two, b
     """
     codes, factors, sums = x
     later, first_line, last_line = ask
-    for row_number in range(ROWS):  # lines that are written, which would be waited for
-        prefetch_to_write(out, to + row_number * out.shape[1])
-        prefetch_to_write(out, to + row_number * out.shape[1] + LANES)
+    for i in range(ROWS // terms):  # lines that are written, which would be waited for
+        prefetch_to_write(out, to + i * out.shape[1])
+        prefetch_to_write(out, to + i * out.shape[1] + LANES)
     a0 = a1 = a2 = a3 = a4 = a5 = splat(np.float32(0))
     b0 = b1 = b2 = b3 = b4 = b5 = splat(np.float32(0))
-    step = blocks * terms
-    for index in range(step):
-        block = begin + size * (index % blocks)
-        at, p0 = (row * step + index) * BLOCK, row * step + index
-        p1, p2, p3, p4, p5 = p0 + step, p0 + 2 * step, p0 + 3 * step, p0 + 4 * step, p0 + 5 * step
-        width = step * BLOCK
+    width = blocks * BLOCK
+    for index in range(blocks):
+        block, p0 = begin + size * index, row * blocks + index
+        p1, p2, p3 = p0 + blocks, p0 + 2 * blocks, p0 + 3 * blocks
+        p4, p5, at = p0 + 4 * blocks, p0 + 5 * blocks, p0 * BLOCK
         for line in range(first_line, last_line):
             prefetch(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
@@ -142,26 +141,33 @@ def _rows_6(data, begin, size, bits, x, row, blocks, terms, ask, out, to, two, b
         a4, b4 = _scale(factors, p4, bits, c4, d4, a4, b4, sa, sb)
         a5, b5 = _scale(factors, p5, bits, c5, d5, a5, b5, sa, sb)
     stride = out.shape[1]
-    _store(out, to, a0, b0, two, bias, n, add)
-    _store(out, to + stride, a1, b1, two, bias, n, add)
-    _store(out, to + 2 * stride, a2, b2, two, bias, n, add)
-    _store(out, to + 3 * stride, a3, b3, two, bias, n, add)
-    _store(out, to + 4 * stride, a4, b4, two, bias, n, add)
-    _store(out, to + 5 * stride, a5, b5, two, bias, n, add)
+    if terms == 1:
+        _store(out, to, a0, b0, two, bias, n, add)
+        _store(out, to + stride, a1, b1, two, bias, n, add)
+        _store(out, to + 2 * stride, a2, b2, two, bias, n, add)
+        _store(out, to + 3 * stride, a3, b3, two, bias, n, add)
+        _store(out, to + 4 * stride, a4, b4, two, bias, n, add)
+        _store(out, to + 5 * stride, a5, b5, two, bias, n, add)
+    else:
+        _store(out, to, a0 + a1, b0 + b1, two, bias, n, add)
+        _store(out, to + stride, a2 + a3, b2 + b3, two, bias, n, add)
+        _store(out, to + 2 * stride, a4 + a5, b4 + b5, two, bias, n, add)
 
 
 @cpu_device
-def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, out, to, two, bias, n, add):
+def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to, two, bias, n, add):
     """Multiply two rows of x with a panel: the same sums as :func:`_rows_6`.
 
     If ``count`` is 1 the second row, of which only its memory counts, is dropped.
     """
     codes, factors, sums = x
     a0 = a1 = b0 = b1 = splat(np.float32(0))
-    step = blocks * terms
-    for index in range(step):
-        block = begin + size * (index % blocks)
-        at, p0, p1 = (row * step + index) * BLOCK, row * step + index, row * step + step + index
+    later, lines = ask
+    for index in range(blocks):
+        block, p0 = begin + size * index, row * blocks + index
+        p1, at = p0 + blocks, p0 * BLOCK
+        for line in range(lines):
+            prefetch(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
         c1 = d1 = _start(sums, p1, bits)
         for j in range(4):
@@ -169,10 +175,13 @@ def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, out, to, two,
             bl, bh = _codes(data, block + 64, j, bits)
             c = at + 8 * j
             c0, d0 = _add(codes, c, c0, d0, al, ah, bl, bh)
-            c1, d1 = _add(codes, c + step * BLOCK, c1, d1, al, ah, bl, bh)
+            c1, d1 = _add(codes, c + blocks * BLOCK, c1, d1, al, ah, bl, bh)
         sa, sb = _scales(data, block, 0, bits), _scales(data, block, 1, bits)
         a0, b0 = _scale(factors, p0, bits, c0, d0, a0, b0, sa, sb)
         a1, b1 = _scale(factors, p1, bits, c1, d1, a1, b1, sa, sb)
+    if terms == 2:
+        _store(out, to, a0 + a1, b0 + b1, two, bias, n, add)
+        return
     _store(out, to, a0, b0, two, bias, n, add)
     if count > 1:
         _store(out, to + out.shape[1], a1, b1, two, bias, n, add)
@@ -183,21 +192,24 @@ def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, 
     """Multiply all rows with panels that begin at matrix rows ``start`` to ``stop - 1``.
 
     While a panel is multiplied with strips of six rows, the next one is asked for, by each strip a
-    part of it. One or two rows read as fast as memory gives without: with it, at two thirds.
+    part of it. A few rows read as fast as memory gives without: with it, at two thirds; but at the
+    end the first panel of what follows is.
     """
-    panel_bytes, whole = blocks * size, rows - rows % ROWS
+    panel_bytes, number = blocks * size, rows * terms
+    whole = number - number % ROWS
     lines, last = size // 64, (stop - 1) // PANEL
     each = (lines * ROWS + whole - 1) // max(whole, 1)
     for panel in range(start // PANEL, last + 1):
         at, n, two = panel * panel_bytes, panel * PANEL, stop - panel * PANEL > LANES
         later = panel_bytes + (jump if panel == last else 0)
         for row in range(0, whole, ROWS):
-            to, line = row * out.shape[1] + n - shift, row // ROWS * each
+            to, line = row // terms * out.shape[1] + n - shift, row // ROWS * each
             ask = later, min(line, lines), min(line + each, lines)
             _rows_6(data, at, size, bits, x, row, blocks, terms, ask, out, to, two, bias, n, add)
-        for row in range(whole, rows, 2):
-            to = row * out.shape[1] + n - shift
-            _rows_2(data, at, size, bits, x, row, rows - row, blocks, terms,
+        after = later, lines if panel == last and whole == 0 else 0
+        for row in range(whole, number, 2):
+            to = row // terms * out.shape[1] + n - shift
+            _rows_2(data, at, size, bits, x, row, number - row, blocks, terms, after,
                     out, to, two, bias, n, add)  # fmt: skip
 
 
