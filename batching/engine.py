@@ -46,10 +46,10 @@ class Engine:
         ``max_num_seqs`` sequences of ``max_model_len``, within a quarter of the machine's memory;
         the system gives the memory only as it is used.
     kv_dtype : {"float32", "bfloat16", "int8"}, optional
-        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
+        How keys and values are held. None: bfloat16 where the CPU multiplies it, else float32.
     compute : {"float32", "bfloat16", "int8"}, optional
-        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
-        else float32.
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers
+        (AMX), int8 with other AVX-512, else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     backend : Backend, optional

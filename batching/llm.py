@@ -64,10 +64,10 @@ class LLM(TextCalls):
     kv_tokens : int, optional
         How many tokens of keys and values are held over all sequences; see :class:`Engine`.
     kv_dtype : {"float32", "bfloat16", "int8"}, optional
-        How keys and values are held. None: bfloat16 where the CPU has tile registers, else float32.
+        How keys and values are held. None: bfloat16 where the CPU multiplies it, else float32.
     compute : {"float32", "bfloat16", "int8"}, optional
-        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers,
-        else float32.
+        The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers
+        (AMX), int8 with other AVX-512, else float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int

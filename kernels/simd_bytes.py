@@ -24,6 +24,7 @@ from numbatch.kernels.simd_path import simd_path
 __all__ = [
     "SHORTS",
     "dot_bytes",
+    "dot_of_bytes",
     "load_twice",
     "splat_bytes",
     "store_rounded_int8",
@@ -94,6 +95,12 @@ def _pair_products(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(even, odd)
 
 
+def dot_of_bytes(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """Emit what :func:`dot_bytes` does."""
+    emit = _dot_vnni if simd_path() in ("amx", "avx512") else _dot_shorts
+    return emit(builder, total, unsigned, signed)
+
+
 @intrinsic
 def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
     """Return ``total`` plus, in each lane, the products of four unsigned with four signed bytes.
@@ -102,8 +109,7 @@ def dot_bytes(typing: Any, total: Any, unsigned: Any, signed: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        emit = _dot_vnni if simd_path() in ("amx", "avx512") else _dot_shorts
-        return emit(builder, *args)
+        return dot_of_bytes(builder, *args)
 
     return int32x16(int32x16, int32x16, int32x16), generate
 

@@ -22,10 +22,13 @@ from numbatch.kernels.simd import (
     maximum,
     splat,
     store_float32,
+    store_int32,
     sum_lanes,
     to_float32,
 )
+from numbatch.kernels.simd_blocks import largest_of_blocks, store_alternating, sums_of_blocks
 from numbatch.kernels.simd_bytes import store_rounded_int8
+from numbatch.kernels.simd_masks import above, where
 
 __all__ = ["keep_rest", "quantize_row"]
 
@@ -40,6 +43,23 @@ ROUND = np.float32(12582912)
 def _second_half(x, at, stop):
     """Return 16 columns, or zeros where the row ends before them."""
     return load_float32(x, at) if at < stop else splat(np.float32(0))
+
+
+@cpu_device
+def _sixteen_blocks(x, at, codes, to, factors, sums, place):
+    """Quantize sixteen blocks, to the same bits as one by one."""
+    peak, zero = largest_of_blocks(x, at), splat(np.float32(0))
+    large = above(peak, splat(TINY))
+    store_float32(factors, 2 * place, where(large, splat(np.float32(127)) / peak, zero))
+    for block in range(LANES):
+        factor, i = splat(factors[2 * place + block]), block * BLOCK
+        store_rounded_int8(codes, to + i, load_float32(x, at + i) * factor)
+        store_rounded_int8(codes, to + i + LANES, load_float32(x, at + i + LANES) * factor)
+    total = sums_of_blocks(codes, to)
+    # The difference is NaN for NaN and infinity.
+    scale = where(large, peak, zero) / np.float32(127) + (peak - peak)
+    store_alternating(factors, 2 * place, scale, scale * to_float32(total))
+    store_int32(sums, place, total)
 
 
 @cpu_device
@@ -62,8 +82,11 @@ def quantize_row(x, at, columns, codes, to, factors, sums, place):
         Modified in place, from ``place`` on: sums of codes.
     place : int
     """
-    stop = at + columns
-    for i in range(0, columns, BLOCK):
+    stop, whole = at + columns, columns // (LANES * BLOCK) * (LANES * BLOCK)
+    for i in range(0, whole, LANES * BLOCK):
+        _sixteen_blocks(x, at + i, codes, to + i, factors, sums, place)
+        place += LANES
+    for i in range(whole, columns, BLOCK):
         a, b = load_float32(x, at + i), _second_half(x, at + i + LANES, stop)
         zero = splat(np.float32(0))
         wrong = sum_lanes(fma(a, zero, b * zero))  # NaN for NaN and infinity
