@@ -9,7 +9,10 @@ import pytest
 
 from numbatch.kernels.simd_path import PATHS, simd_path
 
-FILES = ["test_simd_masks.py", "test_select.py", "test_logit_tiles.py", "test_products.py"]
+FILES = [
+    *("test_simd_masks.py", "test_select.py", "test_logit_tiles.py", "test_products.py"),
+    "test_quantize.py",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
