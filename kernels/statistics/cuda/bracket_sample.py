@@ -55,6 +55,24 @@ def sample_kernel(kind: Any) -> Any:
     key_of = order if kind == np.uint32 else order_wide
     nan = kind(np.iinfo(kind).max)
 
+    @cuda_device
+    def estimate(keys, numbers, share, part):
+        """Return a key that the quantile of all values lies below as often as above.
+
+        Of that of a sample's key this is not so: a hundredth of 1,024 numbers is 10.24 of them, and
+        44 % of samples have 11 below the quantile of all. The place for which it is half is that of
+        the median of a beta distribution; between two places, some parts take each. What is beyond
+        all numbers of a sample is taken by half of the parts.
+        """
+        place = share * (numbers + 1 / 3) - 2 / 3
+        if numbers == 0:
+            return nan
+        if place < 0:
+            return keys[0] if part & 1 else kind(0)
+        if place > numbers - 1:
+            return keys[numbers - 1] if part & 1 else kind(nan - kind(1))
+        return keys[min(int(place + (part + 0.5) / PARTS), numbers - 1)]
+
     @cuda_kernel
     def sample_quantiles(bits, shares, estimates):
         """Write the keys of quantiles of a random sample for each block; no error check.
@@ -83,7 +101,7 @@ def sample_kernel(kind: Any) -> Any:
                 high = middle
         q = cuda.threadIdx.x
         while q < shares.size:
-            estimates[q, part] = keys[int(shares[q] * (low - 1) + 0.5)] if low > 0 else nan
+            estimates[q, part] = estimate(keys, low, shares[q], part)
             q += SORT_THREADS
 
     return sample_quantiles

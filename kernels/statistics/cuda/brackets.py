@@ -16,12 +16,11 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CLASSES,
     EDGES,
     PASS_THREADS,
-    PLACES,
     TALLY_THREADS,
     gather_kernel,
-    pass_kernel,
     tally_kernel,
 )
+from numbatch.kernels.statistics.cuda.bracket_pass import pass_kernel
 from numbatch.kernels.statistics.cuda.bracket_sample import (
     PARTS,
     SAMPLE,
@@ -30,6 +29,7 @@ from numbatch.kernels.statistics.cuda.bracket_sample import (
     sample_kernel,
 )
 from numbatch.kernels.statistics.cuda.counters import start_of
+from numbatch.kernels.statistics.cuda.keys import PLACES
 from numbatch.kernels.statistics.cuda.select import DeviceSelection
 from numbatch.kernels.statistics.digits import numbers_of
 
@@ -108,7 +108,7 @@ class BracketSelection:
         made = _kernels(self._type)
         estimates = gpu.empty((len(quantiles), PARTS), self._type)
         self._edges = gpu.empty(PLACES, self._type)
-        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(1, np.uint32)
+        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(PLACES, np.uint8)
         shares = gpu.upload(np.asarray(quantiles, np.float64))
         bits = values.view(self._type)
         gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
@@ -132,8 +132,7 @@ class BracketSelection:
         self._keys = gpu.download(self._edges)
         # Above the edge of each place, or nothing where a block had too little room.
         held = int(gpu.download(self._sizes).max()) <= self._room
-        marked = int(gpu.download(covered)[0]) if held else 0
-        self._covered = np.array([marked >> 2 * place & 1 for place in range(PLACES)], bool)
+        self._covered = gpu.download(covered).astype(bool) & held
 
     def select(self, ranks: np.ndarray) -> np.ndarray:
         """Return the values of increasing ranks (0: the least), float64."""

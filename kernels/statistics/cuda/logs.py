@@ -11,19 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
+from numbatch.kernels.device_arrays import blocks_for
 from numbatch.kernels.statistics.block_tree import BLOCK
 from numbatch.kernels.statistics.cuda.lanes import SLOTS, across, in_warp, sum_of_warp
-from numbatch.kernels.statistics.cuda.moments import FIRST, NEXT, W1, load_eight
+from numbatch.kernels.statistics.cuda.moments import FIRST, NEXT, W1
+from numbatch.kernels.statistics.cuda.staged import EIGHTS, await_all, begin_eight, read_eight
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS
 
-__all__ = ["logs_kernel"]
+__all__ = ["logs_grid", "logs_kernel"]
 
 ENTRIES = 128
 COPIES = 16
 """Of the table, one for each pair of the shared memory's banks, so that no thread waits."""
 TABLE = ENTRIES * COPIES
+GROUPS = BLOCK // FIRST
+TWICE = np.uintp(2 * FIRST)
 STEP = math.log(2.0) / ENTRIES
+REGISTERS, AT_ONCE = 64, 4
+"""Of a thread, and the blocks that run on a multiprocessor with as many and its shared memory."""
 FAR = 16.0
 """How much more than the reference a value may be: the step is rounded, and that many of them."""
 SHIFT = 13
@@ -36,6 +42,11 @@ HALF = STEP / 2
 C4, C3 = 1 / 24, 1 / 6 + 5 / 4 * HALF**2 / 120
 C1 = 1 - 5 / 16 * HALF**4 / 120
 """Of exp up to HALF; the fifth power is left out, but for what the lower ones can say of it."""
+
+
+def logs_grid(gpu: Gpu, blocks: int) -> int:
+    """Return how many blocks of threads reduce as many blocks of values: those that run at once."""
+    return max(1, min(blocks_for(blocks, WARPS), AT_ONCE * gpu.multiprocessors))
 
 
 def _steps_kernel(kind: Any) -> Any:
@@ -115,13 +126,31 @@ def logs_kernel(dtype: Any) -> Any:
         return even, odd
 
     @cuda_device
-    def add_powers(values, place, reference, table):
-        """Return a thread's sum of exponentials, the largest number, and if there are NaN."""
+    def add_powers(values, place, following, room, thread, reference, table):
+        """Add up the powers of a thread's values of a block, whose first 16 are under way.
+
+        Parameters
+        ----------
+        place, following : uintp
+            Of the thread's first values in the block, and in that whose first 16 are then under
+            way.
+
+        Returns
+        -------
+        tuple
+            The sum, the largest number, and whether there are NaN.
+        """
         even = (0.0, kind(-math.inf), False)
         odd = (0.0, kind(-math.inf), False)
-        for _ in range(BLOCK // FIRST):
-            even, odd = add_eight(load_eight(values, place), reference, table, even, odd)
-            place += NEXT
+        ahead = place + TWICE
+        for group in range(GROUPS):
+            if group == GROUPS - 2:
+                ahead = following
+            turn = np.int32(group & 1)
+            eight = read_eight(room, turn, thread)
+            begin_eight(room, turn, thread, values, ahead)
+            even, odd = add_eight(eight, reference, table, even, odd)
+            ahead += NEXT
         return even[0] + odd[0], max(even[1], odd[1]), even[2] | odd[2]
 
     @cuda_device
@@ -138,46 +167,71 @@ def logs_kernel(dtype: Any) -> Any:
             x = max(x, kind(across(x, apart, slots)))
         return x
 
-    @cuda_kernel
-    def reduce_logs(values, start, blocks, nodes):
-        """Write count, largest value and sum of exponentials of differences from it, of each block.
+    @cuda_device
+    def begin_block(values, place, room, thread):
+        """Begin to copy a thread's first 16 values of a block."""
+        begin_eight(room, np.int32(0), thread, values, place)
+        begin_eight(room, np.int32(1), thread, values, place + NEXT)
 
-        No error check; parameters as the moments' kernel has them, ``nodes`` of shape (blocks, 3).
-        """
-        slots = cuda.shared.array(SLOTS, np.float64)
-        copies = cuda.shared.array(TABLE, np.uint64)
-        thread = cuda.threadIdx.x
-        i = thread
-        while i < TABLE:
-            copies[i] = _entry(i // COPIES)
-            i += THREADS
-        cuda.syncthreads()
-        table = copies[thread % COPIES :]
-        lane = thread % WARP
-        own = cuda.blockIdx.x * WARPS + thread // WARP
-        block = min(own, blocks - 1)  # all threads work, so that all meet at barriers
-        place = np.uintp(start + block * BLOCK + lane)
-        a, b, c, d, e, f, g, h = load_eight(values, place)
+    @cuda_device
+    def reduce_block(values, place, following, room, thread, table, slots):
+        """Return count, largest value and sum of a block whose first values are under way."""
+        a, b, c, d, e, f, g, h = read_eight(room, np.int32(0), thread)
         top = max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
         reference = greatest_of_warp(max(kind(-math.inf), top), slots)
-        total, greatest, strange = add_powers(values, place, reference, table)
+        total, greatest, strange = add_powers(
+            values, place, following, room, thread, reference, table
+        )
         greatest = greatest_of_warp(greatest, slots)
         far = greatest - reference > kind(FAR)
         if in_warp(far):
-            again, _, _ = add_powers(values, place, greatest, table)
+            await_all()
+            begin_block(values, place, room, thread)
+            again, _, _ = add_powers(values, place, following, room, thread, greatest, table)
             if far:
                 total, reference = again, greatest
         total = sum_of_warp(total, slots)
         nans = sum_of_warp(np.int32(strange), slots)
         if in_warp(nans > 0):
             nans = sum_of_warp(count_nans(values, place), slots)
-        if own < blocks and lane == 0:
-            node = nodes[block]
-            numbers = np.float64(BLOCK - nans)
-            if math.isinf(greatest):
-                total = 1.0 if greatest > 0 else numbers
-            elif reference < greatest:
-                total *= math.exp(np.float64(reference) - np.float64(greatest))
-            node[0], node[1], node[2] = numbers, greatest, total
+        numbers = np.float64(BLOCK - nans)
+        if math.isinf(greatest):
+            total = 1.0 if greatest > 0 else numbers
+        elif reference < greatest:
+            total *= math.exp(np.float64(reference) - np.float64(greatest))
+        return numbers, np.float64(greatest), total
+
+    @cuda_kernel(registers=REGISTERS)
+    def reduce_logs(values, start, blocks, nodes):
+        """Write count, largest value and sum of exponentials of differences from it, of each block.
+
+        No error check; parameters as the moments' kernel has them, ``nodes`` of shape (blocks, 3).
+        A warp goes on to further blocks where there are more than warps: the table is made once,
+        and the next block's first values are under way while one is added up.
+        """
+        slots = cuda.shared.array(SLOTS, np.float64)
+        copies = cuda.shared.array(TABLE, np.uint64)
+        room = cuda.shared.array(EIGHTS, kind)
+        thread = np.int32(cuda.threadIdx.x)
+        i = thread
+        while i < TABLE:
+            copies[i] = _entry(i // COPIES)
+            i += THREADS
+        cuda.syncthreads()
+        table = copies[thread % COPIES :]
+        apart = cuda.gridDim.x * WARPS
+        own, base = cuda.blockIdx.x * WARPS + thread // WARP, start + thread % WARP
+        # All threads take part, so that all meet at barriers; those beyond the last do it again.
+        following = np.uintp(base + min(own, blocks - 1) * BLOCK)
+        begin_block(values, following, room, thread)
+        for _ in range((blocks + apart - 1) // apart):
+            place, following = following, np.uintp(base + min(own + apart, blocks - 1) * BLOCK)
+            numbers, greatest, total = reduce_block(
+                values, place, following, room, thread, table, slots
+            )
+            if own < blocks and thread % WARP == 0:
+                node = nodes[own]
+                node[0], node[1], node[2] = numbers, greatest, total
+            own += apart
 
     return reduce_logs
