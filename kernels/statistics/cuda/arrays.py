@@ -26,6 +26,7 @@ from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
 from numbatch.kernels.statistics.cuda.select import order, order_wide
 from numbatch.kernels.statistics.cuda.sketch import HALF, count_in_buckets
 from numbatch.kernels.statistics.cuda.sketch_window import (
+    AT_ONCE,
     ROOM,
     SketchWindow,
     window_below,
@@ -192,9 +193,9 @@ def _count_in_window(
 ) -> None:
     places = window.places
     gpu.launch(
-        SKETCHES[np.dtype(values.dtype)], grid_for(gpu, values.size), COUNT_THREADS,
+        SKETCHES[np.dtype(values.dtype)], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS,
         values, start_of(values), scale, window.bottom, np.float32(window.start), places.origin,
-        places.whole, places.mask, places.near, window.base, np.uint32(window.buckets),
+        places.whole, places.near, window.base, np.uint32(window.buckets),
         _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts, special,
     )  # fmt: skip
 

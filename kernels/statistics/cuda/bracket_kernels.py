@@ -44,7 +44,18 @@ ONE, TWO, FOUR, EIGHT = np.uint32(1), np.uint32(2), np.uint32(4), np.uint32(8)
 
 
 def _cell_of(kind: Any) -> Any:
-    """Make the function that finds the cell of a key."""
+    """Make the function that finds the cell of a key.
+
+    Cells are of one width among numbers: among keys, a gap about 0 would have all in the last.
+    """
+    floats = np.float32 if kind == np.uint32 else np.float64
+    sign = kind(1 << (8 * np.dtype(kind).itemsize - 1))
+    ones = kind(np.iinfo(kind).max)
+
+    @cuda_device
+    def number_of(key):
+        bits = kind(key ^ sign) if key >= sign else kind(key ^ ones)
+        return np.float64(kind(bits).view(floats))
 
     @cuda_device
     def step_to(key, edges, place, step):
@@ -52,14 +63,15 @@ def _cell_of(kind: Any) -> Any:
         return further if edges[np.uintp(further)] <= key else place
 
     @cuda_device
-    def cell_of(key, edges, shifts):
+    def cell_of(key, edges, scales):
         """Return the cell of a key: of the edge below it, and of the distance from that."""
         place = step_to(key, edges, np.uint32(0), EIGHT)
         place = step_to(key, edges, place, FOUR)
         place = step_to(key, edges, place, TWO)
         place = step_to(key, edges, place, ONE)
-        distance = kind(key - edges[np.uintp(place)]) >> kind(shifts[np.uintp(place)])
-        return np.int32(place) * np.int32(CELLS_OF_GAP) + np.int32(distance)
+        distance = number_of(key) - number_of(edges[np.uintp(place)])
+        cell = min(max(0.0, distance * scales[np.uintp(place)]), CELLS_OF_GAP - 1.0)
+        return np.int32(place) * np.int32(CELLS_OF_GAP) + np.int32(cell)
 
     return cell_of
 
@@ -69,15 +81,15 @@ def tally_kernel(kind: Any) -> Any:
     cell_of = _cell_of(kind)
 
     @cuda_kernel
-    def tally_kept(kept, room, sizes, edges, shifts, counts):
+    def tally_kept(kept, room, sizes, edges, scales, counts):
         """Add the keys that a block kept to the counters of their cells; no error check.
 
         Parameters
         ----------
         kept, room, sizes, edges
             As :func:`pass_kernel` has them.
-        shifts : uint8 array, shape (PLACES,)
-            A cell above the edge of a place has ``1 << shift`` keys.
+        scales : float64 array, shape (PLACES,)
+            Cells for a unit above the edge of each place.
         counts : int32 array, shape (CELLS,)
             Modified in place.
         """
@@ -95,10 +107,10 @@ def tally_kernel(kind: Any) -> Any:
                 j, k, m = i + TALLY_THREADS, i + 2 * TALLY_THREADS, i + 3 * TALLY_THREADS
                 a, b = kept[first + i], kept[first + min(j, size - 1)]
                 c, d = kept[first + min(k, size - 1)], kept[first + min(m, size - 1)]
-                cuda.atomic.add(counters, cell_of(a, edges, shifts), np.int32(1))
-                cuda.atomic.add(counters, cell_of(b, edges, shifts), np.int32(j < size))
-                cuda.atomic.add(counters, cell_of(c, edges, shifts), np.int32(k < size))
-                cuda.atomic.add(counters, cell_of(d, edges, shifts), np.int32(m < size))
+                cuda.atomic.add(counters, cell_of(a, edges, scales), np.int32(1))
+                cuda.atomic.add(counters, cell_of(b, edges, scales), np.int32(j < size))
+                cuda.atomic.add(counters, cell_of(c, edges, scales), np.int32(k < size))
+                cuda.atomic.add(counters, cell_of(d, edges, scales), np.int32(m < size))
                 i += 4 * TALLY_THREADS
             block += cuda.gridDim.x
         cuda.syncthreads()
@@ -116,12 +128,12 @@ def gather_kernel(kind: Any) -> Any:
     cell_of = _cell_of(kind)
 
     @cuda_kernel
-    def gather_kept(kept, room, sizes, edges, shifts, wanted, few, cursor):
+    def gather_kept(kept, room, sizes, edges, scales, wanted, few, cursor):
         """Write the kept keys of wanted cells to ``few``, in any order; no error check.
 
         Parameters
         ----------
-        kept, room, sizes, edges, shifts
+        kept, room, sizes, edges, scales
             As :func:`tally_kernel` has them.
         wanted : uint8 array, shape (CELLS,)
         few : uint32 or uint64 array
@@ -138,7 +150,7 @@ def gather_kernel(kind: Any) -> Any:
         i = cuda.threadIdx.x
         while i < sizes[cuda.blockIdx.x]:
             key = kept[first + i]
-            if wanted[cell_of(key, edges, shifts)]:
+            if wanted[cell_of(key, edges, scales)]:
                 at = cuda.atomic.add(state, 0, np.int32(1))
                 if at < STAGED:
                     staged[at] = key

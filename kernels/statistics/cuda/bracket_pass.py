@@ -18,13 +18,16 @@ from numbatch.kernels.statistics.cuda.keys import (
     COPIES,
     PLACES,
     addresses_of,
-    count_key,
+    count_class,
+    find_class,
     key_of,
 )
 from numbatch.kernels.statistics.cuda.strides import pass_over
 
-__all__ = ["pass_kernel"]
+__all__ = ["AT_ONCE", "pass_kernel"]
 
+PASS_REGISTERS, AT_ONCE = 40, 6
+"""Of a thread, and the blocks that run on a multiprocessor then."""
 COUNTERS = CLASSES << COPIES
 TABLE = 2 * PLACES
 COPY = np.uint32((1 << COPIES) - 1)
@@ -69,21 +72,25 @@ def pass_kernel(kind: Any, levels: int) -> Any:
     floats = np.float32 if kind == np.uint32 else np.float64
 
     @cuda_device
-    def count(x, given):
-        table, counters, edges_at, counters_at, _, _, _ = given
-        return count_key(key_of(x), table, counters, edges_at, counters_at, levels)
+    def find(x, given):
+        table, _, edges_at, counters_at, _, _, _, _ = given
+        return find_class(key_of(x), table, edges_at, counters_at, levels)
+
+    @cuda_device
+    def count(place, given):
+        count_class(place, given[1])
 
     @cuda_device
     def keep(x, given):
         """Keep a value's key; one that finds no room is only counted."""
-        _, _, _, _, kept, cursor, room = given
+        _, _, _, _, kept, first, cursor, room = given
         at = cuda.atomic.add(cursor, 0, np.int32(1))
         if at < room:
-            kept[np.int64(cuda.blockIdx.x) * room + at] = key_of(x)
+            kept[np.uintp(first + at)] = key_of(x)
 
-    over = pass_over(floats, count, keep)
+    over = pass_over(floats, find, count, keep)
 
-    @cuda_kernel(registers=40)
+    @cuda_kernel(registers=PASS_REGISTERS)
     def count_and_keep(values, start, ends, edges, covered, room, kept, sizes, counts):
         """Count the keys below, at, and above each edge, and keep those that are covered.
 
@@ -124,7 +131,8 @@ def pass_kernel(kind: Any, levels: int) -> Any:
                 place += PASS_THREADS
         clear(counters)
         edges_at, counters_at = addresses_of(table, counters, cuda.threadIdx.x & COPY)
-        over(values, start, (table, counters, edges_at, counters_at, kept, cursor, room))
+        first = np.int64(cuda.blockIdx.x) * room
+        over(values, start, (table, counters, edges_at, counters_at, kept, first, cursor, room))
         add_counters(counters, COPIES, CLASSES, counts)
         if cuda.threadIdx.x == 0:
             sizes[cuda.blockIdx.x] = cursor[0]

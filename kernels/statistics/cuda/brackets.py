@@ -20,8 +20,9 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     gather_kernel,
     tally_kernel,
 )
-from numbatch.kernels.statistics.cuda.bracket_pass import pass_kernel
+from numbatch.kernels.statistics.cuda.bracket_pass import AT_ONCE, pass_kernel
 from numbatch.kernels.statistics.cuda.bracket_sample import (
+    CHOOSERS,
     PARTS,
     SAMPLE,
     SORT_THREADS,
@@ -112,8 +113,8 @@ class BracketSelection:
         shares = gpu.upload(np.asarray(quantiles, np.float64))
         bits = values.view(self._type)
         gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
-        gpu.launch(made.choose, len(quantiles), PARTS, estimates, ends)
-        most = 6 * gpu.multiprocessors  # as many as run at once
+        gpu.launch(made.choose, len(quantiles), CHOOSERS, estimates, ends)
+        most = AT_ONCE * gpu.multiprocessors
         self._blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
         self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * self._blocks))
         self._kept = gpu.empty(self._blocks * self._room, self._type)
@@ -158,12 +159,7 @@ class BracketSelection:
     def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
         """Return the keys of ranks among those kept above the edges of places; None: too many."""
         gpu, made = self._gpu, _kernels(self._type)
-        lows = self._keys.astype(object)
-        spans = [int(b) - int(a) for a, b in zip(lows, [*lows[1:], lows[-1]], strict=True)]
-        shifts = np.array(
-            [max(0, span.bit_length() - CELLS_OF_GAP.bit_length() + 1) for span in spans], np.uint8
-        )
-        placed = gpu.upload(shifts)
+        placed = gpu.upload(self._scales())
         counts = gpu.zeros(CELLS, np.int32)
         given = self._kept, self._room, self._sizes, self._edges, placed
         gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
@@ -183,7 +179,14 @@ class BracketSelection:
             cursor,
         )  # fmt: skip
         ordered = np.sort(gpu.download(few))
-        low = self._keys[places] + (cells.astype(self._type) << shifts[places].astype(self._type))
-        first = np.searchsorted(ordered, low)
+        gathered = np.where(wanted, table, 0).ravel()
+        first = (np.cumsum(gathered) - gathered).reshape(table.shape)[places, cells]
         within = ranks - (ends - table)[places, cells]
         return ordered[first + within].astype(np.uint64)
+
+    def _scales(self) -> np.ndarray:
+        """Return how many cells a unit has above the edge of each place; 0 where they are one."""
+        edges = numbers_of(self._keys.astype(np.uint64), self._wide)
+        with np.errstate(all="ignore"):
+            scales = CELLS_OF_GAP / np.diff(edges, append=np.inf)
+        return np.where(np.isfinite(scales), scales, 0.0)

@@ -88,8 +88,8 @@ def cells_kernel(kind: Any) -> Any:
         return np.int32(x.view(np.int64) >> np.int64(32))
 
     @cuda_device
-    def count(x, given):
-        edges, table, counters, low, high, bits, stride, own, copies, copy = given
+    def find(x, given):
+        edges, table, _, low, high, bits, stride, own, copies, copy = given
         key = leading_bits(x)
         key = np.int32(key ^ (np.int32(key >> np.int32(31)) & np.int32(0x7FFFFFFF)))
         key = min(max(key, low), high)
@@ -102,14 +102,17 @@ def cells_kernel(kind: Any) -> Any:
             place = np.uint32(place - np.uint32(x < edges[place - np.uint32(1)]))
         if x != x:
             place = np.uint32(edges.size + 1)
-        cuda.atomic.add(counters, np.uint32(np.uint32(place * copies) + copy), np.int32(1))
-        return np.uint32(0)
+        return np.uint32(np.uint32(place * copies) + copy), np.uint32(0)
+
+    @cuda_device
+    def count(place, given):
+        cuda.atomic.add(given[2], place, np.int32(1))
 
     @cuda_device
     def look_again(x, given):
         """Do nothing: all are counted at once."""
 
-    over = pass_over(kind, count, look_again)
+    over = pass_over(kind, find, count, look_again)
 
     @cuda_kernel(registers=REGISTERS)
     def count_in_cells(values, start, edges, entries, low, high, bits, shift, copies, counts):

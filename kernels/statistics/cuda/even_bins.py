@@ -40,16 +40,19 @@ def even_bins_kernel(kind: Any) -> Any:
     place_of = place_in(kind)
 
     @cuda_device
-    def count(x, given):
-        _, counters, first, scale, origin, lowest, highest, layout = given
+    def find(x, given):
+        _, _, first, scale, origin, lowest, highest, layout = given
         whole, mask, near, shift, own, unread = layout
         moved = min(max((x - first) * scale + origin, lowest), highest)
         place, again = place_of(moved, whole, mask, near)
         again = again | (x != x)
         # A counter that nobody reads, so that no thread branches.
         place = unread if again else place
-        cuda.atomic.add(counters, np.uint32(np.uint32(place << shift) | own), np.int32(1))
-        return np.uint32(again)
+        return np.uint32(np.uint32(place << shift) | own), np.uint32(again)
+
+    @cuda_device
+    def count(place, given):
+        cuda.atomic.add(given[1], place, np.int32(1))
 
     @cuda_device
     def look_again(x, given):
@@ -63,7 +66,7 @@ def even_bins_kernel(kind: Any) -> Any:
             counter = np.int32(settled(x, bin, edges))
         cuda.atomic.add(counters, np.uint32(np.uint32(counter) << shift) | own, np.int32(1))
 
-    over = pass_over(kind, count, look_again)
+    over = pass_over(kind, find, count, look_again)
 
     @cuda_kernel(registers=REGISTERS)
     def count_in_even_bins(values, start, edges, scale, origin, whole, mask, near, shift, counts):

@@ -14,7 +14,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda_device
 
-__all__ = ["FixedPlaces", "fixed_places", "place_in"]
+__all__ = ["FixedPlaces", "fixed_places", "place_in", "whole_place"]
 
 
 class FixedPlaces(NamedTuple):
@@ -55,15 +55,22 @@ def fixed_places(places: int, dtype: np.dtype, margin: float) -> FixedPlaces:
     )  # fmt: skip
 
 
+@cuda_device
+def whole_place(word, whole, near):
+    """Return the whole part of a place, and whether it is near a whole number."""
+    return np.uint32(word >> whole), np.uint32(word & near) == np.uint32(0)
+
+
 def place_in(kind: Any) -> Any:
-    """Make the function that reads a sum of a dtype."""
+    """Make the function that reads a sum of a dtype, with all of a place's bits in ``mask``."""
     bits = np.uint32 if kind == np.float32 else np.uint64
 
     @cuda_device
     def place_of(moved, whole, mask, near):
         """Return the whole part of a place, and whether it is near a whole number."""
-        word = np.uint32(kind(moved).view(bits) & bits(0xFFFFFFFF))
-        place = np.uint32(np.uint32(word >> whole) & mask)
-        return place, np.uint32(word & near) == np.uint32(0)
+        place, again = whole_place(
+            np.uint32(kind(moved).view(bits) & bits(0xFFFFFFFF)), whole, near
+        )
+        return np.uint32(place & mask), again
 
     return place_of

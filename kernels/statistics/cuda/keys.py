@@ -15,9 +15,9 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda_device, is_simulated
 from numbatch.kernels.scoring.cuda.tiles import shared_address
-from numbatch.kernels.scoring.cuda.words import _assembly
+from numbatch.kernels.scoring.cuda.words import _assembly, _elements, _tuple
 
-__all__ = ["COPIES", "PLACES", "addresses_of", "count_key", "key_of"]
+__all__ = ["COPIES", "PLACES", "addresses_of", "count_class", "find_class", "key_of"]
 
 COPIES = 5
 """Binary logarithm of the copies of counters, one for each bank of the shared memory."""
@@ -32,7 +32,7 @@ def _search(size: int, levels: int) -> str:
     kind = "u32" if size == 4 else "u64"
     steps = [size << level for level in reversed(range(levels))]
     return "".join(
-        f"ld.shared.{kind} e, [r + {step}]; setp.le.{kind} p, e, $1; @p add.u32 r, r, {step}; "
+        f"ld.shared.{kind} e, [r + {step}]; setp.le.{kind} p, e, $2; @p add.u32 r, r, {step}; "
         for step in steps
     )
 
@@ -52,18 +52,20 @@ if is_simulated():
         """Return where edges lie in shared memory, and counters by an edge's address."""
         return copy, copy
 
-    def count_key(
-        key: Any, table: Any, counters: Any, copy: Any, counters_at: Any, levels: Any
-    ) -> Any:
-        """Count a key in the class of its place, and return the mark of that."""
-        from numbatch.kernels.cuda import cuda
-
+    def find_class(key: Any, table: Any, copy: Any, counters_at: Any, levels: Any) -> Any:
+        """Return where a key is counted, in the class of its place, and the mark of that."""
         place = 0
         for level in reversed(range(levels)):
             place += (1 << level) if table[place + (1 << level)] <= key else 0
         is_edge = table[place] == key
-        cuda.atomic.add(counters, ((2 * place - is_edge) << COPIES) + int(copy), 1)
-        return np.uint32(0 if is_edge else table[PLACES + place])
+        counter = ((2 * place - int(is_edge)) << COPIES) + int(copy)
+        return counter, np.uint32(0 if is_edge else table[PLACES + place])
+
+    def count_class(place: Any, counters: Any) -> None:
+        """Count a key."""
+        from numbatch.kernels.cuda import cuda
+
+        cuda.atomic.add(counters, place, 1)
 
 else:
 
@@ -102,14 +104,16 @@ else:
         return edges_at, np.uint32(own - np.uint32(edges_at * apart))
 
     @intrinsic(prefer_literal=True)
-    def count_key(typingctx, key, table, counters, edges_at, counters_at, levels):
-        """Count a key in the class of its place, and return the mark of that.
+    def find_class(typingctx, key, table, edges_at, counters_at, levels):
+        """Return where a key is counted, in the class of its place, and the mark of that.
+
+        Nothing but what it returns comes of it, so that several are under way at a time.
 
         Parameters
         ----------
         key : uint32 or uint64
-        table, counters : shared arrays
-            Edges, the first of which is 0, and their marks; counters of classes.
+        table : shared array
+            Edges, the first of which is 0, and their marks; not changed by then.
         edges_at, counters_at : uint32
             Of :func:`addresses_of`.
         levels : int
@@ -119,17 +123,29 @@ else:
         kind = "u32" if size == 4 else "u64"
         search = _search(size, int(levels.literal_value))
         template = (
-            f"{{ .reg .pred p; .reg .u32 r, a; .reg .{kind} e; mov.u32 r, $2; {search}"
-            f"ld.shared.{kind} e, [r]; ld.shared.u32 $0, [r + {PLACES * size}]; "
-            f"setp.eq.{kind} p, e, $1; mad.lo.u32 a, r, {(8 << COPIES) // size}, $3; "
-            f"@p sub.u32 a, a, {4 << COPIES}; red.shared.add.u32 [a], 1; @p mov.u32 $0, 0; }}"
+            f"{{ .reg .pred p; .reg .u32 r; .reg .{kind} e; mov.u32 r, $3; {search}"
+            f"ld.shared.{kind} e, [r]; ld.shared.u32 $1, [r + {PLACES * size}]; "
+            f"setp.eq.{kind} p, e, $2; mad.lo.u32 $0, r, {(8 << COPIES) // size}, $4; "
+            f"@p sub.u32 $0, $0, {4 << COPIES}; @p mov.u32 $1, 0; }}"
         )
-        letter = "r" if size == 4 else "l"
 
         def emit(context, builder, signature, args):
-            operands = [args[0], args[3], args[4]]
-            constraints = f"=&r,{letter},r,r,~{{memory}}"
-            return _assembly(builder, template, _I32, constraints, operands, effects=True)
+            operands = [args[0], args[2], args[3]]
+            result = ir.LiteralStructType([_I32, _I32])
+            letter = "r" if size == 4 else "l"
+            found = _assembly(builder, template, result, f"=&r,=&r,{letter},r,r", operands)
+            return _tuple(builder, _elements(builder, found, 2))
 
         word = types.uint32
-        return word(key, table, counters, word, word, levels), emit
+        return types.UniTuple(word, 2)(key, table, word, word, levels), emit
+
+    @intrinsic
+    def count_class(typingctx, place, counters):
+        """Count a key."""
+
+        def emit(context, builder, signature, args):
+            template = "red.shared.add.u32 [$0], 1;"
+            _assembly(builder, template, ir.VoidType(), "r,~{memory}", [args[0]], effects=True)
+            return context.get_dummy_value()
+
+        return types.none(types.uint32, counters), emit

@@ -36,7 +36,7 @@ SHIFT = 13
 """From the bits above an entry's number to a float64's exponent, in its upper half."""
 LOW_HALF = np.uint64(0xFFFFFFFF)
 NOTHING = -650.0
-"""A difference whose power is nothing beside a sum of at least 1."""
+"""A difference whose power is nothing beside a sum of at least 1; lesser ones count as it."""
 
 HALF = STEP / 2
 C4, C3 = 1 / 24, 1 / 6 + 5 / 4 * HALF**2 / 120
@@ -82,12 +82,12 @@ def _entry(i):
 
 
 @cuda_device
-def _power(n, counts, table):
-    """Return 2 to the power of ``n`` ENTRIES-ths, or nearly nothing unless it counts."""
-    bits = table[np.uintp(np.uint32(n % np.uint32(ENTRIES)) * np.uint32(COPIES))]
+def _power(n, table, copy):
+    """Return 2 to the power of ``n`` ENTRIES-ths."""
+    place = np.uint32(np.uint32(n * np.uint32(COPIES)) & np.uint32(TABLE - COPIES)) | copy
+    bits = table[np.uintp(place)]
     # Whole powers of two go to the exponent, in a float64's upper half; the rest is in the entry.
     high = np.uint32(np.uint32(bits >> np.uint64(32)) + np.uint32(n * np.uint32(1 << SHIFT)))
-    high = high if counts else np.uint32(0)
     return np.uint64((np.uint64(high) << np.uint64(32)) | (bits & LOW_HALF)).view(np.float64)
 
 
@@ -97,32 +97,29 @@ def logs_kernel(dtype: Any) -> Any:
     steps_of, wide = _steps_kernel(kind), kind == np.float64
 
     @cuda_device
-    def add_power(x, reference, table, state):
+    def add_power(x, reference, table, copy, state):
         """Add ``exp(x - reference)``, within a few units of the last place."""
         total, greatest, strange = state
-        d = kind(x - reference)
-        counts = d > kind(NOTHING)  # not where x is NaN
-        if wide:
-            difference = d if counts else kind(0)
-            n, steps = steps_of(difference)
-        else:  # the float32 difference is rounded; it is near enough to count steps
-            n, steps = steps_of(d)
-            difference = np.float64(x if counts else reference) - np.float64(reference)
+        near = max(kind(reference + kind(NOTHING)), x)  # that of NaN is the former
+        d = kind(near - reference)
+        n, steps = steps_of(d)
+        # A float32 difference is rounded; it is near enough to count steps.
+        difference = d if wide else np.float64(near) - np.float64(reference)
         rest = difference - steps * STEP
         tail = 1.0 + rest * (C1 + rest * (0.5 + rest * (C3 + rest * C4)))
-        total += _power(n, counts, table) * tail
+        total += _power(n, table, copy) * tail
         return total, max(greatest, x), strange | (x != x)
 
     @cuda_device
-    def add_eight(eight, reference, table, even, odd):
-        even = add_power(eight[0], reference, table, even)
-        odd = add_power(eight[1], reference, table, odd)
-        even = add_power(eight[2], reference, table, even)
-        odd = add_power(eight[3], reference, table, odd)
-        even = add_power(eight[4], reference, table, even)
-        odd = add_power(eight[5], reference, table, odd)
-        even = add_power(eight[6], reference, table, even)
-        odd = add_power(eight[7], reference, table, odd)
+    def add_eight(eight, reference, table, copy, even, odd):
+        even = add_power(eight[0], reference, table, copy, even)
+        odd = add_power(eight[1], reference, table, copy, odd)
+        even = add_power(eight[2], reference, table, copy, even)
+        odd = add_power(eight[3], reference, table, copy, odd)
+        even = add_power(eight[4], reference, table, copy, even)
+        odd = add_power(eight[5], reference, table, copy, odd)
+        even = add_power(eight[6], reference, table, copy, even)
+        odd = add_power(eight[7], reference, table, copy, odd)
         return even, odd
 
     @cuda_device
@@ -142,6 +139,7 @@ def logs_kernel(dtype: Any) -> Any:
         """
         even = (0.0, kind(-math.inf), False)
         odd = (0.0, kind(-math.inf), False)
+        copy = np.uint32(thread) & np.uint32(COPIES - 1)
         ahead = place + TWICE
         for group in range(GROUPS):
             if group == GROUPS - 2:
@@ -149,7 +147,7 @@ def logs_kernel(dtype: Any) -> Any:
             turn = np.int32(group & 1)
             eight = read_eight(room, turn, thread)
             begin_eight(room, turn, thread, values, ahead)
-            even, odd = add_eight(eight, reference, table, even, odd)
+            even, odd = add_eight(eight, reference, table, copy, even, odd)
             ahead += NEXT
         return even[0] + odd[0], max(even[1], odd[1]), even[2] | odd[2]
 
@@ -218,7 +216,6 @@ def logs_kernel(dtype: Any) -> Any:
             copies[i] = _entry(i // COPIES)
             i += THREADS
         cuda.syncthreads()
-        table = copies[thread % COPIES :]
         apart = cuda.gridDim.x * WARPS
         own, base = cuda.blockIdx.x * WARPS + thread // WARP, start + thread % WARP
         # All threads take part, so that all meet at barriers; those beyond the last do it again.
@@ -227,7 +224,7 @@ def logs_kernel(dtype: Any) -> Any:
         for _ in range((blocks + apart - 1) // apart):
             place, following = following, np.uintp(base + min(own + apart, blocks - 1) * BLOCK)
             numbers, greatest, total = reduce_block(
-                values, place, following, room, thread, table, slots
+                values, place, following, room, thread, copies, slots
             )
             if own < blocks and thread % WARP == 0:
                 node = nodes[own]

@@ -16,17 +16,18 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.statistics.cuda.counters import (
     COUNT_THREADS,
-    REGISTERS,
     SHARED_COUNTERS,
     clear,
 )
-from numbatch.kernels.statistics.cuda.fixed_places import FixedPlaces, fixed_places, place_in
+from numbatch.kernels.statistics.cuda.fixed_places import FixedPlaces, fixed_places, whole_place
 from numbatch.kernels.statistics.cuda.sketch import bucket_of, special_of
 from numbatch.kernels.statistics.cuda.strides import pass_over
 from numbatch.kernels.statistics.sketch import SPECIAL_COUNTS, A, B, C
 
-__all__ = ["SketchWindow", "window_below", "window_kernel"]
+__all__ = ["AT_ONCE", "SketchWindow", "window_below", "window_kernel"]
 
+WINDOW_REGISTERS, AT_ONCE = 64, 2
+"""Of a thread, so that it holds its constants; blocks that run on a multiprocessor then."""
 SPECIAL_COPIES = 5
 """Binary logarithm of the copies of the counters of what has no bucket."""
 ROOM = SHARED_COUNTERS - (SPECIAL_COUNTS << SPECIAL_COPIES)
@@ -104,27 +105,32 @@ def _parts_of(kind: Any) -> Any:
 
 def window_kernel(kind: Any) -> Any:
     """Make the kernel for values of a dtype."""
-    parts_of, place_of = _parts_of(kind), place_in(np.float32)
+    parts_of, place_of = _parts_of(kind), whole_place
 
     @cuda_device
-    def count(x, given):
-        counters, _, _, below, scale, start, lowest, highest, layout, copy, _ = given
-        whole, mask, near, _, buckets, several, unread = layout
+    def find(x, given):
+        _, _, _, below, scale, start, first, layout, copy, _ = given
+        whole, near, span, _, buckets, several, unread = layout
         sign, exponent, mantissa = parts_of(kind(x))
         s = np.float32(mantissa - ONE32)
         octave = np.float32(np.uint32(exponent | WHOLE_BITS).view(np.float32) - below)
         logarithm = np.float32(((A32 * s + B32) * s + C32) * s + octave)
-        moved = min(max(np.float32(logarithm * scale + start), lowest), highest)
-        place, again = place_of(moved, whole, mask, near)
+        moved = np.float32(logarithm * scale + start)
+        distance = np.uint32(moved.view(np.uint32) - first)
+        place, again = place_of(distance, whole, near)
+        again = again | (distance >= span)
         # A counter that nobody reads, so that no thread branches.
         place = unread if again else np.uint32(place + np.uint32(sign * buckets))
-        cuda.atomic.add(counters, np.uint32(np.uint32(place * several) + copy), np.int32(1))
-        return np.uint32(again)
+        return np.uint32(np.uint32(place * several) + copy), np.uint32(again)
+
+    @cuda_device
+    def count(place, given):
+        cuda.atomic.add(given[0], place, np.int32(1))
 
     @cuda_device
     def look_again(x, given):
         """Count a value that is near the beginning of a bucket, or not in the window."""
-        counters, counts, exact, _, _, _, _, _, layout, copy, lane = given
+        counters, counts, exact, _, _, _, _, layout, copy, lane = given
         _, _, _, base, buckets, several, _ = layout
         wide = np.float64(x)
         key, negative = bucket_of(wide, exact), np.int64(wide < 0.0)
@@ -137,11 +143,11 @@ def window_kernel(kind: Any) -> Any:
             place = (special_of(wide) << SPECIAL_COPIES) | lane
             cuda.atomic.add(counters, ROOM + place, np.int32(1))
 
-    over = pass_over(kind, count, look_again)
+    over = pass_over(kind, find, count, look_again)
 
-    @cuda_kernel(registers=REGISTERS)
+    @cuda_kernel(registers=WINDOW_REGISTERS)
     def count_in_window(
-        values, first, scale, bottom, start, origin, whole, mask, near, base, buckets, copies,
+        values, first, scale, bottom, start, origin, whole, near, base, buckets, copies,
         counts, special,
     ):  # fmt: skip
         """Add the values to the buckets of their magnitudes; no error check.
@@ -156,7 +162,7 @@ def window_kernel(kind: Any) -> Any:
         bottom : int
         start : float32
         origin : float32
-        whole, mask, near : uint32
+        whole, near : uint32
         base : int
         buckets : uint32
             As :class:`SketchWindow` and its places have them.
@@ -171,11 +177,15 @@ def window_kernel(kind: Any) -> Any:
         clear(counters)
         several = np.uint32(np.uint32(1) << copies)
         copy = np.uint32(cuda.threadIdx.x) & np.uint32(several - np.uint32(1))
+        # Bits of the window's first place and of its last, less the former: no place is clamped.
+        zero = np.uint32(np.uint32(origin.view(np.uint32) >> whole) << whole)
+        layout = (
+            whole, near, np.uint32(buckets << whole), base, buckets, several,
+            np.uint32(buckets + buckets),
+        )  # fmt: skip
         given = (
             counters, counts, scale, np.float32(WHOLE + bottom), np.float32(scale),
-            np.float32(origin + start), origin, np.float32(origin + np.float32(buckets)),
-            (whole, mask, near, base, buckets, several, np.uint32(buckets + buckets)), copy,
-            cuda.threadIdx.x & 31,
+            np.float32(origin + start), zero, layout, copy, cuda.threadIdx.x & 31,
         )  # fmt: skip
         over(values, first, given)
         cuda.syncthreads()

@@ -50,8 +50,8 @@ else:
         """Begin to copy eight values, 32 apart, to places THREADS apart; a group."""
         size = values.dtype.bitwidth // 8
         copies = "".join(
-            f"cp.async.ca.shared.global [r + {k * THREADS * size}], [t + {k * WARP * size}], {size}; "
-            for k in range(8)
+            f"cp.async.ca.shared.global [r + {THREADS * at}], [t + {WARP * at}], {size}; "
+            for at in range(0, 8 * size, size)
         )
         template = (
             "{ .reg .u64 t, s; .reg .u32 r; cvta.to.shared.u64 s, $0; cvt.u32.u64 r, s; "

@@ -37,18 +37,20 @@ else:
         cuda.syncwarp()
 
 
-def pass_over(kind: Any, count: Any, look_again: Any) -> Any:
+def pass_over(kind: Any, find: Any, count: Any, look_again: Any) -> Any:
     """Make the function with which all threads of a launch go over an array.
 
     Parameters
     ----------
     kind : type
         float32 or float64, the values'.
+    find : device function
+        ``find(x, given)`` returns where a value is counted, and ``np.uint32(1)`` if it is to be
+        looked at again, else 0. Four are found before the first is counted.
     count : device function
-        ``count(x, given)`` counts a value, or returns ``np.uint32(1)`` if it is to be looked at
-        again, else 0.
+        ``count(place, given)`` counts a value there.
     look_again : device function
-        ``look_again(x, given)`` does what there is to do for the few such values.
+        ``look_again(x, given)`` does what there is to do for the few values looked at again.
 
     Returns
     -------
@@ -59,8 +61,12 @@ def pass_over(kind: Any, count: Any, look_again: Any) -> Any:
 
     @cuda_device
     def count_four(four, given):
-        a, b = count(four[0], given), count(four[1], given)
-        c, d = count(four[2], given), count(four[3], given)
+        (p, a), (q, b) = find(four[0], given), find(four[1], given)
+        (r, c), (s, d) = find(four[2], given), find(four[3], given)
+        count(p, given)
+        count(q, given)
+        count(r, given)
+        count(s, given)
         low = np.uint32(a | np.uint32(b << ONE))
         return np.uint32(low | np.uint32(np.uint32(c << TWO) | np.uint32(d << THREE)))
 
@@ -71,7 +77,7 @@ def pass_over(kind: Any, count: Any, look_again: Any) -> Any:
             k = np.uint32(31 - cuda.clz(marks))
             marks = np.uint32(marks ^ np.uint32(ONE << k))
             at = first + np.int64(k & THREE) + np.int64(k >> TWO) * apart
-            look_again(kind(values[at]), given)
+            look_again(kind(values[np.uintp(at)]), given)
 
     @cuda_device
     def count_fours(values, at, apart, given):
@@ -103,7 +109,9 @@ def pass_over(kind: Any, count: Any, look_again: Any) -> Any:
             i = cuda.threadIdx.x
             while i < values.size - 4 * fours:
                 x = kind(values[i if i < start else i + 4 * fours])
-                if count(x, given):
+                place, again = find(x, given)
+                count(place, given)
+                if again:
                     look_again(x, given)
                 i += cuda.blockDim.x
 
