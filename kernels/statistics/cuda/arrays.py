@@ -26,12 +26,12 @@ from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
 from numbatch.kernels.statistics.cuda.select import order, order_wide
 from numbatch.kernels.statistics.cuda.sketch import HALF, count_in_buckets
 from numbatch.kernels.statistics.cuda.sketch_window import (
-    AT_ONCE,
     ROOM,
     SketchWindow,
     window_below,
     window_kernel,
 )
+from numbatch.kernels.statistics.cuda.strides import AT_ONCE
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 from numbatch.kernels.statistics.cuda.terms import write_entropy_terms
 from numbatch.kernels.statistics.segments import GREATEST, LEAST
@@ -91,15 +91,15 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
         scale, margin = _scale_of(edges, dtype)
         places = fixed_places(edges.size + 1, dtype, margin)
         gpu.launch(
-            EVEN_BINS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
-            gpu.upload(edges_there), scale, places.origin, places.whole, places.mask, places.near,
-            _logarithm(copies), counts,
+            EVEN_BINS[dtype], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS, values,
+            start_of(values), gpu.upload(edges_there), scale, places.origin, places.whole,
+            places.mask, places.near, _logarithm(copies), counts,
         )  # fmt: skip
     elif cells is not None:
         gpu.launch(
-            CELLS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
-            gpu.upload(edges_there), gpu.upload(cells.entries), np.int32(cells.low),
-            np.int32(cells.high), np.uint32(cells.bits),
+            CELLS[dtype], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS, values,
+            start_of(values), gpu.upload(edges_there), gpu.upload(cells.entries),
+            np.int32(cells.low), np.int32(cells.high), np.uint32(cells.bits),
             _logarithm(copies_of(cells.entries.size, TABLE)), _logarithm(copies), counts,
         )  # fmt: skip
     else:

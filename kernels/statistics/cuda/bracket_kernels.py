@@ -14,6 +14,7 @@ import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import threads_of
+from numbatch.kernels.statistics.cuda.counters import clear
 from numbatch.kernels.statistics.cuda.keys import PLACES
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "CLASSES",
     "EDGES",
     "PASS_THREADS",
-    "TALLY_THREADS",
     "gather_kernel",
     "tally_kernel",
 ]
@@ -36,7 +36,6 @@ CLASSES = 32
 CELLS_OF_GAP = 128
 """Cells that the keys between two edges are counted in."""
 CELLS = PLACES * CELLS_OF_GAP
-TALLY_THREADS = threads_of(1024, 8)
 STAGED = 1024
 """Keys that a block writes at once."""
 
@@ -76,6 +75,15 @@ def _cell_of(kind: Any) -> Any:
     return cell_of
 
 
+@cuda_device
+def four_kept(kept, first, i, size):
+    """Return the keys of a block at ``i`` and three places after it, and these places."""
+    j, k, m = i + PASS_THREADS, i + 2 * PASS_THREADS, i + 3 * PASS_THREADS
+    a, b = kept[first + i], kept[first + min(j, size - 1)]
+    c, d = kept[first + min(k, size - 1)], kept[first + min(m, size - 1)]
+    return (a, b, c, d), (j, k, m)
+
+
 def tally_kernel(kind: Any) -> Any:
     """Make the kernel that counts kept keys in cells."""
     cell_of = _cell_of(kind)
@@ -94,31 +102,22 @@ def tally_kernel(kind: Any) -> Any:
             Modified in place.
         """
         counters = cuda.shared.array(CELLS, np.int32)
+        clear(counters)
+        first, size = np.int64(cuda.blockIdx.x) * room, sizes[cuda.blockIdx.x]
         i = cuda.threadIdx.x
-        while i < CELLS:
-            counters[i] = 0
-            i += TALLY_THREADS
-        cuda.syncthreads()
-        block = cuda.blockIdx.x
-        while block < sizes.size:
-            first, size = np.int64(block) * room, sizes[block]
-            i = cuda.threadIdx.x
-            while i < size:  # four are read before the first is counted
-                j, k, m = i + TALLY_THREADS, i + 2 * TALLY_THREADS, i + 3 * TALLY_THREADS
-                a, b = kept[first + i], kept[first + min(j, size - 1)]
-                c, d = kept[first + min(k, size - 1)], kept[first + min(m, size - 1)]
-                cuda.atomic.add(counters, cell_of(a, edges, scales), np.int32(1))
-                cuda.atomic.add(counters, cell_of(b, edges, scales), np.int32(j < size))
-                cuda.atomic.add(counters, cell_of(c, edges, scales), np.int32(k < size))
-                cuda.atomic.add(counters, cell_of(d, edges, scales), np.int32(m < size))
-                i += 4 * TALLY_THREADS
-            block += cuda.gridDim.x
+        while i < size:  # four are read before the first is counted
+            (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
+            cuda.atomic.add(counters, cell_of(a, edges, scales), np.int32(1))
+            cuda.atomic.add(counters, cell_of(b, edges, scales), np.int32(j < size))
+            cuda.atomic.add(counters, cell_of(c, edges, scales), np.int32(k < size))
+            cuda.atomic.add(counters, cell_of(d, edges, scales), np.int32(m < size))
+            i += 4 * PASS_THREADS
         cuda.syncthreads()
         i = cuda.threadIdx.x
         while i < CELLS:
             if counters[i] > 0:
                 cuda.atomic.add(counts, i, counters[i])
-            i += TALLY_THREADS
+            i += PASS_THREADS
 
     return tally_kept
 
@@ -126,6 +125,15 @@ def tally_kernel(kind: Any) -> Any:
 def gather_kernel(kind: Any) -> Any:
     """Make the kernel that gathers kept keys of wanted cells."""
     cell_of = _cell_of(kind)
+
+    @cuda_device
+    def take(key, is_wanted, staged, state, few, cursor):
+        if is_wanted:
+            at = cuda.atomic.add(state, 0, np.int32(1))
+            if at < STAGED:
+                staged[at] = key
+            else:
+                few[cuda.atomic.add(cursor, 0, np.int32(1))] = key
 
     @cuda_kernel
     def gather_kept(kept, room, sizes, edges, scales, wanted, few, cursor):
@@ -143,20 +151,20 @@ def gather_kernel(kind: Any) -> Any:
         """
         staged = cuda.shared.array(STAGED, kind)
         state = cuda.shared.array(2, np.int32)
-        first = np.int64(cuda.blockIdx.x) * room
         if cuda.threadIdx.x == 0:
             state[0] = 0
         cuda.syncthreads()
+        first, size = np.int64(cuda.blockIdx.x) * room, sizes[cuda.blockIdx.x]
         i = cuda.threadIdx.x
-        while i < sizes[cuda.blockIdx.x]:
-            key = kept[first + i]
-            if wanted[cell_of(key, edges, scales)]:
-                at = cuda.atomic.add(state, 0, np.int32(1))
-                if at < STAGED:
-                    staged[at] = key
-                else:
-                    few[cuda.atomic.add(cursor, 0, np.int32(1))] = key
-            i += PASS_THREADS
+        while i < size:  # as above
+            (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
+            at_a, at_b = cell_of(a, edges, scales), cell_of(b, edges, scales)
+            at_c, at_d = cell_of(c, edges, scales), cell_of(d, edges, scales)
+            take(a, wanted[at_a] != 0, staged, state, few, cursor)
+            take(b, wanted[at_b] != 0 and j < size, staged, state, few, cursor)
+            take(c, wanted[at_c] != 0 and k < size, staged, state, few, cursor)
+            take(d, wanted[at_d] != 0 and m < size, staged, state, few, cursor)
+            i += 4 * PASS_THREADS
         cuda.syncthreads()
         size = min(state[0], np.int32(STAGED))
         if cuda.threadIdx.x == 0:

@@ -16,7 +16,6 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CLASSES,
     EDGES,
     PASS_THREADS,
-    TALLY_THREADS,
     gather_kernel,
     tally_kernel,
 )
@@ -162,7 +161,7 @@ class BracketSelection:
         placed = gpu.upload(self._scales())
         counts = gpu.zeros(CELLS, np.int32)
         given = self._kept, self._room, self._sizes, self._edges, placed
-        gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
+        gpu.launch(made.tally, self._blocks, PASS_THREADS, *given, counts)
         table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
         ends = np.cumsum(table, axis=1)
         cells = np.array(

@@ -15,12 +15,11 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.statistics.cuda.counters import (
     COUNT_THREADS,
-    REGISTERS,
     SHARED_COUNTERS,
     add_counters,
     clear,
 )
-from numbatch.kernels.statistics.cuda.strides import pass_over
+from numbatch.kernels.statistics.cuda.strides import REGISTERS, pass_over
 
 __all__ = ["TABLE", "Cells", "cells_kernel", "cells_of", "clear_and_copy"]
 

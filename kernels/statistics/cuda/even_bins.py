@@ -10,13 +10,12 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.statistics.cuda.counters import (
-    REGISTERS,
     SHARED_COUNTERS,
     add_counters,
     clear,
 )
 from numbatch.kernels.statistics.cuda.fixed_places import place_in
-from numbatch.kernels.statistics.cuda.strides import pass_over
+from numbatch.kernels.statistics.cuda.strides import REGISTERS, pass_over
 
 __all__ = ["even_bins_kernel", "settled"]
 

@@ -21,13 +21,11 @@ from numbatch.kernels.statistics.cuda.counters import (
 )
 from numbatch.kernels.statistics.cuda.fixed_places import FixedPlaces, fixed_places, whole_place
 from numbatch.kernels.statistics.cuda.sketch import bucket_of, special_of
-from numbatch.kernels.statistics.cuda.strides import pass_over
+from numbatch.kernels.statistics.cuda.strides import REGISTERS, pass_over
 from numbatch.kernels.statistics.sketch import SPECIAL_COUNTS, A, B, C
 
-__all__ = ["AT_ONCE", "SketchWindow", "window_below", "window_kernel"]
+__all__ = ["SketchWindow", "window_below", "window_kernel"]
 
-WINDOW_REGISTERS, AT_ONCE = 64, 2
-"""Of a thread, so that it holds its constants; blocks that run on a multiprocessor then."""
 SPECIAL_COPIES = 5
 """Binary logarithm of the copies of the counters of what has no bucket."""
 ROOM = SHARED_COUNTERS - (SPECIAL_COUNTS << SPECIAL_COPIES)
@@ -145,7 +143,7 @@ def window_kernel(kind: Any) -> Any:
 
     over = pass_over(kind, find, count, look_again)
 
-    @cuda_kernel(registers=WINDOW_REGISTERS)
+    @cuda_kernel(registers=REGISTERS)
     def count_in_window(
         values, first, scale, bottom, start, origin, whole, near, base, buckets, copies,
         counts, special,
