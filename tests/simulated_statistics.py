@@ -17,7 +17,6 @@ from numbatch.kernels.statistics.cuda import bracket_sample, brackets, select
 from numbatch.kernels.statistics.cuda.counters import add_counters, clear
 from numbatch.kernels.statistics.cuda.logs import logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
-from numbatch.kernels.statistics.cuda.sort_keys import key_sorter
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 from numbatch.kernels.statistics.sketch import A, B, C
 
@@ -248,39 +247,6 @@ def test_counters_are_cleared_and_added_by_any_number_of_threads(gpu, threads):
     found = gpu.download(counts)
     assert found[-threads // 2 :].tolist() == [2] * (threads // 2)
     assert found.sum() == threads
-
-
-SORTED = 16 if is_simulated() else 1024
-
-
-def sorting_kernel(kind):
-    """Make a kernel that sorts keys in shared memory."""
-    sort_keys = key_sorter(kind)
-
-    @cuda_kernel
-    def sort(keys):
-        held = cuda.shared.array(SORTED, kind)
-        i = cuda.threadIdx.x
-        while i < SORTED:
-            held[i] = keys[i]
-            i += cuda.blockDim.x
-        sort_keys(held, SORTED)
-        i = cuda.threadIdx.x
-        while i < SORTED:
-            keys[i] = held[i]
-            i += cuda.blockDim.x
-
-    return sort
-
-
-@pytest.mark.parametrize("kind", [np.uint32, np.uint64])
-def test_keys_are_sorted(gpu, kind):
-    rng = np.random.default_rng(3)
-    keys = rng.integers(0, np.iinfo(kind).max, SORTED, kind, endpoint=True)
-    keys[3:6] = keys[0]
-    placed = gpu.upload(keys)
-    gpu.launch(sorting_kernel(kind), 1, SORTED // 2, placed)
-    np.testing.assert_array_equal(gpu.download(placed), np.sort(keys))
 
 
 CONTENTS = ("normal", "few", "equal", "rising", "wide", "strange")

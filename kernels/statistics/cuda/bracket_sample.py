@@ -13,7 +13,6 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.random import draw_bits
 from numbatch.kernels.statistics.cuda.select import order, order_wide
-from numbatch.kernels.statistics.cuda.sort_keys import key_sorter
 
 __all__ = [
     "CHOOSERS",
@@ -36,14 +35,37 @@ CHOOSERS = PARTS // 2
 LEAST = threads_of(218, 1)
 MOST = PARTS - 1 - LEAST
 
+ONE = np.uint32(1)
+
 hash_bits = cuda_device(draw_bits)
+
+
+@cuda_device
+def _sort(keys, size):
+    """Sort keys in shared memory by a bitonic network; all threads call, half as many.
+
+    ``size`` is a power of two.
+    """
+    thread = np.uint32(cuda.threadIdx.x)
+    width = np.uint32(2)
+    while width <= np.uint32(size):
+        apart = np.uint32(width >> ONE)
+        while apart > np.uint32(0):
+            cuda.syncthreads()
+            i = np.uint32(np.uint32(thread << ONE) - (thread & np.uint32(apart - ONE)))
+            j = np.uint32(i + apart)
+            a, b = keys[np.uintp(i)], keys[np.uintp(j)]
+            if (a > b) == ((i & width) == np.uint32(0)):
+                keys[np.uintp(i)], keys[np.uintp(j)] = b, a
+            apart = np.uint32(apart >> ONE)
+        width = np.uint32(width << ONE)
+    cuda.syncthreads()
 
 
 def sample_kernel(kind: Any) -> Any:
     """Make the kernel for bits of a dtype, uint32 or uint64."""
     key_of = order if kind == np.uint32 else order_wide
     nan = kind(np.iinfo(kind).max)
-    sort_keys = key_sorter(kind)
 
     @cuda_device
     def estimate(keys, numbers, share, part):
@@ -81,7 +103,7 @@ def sample_kernel(kind: Any) -> Any:
             share = float(hash_bits(np.uint64(part), np.uint64(i)) >> np.uint64(11)) * 2.0**-53
             keys[i] = key_of(bits[np.int64(share * bits.size)])
             i += SORT_THREADS
-        sort_keys(keys, SAMPLE)
+        _sort(keys, SAMPLE)
         low, high = 0, SAMPLE
         while low < high:
             middle = (low + high) >> 1
@@ -99,7 +121,6 @@ def sample_kernel(kind: Any) -> Any:
 
 def choose_kernel(kind: Any) -> Any:
     """Make the kernel for keys of a dtype."""
-    sort_keys = key_sorter(kind)
 
     @cuda_kernel
     def choose_ends(estimates, ends):
@@ -114,7 +135,7 @@ def choose_kernel(kind: Any) -> Any:
         held = cuda.shared.array(PARTS, kind)
         q, part = cuda.blockIdx.x, cuda.threadIdx.x
         held[part], held[part + CHOOSERS] = estimates[q, part], estimates[q, part + CHOOSERS]
-        sort_keys(held, PARTS)
+        _sort(held, PARTS)
         if part == 0:
             ends[2 * q], ends[2 * q + 1] = held[LEAST], held[MOST]
 
