@@ -169,9 +169,10 @@ def test_counts_are_those_of_the_cpu(gpu, dtype):
         here, there = make().update(values), make().update(placed)
         np.testing.assert_array_equal(here.counts, there.counts)
         assert (here.below, here.above, here.nans) == (there.below, there.above, there.nans)
-    here, there = (statistics.QuantileSketch(0.01, "omit").update(x) for x in (values, placed))
-    np.testing.assert_array_equal(here._counts, there._counts)
-    np.testing.assert_array_equal(here._special, there._special)
+    for error in (0.01, 0.0005):  # the second has too many buckets for a window
+        here, there = (statistics.QuantileSketch(error, "omit").update(x) for x in (values, placed))
+        np.testing.assert_array_equal(here._counts, there._counts)
+        np.testing.assert_array_equal(here._special, there._special)
     assert statistics.extremes(placed, "omit") == (-np.inf, np.inf)
 
 

@@ -1,8 +1,9 @@
-"""Kernels that select a few ranks in one pass over the values.
+"""Kernels that select a few ranks among the keys that one pass over the values kept.
 
 A sample (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) says between which two keys the
-value of a rank probably lies. One pass counts what is below, at, and between those keys, and keeps
-the few that are between; the counts say for sure whether the value is among them. Keys are those of
+value of a rank probably lies. One pass (:mod:`~numbatch.kernels.statistics.cuda.bracket_pass`)
+counts what is below, at, and between those keys, and keeps the few that are between; the counts say
+for sure whether the value is among them. Keys are those of
 :mod:`~numbatch.kernels.statistics.digits`.
 """
 
