@@ -18,6 +18,7 @@ from numbatch.kernels.statistics.cuda.counters import add_counters, clear
 from numbatch.kernels.statistics.cuda.logs import logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
+from numbatch.kernels.statistics.sketch import A, B, C
 
 DTYPES = ("float32", "float64")
 
@@ -168,10 +169,47 @@ def test_counts_are_those_of_the_cpu(gpu, dtype):
         here, there = make().update(values), make().update(placed)
         np.testing.assert_array_equal(here.counts, there.counts)
         assert (here.below, here.above, here.nans) == (there.below, there.above, there.nans)
-    here, there = (statistics.QuantileSketch(0.01, "omit").update(x) for x in (values, placed))
-    np.testing.assert_array_equal(here._counts, there._counts)
-    np.testing.assert_array_equal(here._special, there._special)
+    for error in (0.01, 0.0005):  # the second has too many buckets for a window
+        here, there = (statistics.QuantileSketch(error, "omit").update(x) for x in (values, placed))
+        np.testing.assert_array_equal(here._counts, there._counts)
+        np.testing.assert_array_equal(here._special, there._special)
     assert statistics.extremes(placed, "omit") == (-np.inf, np.inf)
+
+
+def near(points, dtype):
+    """Return numbers of a dtype at points, and those next to them."""
+    points = np.asarray(points).astype(dtype)
+    below, above = (np.nextafter(points, dtype(side)) for side in (-np.inf, np.inf))
+    return np.concatenate((below, points, above, np.nextafter(above, dtype(np.inf))))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high", "bins"), [(-2, 4, 12), (-4, 4, 1000), (1e6, 1e6 + 3, 70)])
+def test_values_at_edges_of_even_bins(gpu, dtype, low, high, bins):
+    edges = np.linspace(low, high, bins + 1)[:: max(1, bins // 20)]
+    values = np.append(near(edges, dtype), [np.nan, np.inf, -np.inf, 1e30, -1e30]).astype(dtype)
+    here = statistics.Histogram.linear(low, high, bins).update(values)
+    there = statistics.Histogram.linear(low, high, bins).update(gpu.upload(values))
+    np.testing.assert_array_equal(here.counts, there.counts)
+    assert (here.below, here.above, here.nans) == (there.below, there.above, there.nans)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_at_the_beginnings_of_buckets(gpu, dtype):
+    sketch = statistics.QuantileSketch(0.01, "omit")
+    buckets = np.arange(40) * 9.0 + np.floor(sketch._scale * 1022)
+    exponent = np.floor(buckets / sketch._scale)
+    cubic = [
+        next(r.real for r in np.roots([A, B, C, -x]) if abs(r.imag) < 1e-9 and -1e-9 < r.real < 1)
+        for x in buckets / sketch._scale - exponent
+    ]
+    begins = np.exp2(exponent - 1022) * (1 + np.array(cubic))
+    values = np.concatenate((near(begins, dtype), near(-begins, dtype), near([0, 1], dtype)))
+    values = np.append(values, [np.nan, np.inf, -np.inf, 1e-30, 1e-300, 1e30]).astype(dtype)
+    there = statistics.QuantileSketch(0.01, "omit").update(gpu.upload(values))
+    sketch.update(values)
+    np.testing.assert_array_equal(sketch._counts, there._counts)
+    np.testing.assert_array_equal(sketch._special, there._special)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

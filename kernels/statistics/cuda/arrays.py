@@ -19,18 +19,19 @@ from numbatch.kernels.statistics.cuda.counters import (
 )
 from numbatch.kernels.statistics.cuda.even_bins import even_bins_kernel
 from numbatch.kernels.statistics.cuda.extremes import extremes_kernel
+from numbatch.kernels.statistics.cuda.fixed_places import fixed_places
 from numbatch.kernels.statistics.cuda.free_bins import bins_kernel
 from numbatch.kernels.statistics.cuda.reduce import FLOATS, as_device_values
 from numbatch.kernels.statistics.cuda.rows import row_extremes, row_sums
 from numbatch.kernels.statistics.cuda.select import order, order_wide
 from numbatch.kernels.statistics.cuda.sketch import HALF, count_in_buckets
-from numbatch.kernels.statistics.cuda.sketch_cells import (
+from numbatch.kernels.statistics.cuda.sketch_window import (
     ROOM,
     SketchWindow,
-    count_narrow,
     window_below,
-    write_entries,
+    window_kernel,
 )
+from numbatch.kernels.statistics.cuda.strides import AT_ONCE
 from numbatch.kernels.statistics.cuda.sums import THREADS, WARPS
 from numbatch.kernels.statistics.cuda.terms import write_entropy_terms
 from numbatch.kernels.statistics.segments import GREATEST, LEAST
@@ -46,6 +47,7 @@ __all__ = [
 EXTREMES = {np.dtype(kind): extremes_kernel(kind) for kind in (np.float32, np.float64)}
 CELLS = {np.dtype(kind): cells_kernel(kind) for kind in (np.float32, np.float64)}
 EVEN_BINS = {np.dtype(kind): even_bins_kernel(kind) for kind in (np.float32, np.float64)}
+SKETCHES = {np.dtype(kind): window_kernel(kind) for kind in (np.float32, np.float64)}
 BINS = {
     np.dtype(np.float32): (bins_kernel(np.float32, order, 16), np.uint32),
     np.dtype(np.float64): (bins_kernel(np.float64, order_wide, 48), np.uint64),
@@ -81,21 +83,23 @@ def bin_counts(array: Any, edges: np.ndarray, linear: bool) -> np.ndarray:
     dtype = np.dtype(values.dtype)
     edges_there = _edges_of(edges, dtype)
     counts = gpu.upload(np.zeros(edges.size + 2, np.int64))
-    copies = copies_of(edges.size + 2)
+    copies = copies_of(edges.size + 3)  # below, above, NaN, and one that is not read
     cells = cells_of(edges_there) if copies and not linear else None
     if not values.size:
         pass
     elif linear and copies:
         scale, margin = _scale_of(edges, dtype)
+        places = fixed_places(edges.size + 1, dtype, margin)
         gpu.launch(
-            EVEN_BINS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
-            gpu.upload(edges_there), scale, margin, _logarithm(copies), counts,
+            EVEN_BINS[dtype], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS, values,
+            start_of(values), gpu.upload(edges_there), scale, places.origin, places.whole,
+            places.mask, places.near, _logarithm(copies), counts,
         )  # fmt: skip
     elif cells is not None:
         gpu.launch(
-            CELLS[dtype], grid_for(gpu, values.size), COUNT_THREADS, values, start_of(values),
-            gpu.upload(edges_there), gpu.upload(cells.entries), np.int32(cells.low),
-            np.int32(cells.high), np.uint32(cells.bits),
+            CELLS[dtype], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS, values,
+            start_of(values), gpu.upload(edges_there), gpu.upload(cells.entries),
+            np.int32(cells.low), np.int32(cells.high), np.uint32(cells.bits),
             _logarithm(copies_of(cells.entries.size, TABLE)), _logarithm(copies), counts,
         )  # fmt: skip
     else:
@@ -112,24 +116,26 @@ def _count_freely(
 ) -> None:
     """Count between edges that are many, or close to each other."""
     kernel, unsigned = BINS[edges_there.dtype]
-    scale, margin = _scale_of(edges, edges_there.dtype)
+    dtype = edges_there.dtype
+    scale, margin = _scale_of(edges, dtype)
     table = np.zeros(1, np.int32) if linear else _places_of(edges_there)
     gpu.launch(
         kernel, grid_for(gpu, values.size), COUNT_THREADS,
         values, values.view(unsigned), gpu.upload(edges_there), gpu.upload(table), linear,
-        scale, margin, copies_of(edges.size + 2), counts,
+        scale, dtype.type(4 * margin), copies_of(edges.size + 2), counts,
     )  # fmt: skip
 
 
-def _scale_of(edges: np.ndarray, dtype: np.dtype) -> tuple[Any, Any]:
+def _scale_of(edges: np.ndarray, dtype: np.dtype) -> tuple[Any, float]:
     """Return bins for a unit, and how far from an edge, in bins, a place found so may be wrong.
 
-    Of ``(x - first) * scale``, with the rounding of ``first``, of ``scale`` and of both results.
+    Of ``(x - first) * scale``: ``first`` is off by up to one step of the dtype, ``scale`` and both
+    results by half a step.
     """
     scale = (edges.size - 1) / float(edges[-1] - edges[0])
     reach = max(abs(float(edges[0])), abs(float(edges[-1])))
-    margin = 8 * np.finfo(dtype).eps * (edges.size + reach * scale)
-    return dtype.type(scale), dtype.type(margin)
+    margin = np.finfo(dtype).eps * (1.5 * edges.size + reach * scale)
+    return dtype.type(scale), margin
 
 
 def _edges_of(edges: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -157,8 +163,7 @@ def bucket_counts(array: Any, scale: float, buckets: int) -> tuple[np.ndarray, n
     special = gpu.zeros(4, np.int64)
     if values.size:
         greatest = _greatest_of_sample(gpu, values)
-        narrow = np.dtype(values.dtype) == np.float32 and greatest > 0
-        window = window_below(greatest, scale) if narrow else None
+        window = window_below(greatest, scale, np.dtype(values.dtype))
         if window is not None:
             _count_in_window(gpu, values, scale, window, counts, special)
         else:
@@ -186,16 +191,12 @@ def _window_end(greatest: float, scale: float, buckets: int) -> int:
 def _count_in_window(
     gpu: Gpu, values: Any, scale: float, window: SketchWindow, counts: Any, special: Any
 ) -> None:
-    entries = gpu.empty(window.cells, np.uint32)
+    places = window.places
     gpu.launch(
-        write_entries, blocks_for(window.cells, COUNT_THREADS), COUNT_THREADS,
-        window.first, window.bits, scale, entries,
-    )  # fmt: skip
-    gpu.launch(
-        count_narrow, grid_for(gpu, values.size), COUNT_THREADS,
-        values, start_of(values), scale, entries, np.uint32(window.first), np.uint32(window.bits),
-        np.uint32(window.buckets), _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts,
-        special,
+        SKETCHES[np.dtype(values.dtype)], grid_for(gpu, values.size, AT_ONCE), COUNT_THREADS,
+        values, start_of(values), scale, window.bottom, np.float32(window.start), places.origin,
+        places.whole, places.near, window.base, np.uint32(window.buckets),
+        _logarithm(copies_of(2 * window.buckets + 1, ROOM)), counts, special,
     )  # fmt: skip
 
 

@@ -16,13 +16,12 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CLASSES,
     EDGES,
     PASS_THREADS,
-    PLACES,
-    TALLY_THREADS,
     gather_kernel,
-    pass_kernel,
     tally_kernel,
 )
+from numbatch.kernels.statistics.cuda.bracket_pass import AT_ONCE, pass_kernel
 from numbatch.kernels.statistics.cuda.bracket_sample import (
+    CHOOSERS,
     PARTS,
     SAMPLE,
     SORT_THREADS,
@@ -30,6 +29,7 @@ from numbatch.kernels.statistics.cuda.bracket_sample import (
     sample_kernel,
 )
 from numbatch.kernels.statistics.cuda.counters import start_of
+from numbatch.kernels.statistics.cuda.keys import PLACES
 from numbatch.kernels.statistics.cuda.select import DeviceSelection
 from numbatch.kernels.statistics.digits import numbers_of
 
@@ -108,12 +108,12 @@ class BracketSelection:
         made = _kernels(self._type)
         estimates = gpu.empty((len(quantiles), PARTS), self._type)
         self._edges = gpu.empty(PLACES, self._type)
-        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(1, np.uint32)
+        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(PLACES, np.uint8)
         shares = gpu.upload(np.asarray(quantiles, np.float64))
         bits = values.view(self._type)
         gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
-        gpu.launch(made.choose, len(quantiles), PARTS, estimates, ends)
-        most = 6 * gpu.multiprocessors  # as many as run at once
+        gpu.launch(made.choose, len(quantiles), CHOOSERS, estimates, ends)
+        most = AT_ONCE * gpu.multiprocessors
         self._blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
         self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * self._blocks))
         self._kept = gpu.empty(self._blocks * self._room, self._type)
@@ -132,8 +132,7 @@ class BracketSelection:
         self._keys = gpu.download(self._edges)
         # Above the edge of each place, or nothing where a block had too little room.
         held = int(gpu.download(self._sizes).max()) <= self._room
-        marked = int(gpu.download(covered)[0]) if held else 0
-        self._covered = np.array([marked >> 2 * place & 1 for place in range(PLACES)], bool)
+        self._covered = gpu.download(covered).astype(bool) & held
 
     def select(self, ranks: np.ndarray) -> np.ndarray:
         """Return the values of increasing ranks (0: the least), float64."""
@@ -159,15 +158,10 @@ class BracketSelection:
     def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
         """Return the keys of ranks among those kept above the edges of places; None: too many."""
         gpu, made = self._gpu, _kernels(self._type)
-        lows = self._keys.astype(object)
-        spans = [int(b) - int(a) for a, b in zip(lows, [*lows[1:], lows[-1]], strict=True)]
-        shifts = np.array(
-            [max(0, span.bit_length() - CELLS_OF_GAP.bit_length() + 1) for span in spans], np.uint8
-        )
-        placed = gpu.upload(shifts)
+        placed = gpu.upload(self._scales())
         counts = gpu.zeros(CELLS, np.int32)
         given = self._kept, self._room, self._sizes, self._edges, placed
-        gpu.launch(made.tally, gpu.multiprocessors, TALLY_THREADS, *given, counts)
+        gpu.launch(made.tally, self._blocks, PASS_THREADS, *given, counts)
         table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
         ends = np.cumsum(table, axis=1)
         cells = np.array(
@@ -184,7 +178,14 @@ class BracketSelection:
             cursor,
         )  # fmt: skip
         ordered = np.sort(gpu.download(few))
-        low = self._keys[places] + (cells.astype(self._type) << shifts[places].astype(self._type))
-        first = np.searchsorted(ordered, low)
+        gathered = np.where(wanted, table, 0).ravel()
+        first = (np.cumsum(gathered) - gathered).reshape(table.shape)[places, cells]
         within = ranks - (ends - table)[places, cells]
         return ordered[first + within].astype(np.uint64)
+
+    def _scales(self) -> np.ndarray:
+        """Return how many cells a unit has above the edge of each place; 0 where they are one."""
+        edges = numbers_of(self._keys.astype(np.uint64), self._wide)
+        with np.errstate(all="ignore"):
+            scales = CELLS_OF_GAP / np.diff(edges, append=np.inf)
+        return np.where(np.isfinite(scales), scales, 0.0)

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.words import load_floats
 from numbatch.kernels.statistics.cuda.counters import (
     COUNT_THREADS,
-    REGISTERS,
     SHARED_COUNTERS,
     add_counters,
     clear,
 )
+from numbatch.kernels.statistics.cuda.strides import REGISTERS, pass_over
 
 __all__ = ["TABLE", "Cells", "cells_kernel", "cells_of", "clear_and_copy"]
 
@@ -88,8 +87,8 @@ def cells_kernel(kind: Any) -> Any:
         return np.int32(x.view(np.int64) >> np.int64(32))
 
     @cuda_device
-    def count_one(x, edges, table, layout, counters):
-        low, high, bits, stride, own, copies, copy = layout
+    def find(x, given):
+        edges, table, _, low, high, bits, stride, own, copies, copy = given
         key = leading_bits(x)
         key = np.int32(key ^ (np.int32(key >> np.int32(31)) & np.int32(0x7FFFFFFF)))
         key = min(max(key, low), high)
@@ -102,14 +101,17 @@ def cells_kernel(kind: Any) -> Any:
             place = np.uint32(place - np.uint32(x < edges[place - np.uint32(1)]))
         if x != x:
             place = np.uint32(edges.size + 1)
-        cuda.atomic.add(counters, np.uint32(np.uint32(place * copies) + copy), np.int32(1))
+        return np.uint32(np.uint32(place * copies) + copy), np.uint32(0)
 
     @cuda_device
-    def count_four(four, edges, table, layout, counters):
-        count_one(four[0], edges, table, layout, counters)
-        count_one(four[1], edges, table, layout, counters)
-        count_one(four[2], edges, table, layout, counters)
-        count_one(four[3], edges, table, layout, counters)
+    def count(place, given):
+        cuda.atomic.add(given[2], place, np.int32(1))
+
+    @cuda_device
+    def look_again(x, given):
+        """Do nothing: all are counted at once."""
+
+    over = pass_over(kind, find, count, look_again)
 
     @cuda_kernel(registers=REGISTERS)
     def count_in_cells(values, start, edges, entries, low, high, bits, shift, copies, counts):
@@ -140,24 +142,8 @@ def cells_kernel(kind: Any) -> Any:
         first = np.uint32(np.int32(low >> np.int32(bits)))
         own = np.uint32((thread & np.uint32(stride - ONE)) - np.uint32(first * stride))
         copy = thread & np.uint32(several - ONE)
-        layout = (low, high, bits, stride, own, several, copy)
-        step, fours = cuda.gridsize(1), (values.size - start) // 4
-        i = cuda.grid(1)
-        while i < fours:
-            a = load_floats(values, start + 4 * i)
-            b = a
-            if i + step < fours:
-                b = load_floats(values, start + 4 * (i + step))
-            count_four(a, edges, table, layout, counters)
-            if i + step < fours:
-                count_four(b, edges, table, layout, counters)
-            i += 2 * step
-        if cuda.blockIdx.x == 0:  # what is left at both ends
-            i = cuda.threadIdx.x
-            while i < values.size - 4 * fours:
-                x = values[i if i < start else i + 4 * fours]
-                count_one(x, edges, table, layout, counters)
-                i += COUNT_THREADS
+        given = (edges, table, counters, low, high, bits, stride, own, several, copy)
+        over(values, start, given)
         add_counters(counters, copies, edges.size + 2, counts)
 
     return count_in_cells

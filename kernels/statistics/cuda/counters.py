@@ -66,13 +66,13 @@ def copies_of(places: int, room: int = SHARED_COUNTERS) -> int:
     return copies
 
 
-def grid_for(gpu: Gpu, size: int) -> int:
+def grid_for(gpu: Gpu, size: int, at_once: int = 3) -> int:
     """Return how many blocks go over an array: as many as run at once, fewer for few values.
 
-    Three on a multiprocessor, by their registers and shared memory; one more would run alone, when
-    the others are done.
+    ``at_once`` run on a multiprocessor, by their registers and shared memory; one more would run
+    alone, when the others are done.
     """
-    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), 3 * gpu.multiprocessors))
+    return max(1, min(blocks_for(size, 4 * COUNT_THREADS), at_once * gpu.multiprocessors))
 
 
 def start_of(values: Any) -> int:

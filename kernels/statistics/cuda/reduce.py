@@ -11,7 +11,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
-from numbatch.kernels.statistics.cuda.logs import logs_kernel
+from numbatch.kernels.statistics.cuda.logs import logs_grid, logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
 from numbatch.kernels.statistics.cuda.pairs import reduce_pairs
 from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARPS, reduce_sums
@@ -93,7 +93,8 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
     kind = _kind(name, np.dtype(values.dtype), combine, part.width)
     first = part.stop // BLOCK
     nodes = gpu.empty((blocks, kind.width), np.float64)
-    gpu.launch(kind.reduce, blocks_for(blocks, kind.each), THREADS, values, taken, blocks, nodes)
+    grid = logs_grid(gpu, blocks) if name == "logs" else blocks_for(blocks, kind.each)
+    gpu.launch(kind.reduce, grid, THREADS, values, taken, blocks, nodes)
     level, low, high = 0, first, first + blocks
     while high - low > 1:
         groups = ((high - 1) >> GROUP_LEVELS) - (low >> GROUP_LEVELS) + 1
