@@ -104,7 +104,7 @@ def partition(keys, place, scratch):
         elif middle > low:
             low = middle
         else:  # the bound is the least: those equal to it are done with
-            after = bound + keys.dtype.type(1)
+            after = keys.dtype.type(bound + keys.dtype.type(1))  # 0 behind the greatest there is
             low = _split(keys, low, high, after, scratch) if after > bound else high
             if place < low:
                 return
