@@ -20,7 +20,7 @@ from numbatch.batching.baseline.model_work import ModelWork
 from numbatch.batching.baseline.report import Report
 from numbatch.batching.baseline.texts import documents, long_text
 from numbatch.batching.commands import cli
-from numbatch.batching.machine import MachineLimits, describe_machine, read_array
+from numbatch.batching.machine import MachineLimits, describe_machine, reader_of
 from numbatch.errors import InputError
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
@@ -202,7 +202,7 @@ def test_the_limit_is_that_of_the_scarcer_resource():
     assert found.share == found.limit / found.median
     assert found.rate == pytest.approx(10 / found.median)
     values = np.ones(10**5)
-    read = dataclasses.replace(case, read=lambda: read_array(values))
+    read = dataclasses.replace(case, read=reader_of(values))
     assert 0 < measure_case(read, LIMITS, 0.01, 3).limit < 0.1
 
 
