@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +53,11 @@ class MachineLimits:
     float32: float
     bfloat16: float
     int8: float
+
+    def or_better(self, other: MachineLimits) -> MachineLimits:
+        """Return the better of each of two measurements."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return MachineLimits(*(max(pair) for pair in pairs))
 
     def peak(self, arithmetic: str) -> float:
         """Return the operations a second of "float32", "bfloat16" or "int8"."""
