@@ -299,9 +299,10 @@ def _check_range(low: float, high: float) -> None:
 
 
 def _check_bins(bins: Any) -> int:
-    if not isinstance(bins, Real) or not 1 <= bins < math.inf or bins != int(bins):
+    number = float(bins) if isinstance(bins, Real) else math.nan
+    if not 1 <= number < math.inf or number != int(number):
         raise InputError(f"bins is {bins!r}, should be a whole number, at least 1, or edges")
-    return int(bins)
+    return int(number)
 
 
 def histogram(

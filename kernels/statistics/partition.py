@@ -60,7 +60,7 @@ def _split(keys, low, high, bound, scratch):
         below, others, i = below + count, others + size - count, i + size
     while i < high:
         key = keys[i]
-        less = np.intp(key < bound)
+        less = int(key < bound)
         keys[below], scratch[others] = key, key
         below, others, i = below + less, others + 1 - less, i + 1
     for j in range(others):
