@@ -136,12 +136,12 @@ def test_both_reports_show_the_change():
 @pytest.mark.parametrize(
     ("after", "spread", "machine", "mark"),
     [
-        (1.2, 0.01, 1.0, "slower"),
-        (0.8, 0.01, 1.0, "faster"),
-        (1.04, 0.01, 1.0, ""),  # too little to be marked
-        (1.2, 0.15, 1.0, ""),  # the intervals overlap
-        (1.2, 0.01, 0.8, ""),  # the machine itself became slower by as much
-        (2.0, 0.01, 0.8, "slower"),
+        (1.4, 0.01, 1.0, "slower"),
+        (0.7, 0.01, 1.0, "faster"),
+        (1.2, 0.01, 1.0, ""),  # too little to be marked
+        (1.4, 0.18, 1.0, ""),  # the intervals overlap
+        (1.4, 0.01, 0.7, ""),  # the machine itself became slower by as much
+        (2.0, 0.01, 0.7, "slower"),
     ],
 )
 def test_what_is_beyond_noise(after, spread, machine, mark):
