@@ -14,7 +14,7 @@ FEW = 6
 probability of 2 ** (1 - n)."""
 
 LEAST = 0.25
-"""Changes that are never marked. The same code differed by 0.79 to 1.25 from one run to the next, each
+"""Changes that are never marked. The same code differed by 0.79 to 1.25 from one run to the next,
 with intervals of 2 %, on a machine whose host others use too. asv tells smaller changes."""
 
 
