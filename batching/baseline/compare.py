@@ -13,8 +13,8 @@ FEW = 6
 """Samples of which a median's interval can be one of 95 %: it lies outside all of n samples with a
 probability of 2 ** (1 - n)."""
 
-LEAST = 0.25
-"""Changes that are never marked. The same code differed by 0.79 to 1.25 from one run to the next,
+LEAST = 0.3
+"""Changes that are never marked. The same code took 0.79 to 1.25 times as long in another run,
 with intervals of 2 %, on a machine whose host others use too. asv tells smaller changes."""
 
 
@@ -44,7 +44,7 @@ def compare_reports(before: Report, after: Report) -> list[Change]:
     """Return the records that both reports hold, in the order of the new one.
 
     A change is marked where the two intervals have nothing in common, are of ``FEW`` samples or
-    more, and the medians differ by more than 25 % and by more than the machine's own limits did
+    more, and the medians differ by more than 30 % and by more than the machine's own limits did
     between the two runs. Nothing is marked of quick reports.
     """
     old = {record.key: record for record in before.records}
