@@ -21,7 +21,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from numbatch.batching.machine import read_array
+from numbatch.batching.machine import reader_of
 from numbatch.kernels import amx, machine_limits
 from numbatch.kernels.aligned import aligned
 from numbatch.kernels.jit import cpu_kernel
@@ -188,6 +188,7 @@ def measure(copies: Copies, rows: int, rounds: int) -> dict[str, float]:
     """
     action, bare = copies.action(rows), bare_kernels(copies.compute, rows)
     memory, at = np.ones(COPIES_BYTES // 8), 1
+    read = reader_of(memory)
     action(0, 1)
     once = max(seconds(lambda: action(0, 1)), 1e-7)
     count = int(max(1, min(len(copies.matrices), SECONDS / once)))
@@ -197,7 +198,7 @@ def measure(copies: Copies, rows: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for operations, call in bare:
             best["bare"] = max(best["bare"], operations / seconds(call))
-        best["read"] = min(best["read"], seconds(lambda: read_array(memory)))
+        best["read"] = min(best["read"], seconds(read))
         first = at
         took = seconds(lambda: action(first, count)) / count  # noqa: B023 (called at once)
         best["product"] = min(best["product"], took)

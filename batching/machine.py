@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +22,7 @@ from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.threads import Call, ThreadTeam
 from numbatch.version import __version__
 
-__all__ = ["MachineLimits", "describe_machine", "measure_limits", "read_array"]
+__all__ = ["MachineLimits", "describe_machine", "measure_limits", "reader_of"]
 
 BUFFER = 1 << 28
 """Bytes that are read to measure the memory: more than most second-level caches hold by far."""
@@ -53,6 +54,11 @@ class MachineLimits:
     bfloat16: float
     int8: float
 
+    def or_better(self, other: MachineLimits) -> MachineLimits:
+        """Return the better of each of two measurements."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return MachineLimits(*(max(pair) for pair in pairs))
+
     def peak(self, arithmetic: str) -> float:
         """Return the operations a second of "float32", "bfloat16" or "int8"."""
         return float(asdict(self)[arithmetic])
@@ -64,23 +70,29 @@ class MachineLimits:
         return max(operations / self.peak(arithmetic), bytes / self.read)
 
 
-def read_array(values: np.ndarray) -> None:
-    """Read a contiguous array once, as fast as one core can; up to 64 KiB at its end are not."""
-    _read(values, ThreadTeam(1))
+def reader_of(values: np.ndarray) -> Callable[[], None]:
+    """Return a function that reads a contiguous array once, as fast as one core can.
+
+    Up to 7 bytes at its end are not. All else is done here: few values are read in less time than
+    it takes to make an array.
+    """
+    numbers, out = _numbers_of(values)
+    return partial(machine_limits.read_numbers, 0, len(out), numbers, out)
 
 
-def _read(values: np.ndarray, team: ThreadTeam) -> None:
+def _numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a view of an array as float64, and room for the sums of its chunks."""
     numbers = values.reshape(-1).view(np.uint8)[: values.nbytes // 8 * 8].view(np.float64)
     numbers.flags.writeable = False
-    out = np.empty(len(numbers) // CHUNK)
-    team.run(Call(machine_limits.read_numbers, len(out), (numbers, out)))
+    return numbers, np.empty(-(-len(numbers) // CHUNK))
 
 
 def measure_limits(threads: int = 1) -> MachineLimits:
     """Measure what ``threads`` threads reach; takes about a second."""
     team = ThreadTeam(threads)
-    memory = np.ones(BUFFER // 8)
-    read = BUFFER / _best(lambda: _read(memory, team))
+    memory, sums = _numbers_of(np.ones(BUFFER // 8))
+    reading = Call(machine_limits.read_numbers, len(sums), (memory, sums))
+    read = BUFFER / _best(lambda: team.run(reading))
     float32 = _operations_a_second(team, machine_limits.multiply_add, np.float32, 16)
     if simd_path() == "amx":
         return MachineLimits(threads, read, float32, _in_tiles(team, True), _in_tiles(team, False))

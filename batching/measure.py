@@ -142,10 +142,14 @@ def measure_operation(
             timer(f, 1)
         calls = calls_in_a_sample(f, timer)
         compilation = clock.nanoseconds * 1e-9
-        overhead = loop_overhead(calls, timer if gpu else None)
+        idle = timer if gpu else host_timer()
         limits = seconds, min_samples, max_samples
-        samples, discarded = _take_samples(f, calls, timer, clock, *limits)
-    times = np.array(samples) * 1e-9 / calls - overhead
+        samples, discarded = _take_samples(f, calls, timer, idle, clock, *limits)
+        taken = np.array(samples) * 1e-9 / calls
+        # Few calls after a long operation find its code in the caches, and not the clock's.
+        few = calls < 100
+        overhead = loop_overhead(calls, idle) if few else float(np.median(taken[:, 1]))
+    times = taken[:, 0] - overhead
     peak = peak_memory_of(f, wait) if measure_memory else None
     summary = _summary(times, confidence)
     return OperationStats(
@@ -192,13 +196,18 @@ def _take_samples(
     f: Operation,
     calls: int,
     timer: Timer,
+    idle: Timer,
     clock: CompileClock,
     seconds: float,
     min_samples: int,
     max_samples: int,
-) -> tuple[list[int], int]:
-    """Return nanoseconds a sample, and how many samples were thrown away."""
-    samples: list[int] = []
+) -> tuple[list[tuple[int, int]], int]:
+    """Return nanoseconds a sample, and how many samples were thrown away.
+
+    Beside each stands what the loop takes without the operation, just after it: on a machine that
+    becomes slower or faster meanwhile both do.
+    """
+    samples: list[tuple[int, int]] = []
     discarded = 0
     end = perf_counter_ns() + int(seconds * 1e9)
     while len(samples) < min_samples or (len(samples) < max_samples and perf_counter_ns() < end):
@@ -206,7 +215,7 @@ def _take_samples(
         taken = timer(f, calls)
         # An operation that compiles at each call would never be done.
         if clock.nanoseconds == compiled or discarded >= max_samples:
-            samples.append(taken)
+            samples.append((taken, idle(nothing, calls)))
         else:
             discarded += 1
     return samples, discarded

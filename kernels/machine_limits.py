@@ -50,17 +50,23 @@ def read_numbers(start, stop, numbers, out):
 
     Parameters
     ----------
-    numbers : float64 array, shape (chunks * CHUNK,)
+    numbers : float64 array, shape (total,)
         What the numbers are does not matter: additions take the same time for all.
     out : float64 array, shape (chunks,)
-        Modified in place: the sum of each chunk, so that no read is left out.
+        Modified in place: the sum of each chunk, so that no read is left out. The last chunk may be
+        shorter than ``CHUNK``.
     """
     for chunk in range(start, stop):
         sums, i = start_sums(numbers), chunk * CHUNK
-        while i < (chunk + 1) * CHUNK:
+        high = min(i + CHUNK, numbers.size)
+        while i + stretch_of(numbers) <= high:
             sums = add_stretch(sums, numbers, i)
             i += stretch_of(numbers)
-        out[chunk] = sum_lanes64(join_vectors(sums, fill(0.0)))
+        total = sum_lanes64(join_vectors(sums, fill(0.0)))
+        while i < high:
+            total += numbers[i]
+            i += 1
+        out[chunk] = total
 
 
 @cpu_kernel

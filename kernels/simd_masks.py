@@ -30,6 +30,7 @@ __all__ = [
     "load_part",
     "lowest_bit",
     "not_numbers",
+    "pack_lanes",
     "store_lanes_where",
     "store_where",
     "swap_neighbours",
@@ -42,9 +43,10 @@ _BITS = ir.VectorType(ir.IntType(1), LANES)
 _MASK, _WORD = ir.IntType(LANES), ir.IntType(64)
 
 
-def _to_lanes(builder: Any, mask: Any) -> Any:
-    """Return an int64 mask as 16 single bits."""
-    return builder.bitcast(builder.trunc(mask, _MASK), _BITS)
+def _to_lanes(builder: Any, mask: Any, lanes: int = LANES) -> Any:
+    """Return an int64 mask as so many single bits."""
+    bits = ir.VectorType(ir.IntType(1), lanes)
+    return builder.bitcast(builder.trunc(mask, ir.IntType(lanes)), bits)
 
 
 def _comparison(name: str, emit: str, operation: str, what: str) -> Any:
@@ -122,7 +124,9 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any, k
 
 
 def _suffix(vector: Any) -> str:
-    return f"v{LANES}{'f32' if vector == _FLOAT else 'i32'}"
+    element = vector.element
+    kind = f"i{element.width}" if isinstance(element, ir.IntType) else "f32"
+    return f"v{vector.count}{kind}"
 
 
 @intrinsic
@@ -152,25 +156,29 @@ def load_part(typing: Any, array: Any, at: Any, count: Any, rest: Any) -> Any:
     return float32x16(array, types.intp, types.intp, types.float32), generate
 
 
-def _store_packed(vector: Any, element: Any) -> Any:
-    """Make the code that writes the lanes of a mask next to each other."""
+def pack_lanes(vector: Any) -> Any:
+    """Make the code that writes the lanes of a mask next to each other; as :func:`store_where`.
+
+    ``vector`` is LLVM's type: 64 bytes of floats or of integers.
+    """
+    align = 64 // vector.count
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, at, value, mask = args
-        bits = _to_lanes(builder, mask)
+        bits = _to_lanes(builder, mask, vector.count)
         if simd_path() in ("amx", "avx512"):
             # Packed in the register: written to memory directly, it is microcode on Zen 4.
-            kind = ir.FunctionType(vector, [vector, vector, _BITS])
+            kind = ir.FunctionType(vector, [vector, vector, bits.type])
             name = f"llvm.x86.avx512.mask.compress.{_suffix(vector)}"
             pack = cgutils.get_or_insert_function(builder.module, kind, name)
             packed = builder.call(pack, [value, ir.Constant(vector, None), bits])
             pointer = _pointer(context, builder, sig.args[0], array, at, vector)
-            builder.store(packed, pointer, align=4)
+            builder.store(packed, pointer, align=align)
         else:
-            pointer = _pointer(context, builder, sig.args[0], array, at, element)
-            for lane in range(LANES):  # without branches: what is not wanted is overwritten
+            pointer = _pointer(context, builder, sig.args[0], array, at, vector.element)
+            for lane in range(vector.count):  # without branches: what is not wanted is overwritten
                 place = ir.IntType(32)(lane)
-                builder.store(builder.extract_element(value, place), pointer, align=4)
+                builder.store(builder.extract_element(value, place), pointer, align=align)
                 step = builder.zext(builder.extract_element(bits, place), _WORD)
                 pointer = builder.gep(pointer, [step])
         return context.get_dummy_value()
@@ -184,14 +192,14 @@ def store_where(typing: Any, array: Any, at: Any, value: Any, mask: Any) -> Any:
 
     What follows them is overwritten: element ``at + 15`` is the last that may be.
     """
-    generate = _store_packed(_FLOAT, ir.FloatType())
+    generate = pack_lanes(_FLOAT)
     return types.void(array, types.intp, float32x16, types.int64), generate
 
 
 @intrinsic
 def store_lanes_where(typing: Any, array: Any, at: Any, value: Any, mask: Any) -> Any:
     """Do as :func:`store_where`, for an ``Int32x16`` and an array of 32-bit integers."""
-    generate = _store_packed(_INT, ir.IntType(32))
+    generate = pack_lanes(_INT)
     return types.void(array, types.intp, int32x16, types.int64), generate
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "asv_bench"
-HISTORY = FOLDER / "results" / "reference"
+HISTORY = FOLDER / "results"
+MACHINES = sorted(path.parent.name for path in HISTORY.glob("*/machine.json"))
 PAGE = ROOT / "docs" / "speed"
 SHOWN = "statistics.Segments.time_mean"
 GROUPS = sorted(
@@ -173,27 +174,32 @@ def test_the_page_asks_nothing_of_the_network(published):
 
 
 def test_the_history_reaches_back_and_is_published():
-    commits = [path for path in HISTORY.glob("*.json") if path.name != "machine.json"]
+    commits = {path.name.split("-")[0] for path in HISTORY.glob("*/*-*.json")}
     assert len(commits) >= 5
     index = json.loads((PAGE / "index.json").read_text())
-    assert index["params"]["machine"] == ["reference"]
+    assert sorted(index["params"]["machine"]) == MACHINES
     assert len(index["revision_to_hash"]) >= len(commits)
     for group in ("creation", "end_to_end", "scoring", "statistics", "tokenization"):
         assert any(name.startswith(f"{group}.") for name in index["benchmarks"]), group
 
 
-def test_results_name_the_machine_as_the_history_does(tmp_path):
-    machine = json.loads((HISTORY / "machine.json").read_text())
-    assert {"arch", "cpu", "num_cpu", "ram"} <= machine.keys()
-    version = machine.pop("version")
-    for path in HISTORY.glob("*-*.json"):
-        assert json.loads(path.read_text())["params"].items() >= machine.items(), path.name
+def test_results_name_the_machines_as_the_history_does(tmp_path):
+    assert len(MACHINES) >= 1
+    machines = {}
+    for name in MACHINES:
+        machine = json.loads((HISTORY / name / "machine.json").read_text())
+        assert {"arch", "cpu", "num_cpu", "ram"} <= machine.keys()
+        assert machine["machine"] == name
+        version = machine.pop("version")
+        machines[name] = machine
+        for path in (HISTORY / name).glob("*-*.json"):
+            assert json.loads(path.read_text())["params"].items() >= machine.items(), path.name
     known = tmp_path / "known.json"
     known.write_text(json.dumps({"other": {"machine": "other"}, "version": version}))
-    page_module().know_machine(known)
+    page_module().know_machines(known)
     assert json.loads(known.read_text()) == {
         "other": {"machine": "other"},
-        "reference": machine,
+        **machines,
         "version": version,
     }
 
@@ -201,7 +207,7 @@ def test_results_name_the_machine_as_the_history_does(tmp_path):
 def test_the_history_is_of_the_benchmarks_that_there_are():
     """asv draws the results of benchmarks that it finds, and of their present version alone."""
     benchmarks = json.loads((FOLDER / "results" / "benchmarks.json").read_text())
-    for path in HISTORY.glob("*-*.json"):
+    for path in HISTORY.glob("*/*-*.json"):
         result = json.loads(path.read_text())
         version = result["result_columns"].index("version")
         for name, row in result["results"].items():
@@ -260,6 +266,22 @@ def test_a_browser_shows_the_graphs(which, published, tmp_path):
     # The points' colour: flot draws the first row of 20 values in blue.
     blue = np.abs(picture.astype(int) - (31, 119, 180)).sum(axis=2) < 40
     assert blue[110:770, 360:].sum() > 20
+
+
+def test_the_overview_has_a_line_for_each_machine(tmp_path):
+    for path in (PAGE / "graphs" / "summary").glob("*.json"):
+        lines = json.loads(path.read_text())
+        assert len(lines) == len(MACHINES)
+        assert any(lines), path.name
+    with served(PAGE) as address:
+        _, picture = browse(address, tmp_path)
+    for color in [(31, 119, 180), (226, 74, 51)][: len(MACHINES)]:
+        assert (np.abs(picture.astype(int) - color).sum(axis=2) < 40).sum() > 20, color
+
+
+def test_a_script_of_asv_that_draws_otherwise_is_told():
+    with pytest.raises(SystemExit, match=re.escape("has no 'lines: {'")):
+        page_module().with_several_lines("load('graphs/summary/'); plot([{data: data}])")
 
 
 def test_the_list_of_benchmarks_is_shown(published, tmp_path):

@@ -12,23 +12,24 @@ from tiny_models import write_huggingface
 
 from numbatch import LLM
 from numbatch.batching.baseline import svg
-from numbatch.batching.baseline.case import Case, Record, measure_case
+from numbatch.batching.baseline.case import Case, Record, join_rounds, measure_case
 from numbatch.batching.baseline.compare import compare_reports
 from numbatch.batching.baseline.html import to_html
 from numbatch.batching.baseline.markdown import to_markdown
 from numbatch.batching.baseline.model_work import ModelWork
 from numbatch.batching.baseline.report import Report
+from numbatch.batching.baseline.tables import record_rows
 from numbatch.batching.baseline.texts import documents, long_text
 from numbatch.batching.commands import cli
-from numbatch.batching.machine import MachineLimits, describe_machine, read_array
+from numbatch.batching.machine import MachineLimits, describe_machine, reader_of
 from numbatch.errors import InputError
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
 
 
-def record(name, median, spread=0.01, group="generation"):
+def record(name, median, spread=0.01, group="generation", samples=6):
     low, high = median * (1 - spread), median * (1 + spread)
-    return Record(group, name, "tokens", median, low, high, 5, 100 / median, median / 4, None)
+    return Record(group, name, "tokens", median, low, high, samples, 100 / median, median / 4, None)
 
 
 def report(records, limits=LIMITS):
@@ -135,12 +136,12 @@ def test_both_reports_show_the_change():
 @pytest.mark.parametrize(
     ("after", "spread", "machine", "mark"),
     [
-        (1.2, 0.01, 1.0, "slower"),
-        (0.8, 0.01, 1.0, "faster"),
-        (1.04, 0.01, 1.0, ""),  # too little to be marked
-        (1.2, 0.15, 1.0, ""),  # the intervals overlap
-        (1.2, 0.01, 0.8, ""),  # the machine itself became slower by as much
-        (2.0, 0.01, 0.8, "slower"),
+        (1.4, 0.01, 1.0, "slower"),
+        (0.7, 0.01, 1.0, "faster"),
+        (1.2, 0.01, 1.0, ""),  # too little to be marked
+        (1.4, 0.18, 1.0, ""),  # the intervals overlap
+        (1.4, 0.01, 0.7, ""),  # the machine itself became slower by as much
+        (2.0, 0.01, 0.7, "slower"),
     ],
 )
 def test_what_is_beyond_noise(after, spread, machine, mark):
@@ -150,6 +151,36 @@ def test_what_is_beyond_noise(after, spread, machine, mark):
     )
     assert change.mark == mark
     assert change.ratio == pytest.approx(after)
+
+
+@pytest.mark.parametrize("samples", [(2, 2), (2, 60), (60, 5)])
+def test_few_samples_mark_nothing(samples):
+    before, after = (record("a", 1.0, samples=samples[0]), record("a", 244.38, samples=samples[1]))
+    (change,) = compare_reports(report([before]), report([after]))
+    assert change.mark == ""
+
+
+def test_two_rounds_are_one_record():
+    first, second = record("a", 1.0, 0.01), record("a", 3.0, 0.1)
+    joined = join_rounds(first, second)
+    assert joined == Record(
+        "generation", "a", "tokens", 2.0, first.low, second.high, 12, 50.0, 0.25, None
+    )
+    # What was slow in one round alone is no change, and what was in both is.
+    once, twice = join_rounds(first, record("a", 1.5)), join_rounds(record("a", 1.4), second)
+    before = join_rounds(first, record("a", 1.1))
+    marks = [compare_reports(report([before]), report([new]))[0].mark for new in (once, twice)]
+    assert marks == ["", "slower"]
+
+
+def test_the_better_limits_of_two_rounds_count():
+    other = dataclasses.replace(LIMITS, read=2e10, float32=1e10)
+    assert LIMITS.or_better(other) == dataclasses.replace(LIMITS, read=2e10)
+
+
+def test_large_rates_have_all_their_digits():
+    rows = record_rows([record("a", 100 / 13163.4), record("b", 100 / 54.321)])
+    assert [row[3] for row in rows] == ["13,163 tokens/s", "54.32 tokens/s"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +233,7 @@ def test_the_limit_is_that_of_the_scarcer_resource():
     assert found.share == found.limit / found.median
     assert found.rate == pytest.approx(10 / found.median)
     values = np.ones(10**5)
-    read = dataclasses.replace(case, read=lambda: read_array(values))
+    read = dataclasses.replace(case, read=reader_of(values))
     assert 0 < measure_case(read, LIMITS, 0.01, 3).limit < 0.1
 
 

@@ -98,6 +98,7 @@ def test_pieces_are_counted_as_one(edges):
         (lambda: Histogram.linear(1, 0, 3), "the range is 1 to 0"),
         (lambda: Histogram.linear(0, 1, 0), "bins is 0"),
         (lambda: histogram([1], 2.5), "bins is 2.5, should be a whole number"),
+        (lambda: histogram([1], "auto"), "bins is 'auto', should be a whole number"),
         (lambda: Histogram.logarithmic(0, 1, 3), "low is 0"),
         (lambda: histogram([1], scale="cubic"), "scale is 'cubic'"),
         (lambda: histogram([1, np.inf]), "the range is 1.0 to inf, should be finite and increase"),

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numbatch.errors import InputError
 from numbatch.kernels.statistics.bracket import SAMPLE, Bracket
 from numbatch.kernels.statistics.digits import FEW
-from numbatch.kernels.statistics.partition import FEW_TO_PARTITION, PIECE
+from numbatch.kernels.statistics.partition import FEW_TO_PARTITION, KEYS_A_RANK
 from numbatch.kernels.statistics.quantiles import METHODS, OrderStatistics, median, quantile
 from numbatch.kernels.statistics.sketch import QuantileSketch
 
@@ -43,7 +43,7 @@ def test_quantiles_are_numpys(values, method):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [PIECE, 3 * PIECE + 1, FEW_TO_PARTITION])
+@pytest.mark.parametrize("size", [4 * KEYS_A_RANK, 12 * KEYS_A_RANK + 1, FEW_TO_PARTITION])
 @pytest.mark.parametrize("ranks", [3, 6, 50, 2000])
 def test_many_ranks_of_few_values(size, ranks, dtype):
     rng = np.random.default_rng(ranks)

@@ -18,7 +18,7 @@ import scipy.special
 import scipy.stats
 
 from numbatch import statistics
-from numbatch.batching.machine import read_array
+from numbatch.batching.machine import reader_of
 from numbatch.batching.measure import measure_operation
 from numbatch.kernels.ragged import Ragged
 
@@ -217,7 +217,7 @@ def table(title, rows, values, options):
         if options.only and not any(word in name for word in options.only):
             continue
         functions = check(name, functions, 1e-2 if values.dtype == np.float32 else 1e-6)
-        functions["read"] = lambda: read_array(values)
+        functions["read"] = reader_of(values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # A few microseconds are too short for the clock, and for the caches that others leave.

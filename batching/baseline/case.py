@@ -11,7 +11,7 @@ from numbatch.batching.measure import measure_operation
 from numbatch.batching.operation_stats import OperationStats
 from numbatch.errors import InputError
 
-__all__ = ["Case", "Record", "measure_case"]
+__all__ = ["Case", "Record", "join_rounds", "measure_case"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class Record:
     Parameters
     ----------
     median, low, high : float
-        Median, and its 95 % interval over the samples.
+        Median, and its 95 % interval over the samples. Of several rounds the mean of their medians,
+        and from the lowest to the highest end of their intervals.
     samples : int
     rate : float
         ``unit`` a second, at the median.
@@ -116,6 +117,24 @@ def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples:
         rate=case.amount / stats.median,
         limit=limit,
         peak_memory=stats.peak_memory,
+    )
+
+
+def join_rounds(a: Record, b: Record) -> Record:
+    """Return the record of a case that was measured twice."""
+    median = (a.median + b.median) / 2
+    peaks = [peak for peak in (a.peak_memory, b.peak_memory) if peak is not None]
+    return Record(
+        group=a.group,
+        name=a.name,
+        unit=a.unit,
+        median=median,
+        low=min(a.low, b.low),
+        high=max(a.high, b.high),
+        samples=a.samples + b.samples,
+        rate=a.rate * a.median / median,
+        limit=None if a.limit is None or b.limit is None else min(a.limit, b.limit),
+        peak_memory=max(peaks, default=None),
     )
 
 

@@ -17,11 +17,12 @@ from numbatch.batching.baseline.tables import (
 __all__ = ["NOTE", "to_markdown"]
 
 NOTE = (
-    "Each time is the median of several calls after one that is not counted, with the bootstrap "
-    "interval of that median. The limit is the least time in which this machine could do the work, "
-    "by what it was measured to read and to multiply in this run: for scoring and generation the "
-    "model's multiply-adds in the arithmetic that it used, or its weights' bytes, whichever takes "
-    "longer; for tokenization and statistics reading the input once."
+    "All is measured in two rounds. Each time is the median of several calls after one that is not "
+    "counted, the mean of both rounds; the interval holds the bootstrap intervals of both medians. "
+    "The limit is the least time in which this machine could do the work, by what it was measured "
+    "to read and to multiply in this run: for scoring and generation the model's multiply-adds in "
+    "the arithmetic that it used, or its weights' bytes, whichever takes longer; for tokenization "
+    "and statistics reading the input once."
 )
 
 

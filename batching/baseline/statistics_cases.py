@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.baseline.case import Case
-from numbatch.batching.machine import read_array
+from numbatch.batching.machine import reader_of
 from numbatch.kernels import statistics
 from numbatch.kernels.ragged import Ragged
 
@@ -49,5 +49,5 @@ def _case(name: str, run: Callable[[], object], values: np.ndarray) -> Case:
         run,
         len(values) / 1e6,
         "million values",
-        read=partial(read_array, values),
+        read=reader_of(values),
     )

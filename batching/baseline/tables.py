@@ -49,12 +49,17 @@ def record_rows(records: list[Record]) -> list[tuple[str, ...]]:
             record.name,
             format_time(record.median),
             f"{format_time(record.low)} to {format_time(record.high)}",
-            f"{record.rate:,.4g} {record.unit}/s",
+            f"{_rate(record.rate)} {record.unit}/s",
             "" if record.limit is None else format_time(record.limit),
             "" if record.share is None else f"{100 * record.share:.1f} %",
         )
         for record in records
     ]
+
+
+def _rate(number: float) -> str:
+    """Return four digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def change_rows(changes: list[Change]) -> list[tuple[str, ...]]:

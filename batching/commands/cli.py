@@ -282,8 +282,9 @@ def baseline(output: str, compare: str | None, quick: bool, model: str, **sizes:
 
     Writes baseline.md, baseline.html (one page with plots, that needs no other file) and
     baseline.json. Each figure has its median and interval, and how close it came to what the
-    machine was measured to read and to multiply in the same run. Takes some minutes; what else
-    runs on the machine disturbs it.
+    machine was measured to read and to multiply in the same run. All is measured in two rounds,
+    whose number is before each line, and takes some minutes; what else runs on the machine disturbs
+    it.
     """
     from numbatch.batching.baseline.compare import compare_reports
     from numbatch.batching.baseline.report import Report
@@ -297,8 +298,8 @@ def baseline(output: str, compare: str | None, quick: bool, model: str, **sizes:
     report = measure_baseline(
         llm,
         quick,
-        tell=lambda record: click.echo(
-            f"{record.key:60s} {'  '.join(record_rows([record])[0][1:])}", err=True
+        tell=lambda number, record: click.echo(
+            f"{number}  {record.key:60s} {'  '.join(record_rows([record])[0][1:])}", err=True
         ),
     )
     changes = None if before is None else compare_reports(before, report)

@@ -172,7 +172,7 @@ $(document).ready(function() {
                 var options = {
                     colors: $.asv.colors,
                     series: {
-                        lines: {
+                        points: {show: true, radius: 2}, lines: {
                             show: true,
                             lineWidth: 2
                         },
@@ -197,7 +197,7 @@ $(document).ready(function() {
                         show: false
                     }
                 };
-                var plot = $.plot(plot_div, [{data: data}], options);
+                var plot = $.plot(plot_div, data, options);
             }).fail(function () {
                 // TODO: Handle failure
             });

@@ -67,7 +67,7 @@ $(document).ready(function() {
                 var options = {
                     colors: $.asv.colors,
                     series: {
-                        lines: {
+                        points: {show: true, radius: 2}, lines: {
                             show: true,
                             lineWidth: 2
                         },
@@ -93,7 +93,7 @@ $(document).ready(function() {
                 };
 
                 var plot = $.plot(
-                    plot_div, [{data: data}], options);
+                    plot_div, data, options);
             }).fail(function() {
                 // TODO: Handle failure
             });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -297,10 +298,11 @@ def _check_range(low: float, high: float) -> None:
         raise InputError(f"the range is {low} to {high}, should be finite and increase")
 
 
-def _check_bins(bins: int) -> int:
-    if not bins >= 1 or bins != int(bins):
-        raise InputError(f"bins is {bins}, should be a whole number, at least 1")
-    return int(bins)
+def _check_bins(bins: Any) -> int:
+    number = float(bins) if isinstance(bins, Real) else math.nan
+    if not 1 <= number < math.inf or number != int(number):
+        raise InputError(f"bins is {bins!r}, should be a whole number, at least 1, or edges")
+    return int(number)
 
 
 def histogram(

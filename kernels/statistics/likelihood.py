@@ -13,9 +13,11 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.ragged import on_device
+from numbatch.kernels.simd64 import LANES64, fill, load_numbers, sum_lanes64
+from numbatch.kernels.simd64_exp import exp_below_zero
 from numbatch.kernels.statistics.block_statistic import BlockStatistic
 from numbatch.kernels.statistics.block_tree import BLOCK, pairs_to_fold
-from numbatch.kernels.statistics.moments import extremes
+from numbatch.kernels.statistics.moments import block_extremes, extremes
 from numbatch.kernels.statistics.sums import RunningSum
 from numbatch.kernels.statistics.values import NanPolicy, as_values
 
@@ -44,6 +46,22 @@ def _join_logs(n, peak, total, m, other_peak, other_total):
     return n + m, peak, total + other_total * math.exp(other_peak - peak)
 
 
+@cpu_device(inline=True)
+def _sum_of_exponentials(values, low, high, peak):
+    """Return the sum of ``exp(x - peak)`` over ``values[low:high]``; NaN is left out."""
+    sums, i = fill(0.0), low
+    while i + LANES64 <= high:
+        sums = sums + exp_below_zero(load_numbers(values, i) - peak)
+        i += LANES64
+    total = sum_lanes64(sums)
+    while i < high:
+        x = float(values[i])
+        if x == x:
+            total += math.exp(x - peak)
+        i += 1
+    return total
+
+
 @cpu_kernel
 def _reduce_logs(start, stop, values, nodes):
     """Write count, largest value and sum of exponentials of differences from it, block by block.
@@ -58,18 +76,11 @@ def _reduce_logs(start, stop, values, nodes):
     """
     for block in range(start, stop):
         low = block * BLOCK
-        part = values[low : min(low + BLOCK, values.size)]
-        peak, numbers, total = -math.inf, 0, 0.0
-        for i in range(part.size):
-            x = float(part[i])
-            peak = x if x > peak else peak
-        for i in range(part.size):
-            x = float(part[i])
-            if x == x:
-                numbers += 1
-                total += 1.0 if x == peak else math.exp(x - peak)
-        if peak == math.inf:
-            total = 1.0
+        high = min(low + BLOCK, values.size)
+        numbers, _, peak = block_extremes(values, low, high, False, True)
+        total = 1.0
+        if math.isfinite(peak):
+            total = _sum_of_exponentials(values, low, high, peak)
         nodes[block, 0], nodes[block, 1], nodes[block, 2] = numbers, peak, total
 
 

@@ -104,16 +104,20 @@ class OrderStatistics:
         InputError
             If a quantile is not in [0, 1], or the method is none of ``METHODS``.
         """
-        wanted = check_quantiles(quantiles)
         if method not in METHODS:
             raise InputError(f"method is {method!r}, should be one of {', '.join(METHODS)}")
-        out = np.full(wanted.shape, np.nan)
-        parts = self._parts
-        if parts and wanted.size:
-            selection = _select_from(parts, wanted)
+        if type(quantiles) is float and 0 <= quantiles <= 1:  # arrays take as long as few values
+            return self._quantiles([quantiles], method)[0]
+        wanted = check_quantiles(quantiles)
+        found = self._quantiles(wanted.ravel().tolist(), method)
+        return np.array(found, np.float64).reshape(wanted.shape) if wanted.ndim else found[0]
+
+    def _quantiles(self, wanted: list[float], method: str) -> list[float]:
+        if self._parts and wanted:
+            selection = _select_from(self._parts, wanted)
             if not check_no_nan(selection.nans, self.nan_policy) and selection.numbers:
-                out[...] = _interpolate(selection, wanted, method)
-        return out if out.ndim else float(out)
+                return _interpolate(selection, wanted, method)
+        return [math.nan] * len(wanted)
 
 
 class _Brackets:
@@ -138,41 +142,40 @@ class _Brackets:
         return found
 
 
-def _select_from(parts: list[Any], wanted: np.ndarray) -> Any:
+def _select_from(parts: list[Any], wanted: list[float]) -> Any:
     """Return what selects ranks of the values: the way that reads them the least often."""
     if on_device(parts[0]):
         from numbatch.kernels.statistics.cuda.brackets import selection_on_device
 
-        return selection_on_device(parts, wanted)
-    if len({part.dtype for part in parts}) > 1:
+        return selection_on_device(parts, np.array(wanted))
+    if any(part.dtype != parts[0].dtype for part in parts):
         parts = [part.astype(np.float64) for part in parts]
     total = sum(map(len, parts))
     if total <= FEW_TO_PARTITION:
         return PartitionSelection(parts)
-    distinct = np.unique(wanted)
+    distinct = sorted(set(wanted))
     if total <= FEW or len(distinct) > FEW_QUANTILES:
         return DigitSelection(parts)
     brackets = []
     for quantile in distinct:
-        bracket = Bracket.around(parts, float(quantile))
+        bracket = Bracket.around(parts, quantile)
         if bracket is None:
             return DigitSelection(parts)
         brackets.append(bracket)
     return _Brackets(parts, brackets)
 
 
-def _interpolate(selection: Any, wanted: np.ndarray, method: str) -> np.ndarray:
-    places = [share * (selection.numbers - 1) for share in wanted.ravel().tolist()]
+def _interpolate(selection: Any, wanted: list[float], method: str) -> list[float]:
+    places = [share * (selection.numbers - 1) for share in wanted]
     if method == "nearest":
         places = [float(round(place)) for place in places]
     ends = [(math.floor(place), math.ceil(place)) for place in places]
     ranks = sorted({rank for both in ends for rank in both})
     values = dict(zip(ranks, selection.select(np.array(ranks, np.int64)).tolist(), strict=True))
-    mixed = [
+    return [
         _between(values[low], values[high], place - low, method)
         for place, (low, high) in zip(places, ends, strict=True)
     ]
-    return np.array(mixed).reshape(wanted.shape)
 
 
 def _between(below: float, above: float, share: float, method: str) -> float:
