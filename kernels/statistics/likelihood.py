@@ -78,7 +78,7 @@ def _reduce_logs(start, stop, values, nodes):
         low = block * BLOCK
         high = min(low + BLOCK, values.size)
         numbers, _, peak = block_extremes(values, low, high, False, True)
-        total = 1.0
+        total = 1.0 if peak == math.inf else numbers  # of none but -inf each is exp(0)
         if math.isfinite(peak):
             total = _sum_of_exponentials(values, low, high, peak)
         nodes[block, 0], nodes[block, 1], nodes[block, 2] = numbers, peak, total
