@@ -9,13 +9,12 @@ import numpy as np
 
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.attention import BLOCK, kv_dtype, new_cache, part_size
-from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES
 from numbatch.kernels.simd_bfloat16 import has_bfloat16
 from numbatch.models.decoder import DecoderConfig
 
 __all__ = ["DEFAULT_DTYPE", "KVPool"]
 
-DEFAULT_DTYPE = "bfloat16" if HAS_TILES or has_bfloat16() else "float32"
+DEFAULT_DTYPE = "bfloat16" if has_bfloat16() else "float32"
 """How keys and values are held if nobody says otherwise: what attention is fastest with."""
 
 KEPT_SHARE = 16

@@ -15,11 +15,7 @@ from numbatch.batching.decoder_tables import input_sizes, packed_bytes
 from numbatch.batching.kv_pool import DEFAULT_DTYPE
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.activations import (
-    COMPUTE,
-    Activations,
-    default_compute,
-)
+from numbatch.kernels.scoring.activations import COMPUTE, Activations, default_compute
 from numbatch.kernels.scoring.attention import (
     BLOCK,
     attention_scratch,

@@ -39,7 +39,6 @@ __all__ = [
     "ZERO",
     "begin_int8",
     "int8_bytes",
-    "wide",
 ]
 
 PANEL, BLOCK = 32, 32
@@ -55,11 +54,6 @@ TINY = np.float32(1e-30)
 
 LARGEST = np.float32(65000)
 """What float16 can hold; a matrix with larger scales is kept in 8 bits."""
-
-
-def wide(columns: int) -> int:
-    """Return ``columns`` rounded up to whole blocks."""
-    return -(-columns // BLOCK) * BLOCK
 
 
 @cpu_device(inline=True)

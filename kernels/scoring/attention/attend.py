@@ -12,11 +12,10 @@ from numbatch.kernels.scoring.attention import tiles, vectors
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS, find_tile, tile_of
 from numbatch.kernels.simd_bfloat16 import has_bfloat16, prefetch_bytes
-from numbatch.kernels.simd_path import simd_path
 
 __all__ = ["attend", "attend_tiles"]
 
-_HAS_BFLOAT16 = simd_path() == "amx" or has_bfloat16()
+_HAS_BFLOAT16 = has_bfloat16()
 
 
 def _attend_tile(scratch: Any, q: Any, cache: Any, *rest: Any) -> None:
