@@ -93,6 +93,7 @@ def make_engine(
     compute: str | None = None,
     invariant: bool = False,
     logits_processor: Any = None,
+    num_speculative_tokens: int | None = None,
     **options: Any,
 ) -> Any:
     """Return an engine on a device.
@@ -103,7 +104,7 @@ def make_engine(
     device : str
         ``cpu``, ``cuda`` (the first GPU), ``cuda:1`` and so on, or ``cuda:*`` (all GPUs, with a
         process for each).
-    threads, kv_dtype, compute : optional
+    threads, kv_dtype, compute, num_speculative_tokens : optional
         For the CPU; see ``Engine``.
     invariant, logits_processor
         For a GPU; see ``CudaBackend``.
@@ -122,11 +123,16 @@ def make_engine(
     if device == "cpu":
         if invariant is False and logits_processor is None:
             backend = CpuBackend(model, threads, kv_dtype, compute)
+            if num_speculative_tokens is not None:
+                options["num_speculative_tokens"] = num_speculative_tokens
             return Engine(model, backend=backend, **options)
         raise InputError(
             'invariant and logits_processor are for device="cuda": on the CPU results are '
             "invariant in any case"
         )
+    if num_speculative_tokens:
+        raise InputError('num_speculative_tokens is for device="cpu"')
+    options["num_speculative_tokens"] = 0
     if kv_dtype is not None or compute is not None:
         raise InputError(
             'kv_dtype and compute are for device="cpu": a GPU has keys and values in bfloat16, and '

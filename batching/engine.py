@@ -11,6 +11,7 @@ from typing import Any
 
 from numbatch.batching.backend import Backend, CpuBackend
 from numbatch.batching.batch_sizer import PRESETS, BatchSizer
+from numbatch.batching.drafts import DEFAULT_TOKENS, Drafter
 from numbatch.batching.policy import Policy, check_policy
 from numbatch.batching.request import Request
 from numbatch.batching.request_check import check_tokens
@@ -69,6 +70,9 @@ class Engine:
     lookahead : int, optional
         How many requests of an iterator may be read and not finished: among them priority holds.
         None: twice ``max_num_seqs``.
+    num_speculative_tokens : int
+        How many tokens of a sequence are guessed ahead at most, from what stands in it, and checked
+        in one step; as many as pay. Results are the same to the bit. 0: none.
 
     Raises
     ------
@@ -94,6 +98,7 @@ class Engine:
         preset: str | None = None,
         target_latency_ms: float | None = None,
         lookahead: int | None = None,
+        num_speculative_tokens: int = DEFAULT_TOKENS,
     ) -> None:
         for name, value in (
             ("max_model_len", max_model_len),
@@ -121,6 +126,7 @@ class Engine:
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
         )
         self.sizer = BatchSizer(max_num_batched_tokens, _target(preset, target_latency_ms))
+        self._drafter = Drafter(num_speculative_tokens, self.sizer.time)
         self._sizes_steps = preset is not None or target_latency_ms is not None
         self.lookahead = lookahead or 2 * max_num_seqs
         self.lock = threading.RLock()
@@ -232,11 +238,12 @@ class Engine:
         with self.lock:
             finished = self._expired()
             self.scheduler.token_budget = self._step_tokens()
-            chunks = self.scheduler.schedule()
+            chunks = self._drafter.extend(self.scheduler.schedule(), self.scheduler)
             if chunks:
-                begin = time.perf_counter()
+                begin, guesses = time.perf_counter(), sum(chunk.guesses for chunk in chunks)
                 finished += self._run(chunks)
-                self._learn(chunks, time.perf_counter() - begin)
+                self._learn(chunks, guesses, time.perf_counter() - begin)
+                self._drafter.learn()
             return [self._deliver(sequence, result) for sequence, result in finished]
 
     def _step_tokens(self) -> int:
@@ -245,13 +252,13 @@ class Engine:
         decoding = [s.computed + 1 for s in self.scheduler.running if s.behind == 1]
         return self.sizer.choose(len(decoding), sum(decoding)).tokens
 
-    def _learn(self, chunks: list[Chunk], seconds: float) -> None:
+    def _learn(self, chunks: list[Chunk], guesses: int, seconds: float) -> None:
         read = [c.length * c.start + c.length * (c.length + 1) // 2 for c in chunks]
         decoding = [kv for chunk, kv in zip(chunks, read, strict=True) if chunk.length == 1]
         self.sizer.observe(
             tokens=sum(chunk.length for chunk in chunks),
             decoding=len(decoding),
-            sequences=len(chunks),
+            sequences=len(chunks) + guesses,  # a row of logits each
             kv_read=sum(read),
             kv_decoding=sum(decoding),
             seconds=seconds,
@@ -281,6 +288,8 @@ class Engine:
             failed = self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
+            if any(chunk.guesses for chunk in chunks):
+                return self._run([chunk.known for chunk in chunks])
             parts = halves(chunks)
             self.sizer.shrink(sum(chunk.length for chunk in chunks))
             if len(parts) == 1:
@@ -288,13 +297,19 @@ class Engine:
                 self.scheduler.finish(sequence)
                 return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
             return [each for part in parts for each in self._run(part)]
-        self.scheduler.advance(chunks)
+        self.scheduler.advance([_kept(chunk) for chunk in chunks])
         bad = {sequence for sequence, _ in failed}
         finished += failed
         finished += [each for each in self._outputs.finish_scored(chunks) if each[0] not in bad]
         for sequence, _ in finished:
             self.scheduler.finish(sequence)
         return finished
+
+
+def _kept(chunk: Chunk) -> Chunk:
+    """Return a chunk that was run, without guesses that were not drawn."""
+    # The last token, which was drawn just now, was not run yet.
+    return chunk._replace(length=min(chunk.length, chunk.sequence.length - 1 - chunk.start))
 
 
 def _target(preset: str | None, target_latency_ms: float | None) -> float | None:

@@ -84,6 +84,10 @@ class LLM(TextCalls):
     lookahead : int, optional
         How many requests of an iterator may be read and not finished: among them priority holds.
         None: twice ``max_num_seqs``.
+    num_speculative_tokens : int, optional
+        How many tokens of a text are guessed ahead at most, from what stands in it, and checked in
+        one step: as many as pay, so that text which repeats itself or its prompt is generated
+        faster. Results are the same to the bit. 0: none; None: 15, on a GPU none.
 
     Raises
     ------
@@ -123,6 +127,7 @@ class LLM(TextCalls):
         preset: str | None = None,
         target_latency_ms: float | None = None,
         lookahead: int | None = None,
+        num_speculative_tokens: int | None = None,
     ) -> None:
         super().__init__(load_model(model))
         self.engine = make_engine(
@@ -143,6 +148,7 @@ class LLM(TextCalls):
             preset=preset,
             target_latency_ms=target_latency_ms,
             lookahead=lookahead,
+            num_speculative_tokens=num_speculative_tokens,
         )
         self._service = Service(self.engine)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence as Rows
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from numbatch.kernels.scoring.sampling import (
 )
 from numbatch.kernels.threads import Call, ThreadTeam
 
-__all__ = ["Sampler", "describe_logits", "request_seed"]
+__all__ = ["Drawn", "Sampler", "describe_logits", "request_seed"]
 
 
 def request_seed(request: Request, engine_seed: int) -> int:
@@ -31,6 +31,24 @@ def request_seed(request: Request, engine_seed: int) -> int:
         return int(request.params.seed) % 2**64
     words = f"{engine_seed} {type(request.id).__name__} {request.id}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+
+
+class Drawn(NamedTuple):
+    """Tokens drawn from rows of logits.
+
+    Parameters
+    ----------
+    tokens : int64 array, shape (n,)
+        Negative where there is none; see :meth:`Sampler.failure`.
+    logprobs : float32 array, shape (n,)
+    top_ids, top_logprobs : int64 and float32 arrays, shape (n, most)
+        The likeliest tokens, as many as one of the sequences wants.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
 
 
 class Sampler:
@@ -65,54 +83,40 @@ class Sampler:
             except ValueError as error:
                 raise InputError(f"logits_processor {error}") from error
 
-    def sample(
-        self, logits: np.ndarray, sequences: Rows[Sequence]
-    ) -> tuple[np.ndarray, dict[int, str]]:
-        """Append a token to each sequence; return the tokens, and what went wrong where it did.
+    def sample(self, logits: np.ndarray, places: Rows[tuple[Sequence, int]]) -> Drawn:
+        """Draw a token from each row.
 
         Parameters
         ----------
-        logits : float32 array, shape (len(sequences), vocabulary)
+        logits : float32 array, shape (len(places), vocabulary)
             Modified in place.
-        sequences : sequence of Sequence
-            Each must have room for a token; their parameters were given to :meth:`prepare`.
-
-        Returns
-        -------
-        chosen : int64 array, shape (len(sequences),)
-            Negative where there is no token.
-        failures : dict of int to str
-            Why, by the place in ``sequences``.
+        places : sequence of (Sequence, int)
+            Whose row it is, and at which of its places the token is to stand: the tokens before it
+            are there. Their parameters were given to :meth:`prepare`.
         """
-        n = len(sequences)
+        n = len(places)
         rows = np.empty(n, ROW)
         history, offsets = [np.empty(0, np.int64)], np.zeros(n + 1, np.int64)
-        for i, sequence in enumerate(sequences):
-            rows[i] = self._row(sequence)
+        for i, (sequence, place) in enumerate(places):
+            rows[i] = self._row(sequence, place)
             past = 0
             if sequence.params is not None and sequence.params.has_penalties:
-                history.append(sequence.tokens[: sequence.length])
-                past = sequence.length
+                history.append(sequence.tokens[:place])
+                past = place
             offsets[i + 1] = offsets[i] + past
-        wanted = max(sequence.top_ids.shape[1] for sequence in sequences)
-        chosen, logprob = np.empty(n, np.int64), np.empty(n, np.float32)
-        top_ids, top_values = np.empty((n, wanted), np.int64), np.empty((n, wanted), np.float32)
+        wanted = max(sequence.top_ids.shape[1] for sequence, _ in places)
+        drawn = Drawn(
+            tokens=np.empty(n, np.int64),
+            logprobs=np.empty(n, np.float32),
+            top_ids=np.empty((n, wanted), np.int64),
+            top_logprobs=np.empty((n, wanted), np.float32),
+        )
         args = (logits, rows, np.concatenate(history), offsets)
-        outputs = (chosen, logprob, top_ids, top_values)
+        outputs = (drawn.tokens, drawn.logprobs, drawn.top_ids, drawn.top_logprobs)
         self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch))
-        failures: dict[int, str] = {}
-        drawn = zip(sequences, chosen.tolist(), logprob.tolist(), strict=True)
-        for i, (sequence, token, value) in enumerate(drawn):
-            if token < 0:
-                failures[i] = self._failure(token, logits[i], sequence)
-                continue
-            if own := sequence.top_ids.shape[1]:
-                sequence.top_ids[sequence.length] = top_ids[i, :own]
-                sequence.top_logprobs[sequence.length] = top_values[i, :own]
-            sequence.append(token, value)
-        return chosen, failures
+        return drawn
 
-    def _row(self, sequence: Sequence) -> tuple[float | int, ...]:
+    def _row(self, sequence: Sequence, place: int) -> tuple[float | int, ...]:
         params = sequence.params
         if params is None:
             raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
@@ -129,13 +133,13 @@ class Sampler:
             params.frequency_penalty,
             sequence.prompt_length,
             sequence.seed,
-            sequence.length - sequence.prompt_length,
+            place - sequence.prompt_length,
             0 if function is None else self._processors[function].address,
             params.logits_processor_arg,
         )
 
-    def _failure(self, code: int, logits: np.ndarray, sequence: Sequence) -> str:
-        """Say why no token was drawn from a row of logits."""
+    def failure(self, code: int, logits: np.ndarray, sequence: Sequence) -> str:
+        """Say why no token was drawn from a row of logits; ``code`` stands in its place."""
         params = sequence.params
         if code == PROCESSOR_RAISED and params is not None and params.logits_processor is not None:
             position = sequence.length - sequence.prompt_length

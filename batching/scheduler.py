@@ -19,6 +19,16 @@ class Chunk(NamedTuple):
     start: int
     length: int
 
+    @property
+    def guesses(self) -> int:
+        """How many of its tokens, the last ones, are only guessed; until some are drawn."""
+        return max(0, self.start + self.length - self.sequence.wanted)
+
+    @property
+    def known(self) -> Chunk:
+        """The chunk without guesses."""
+        return self._replace(length=self.length - self.guesses)
+
 
 class Scheduler:
     """Fills one budget of tokens a step, in the order of a policy.
@@ -104,6 +114,20 @@ class Scheduler:
             else:
                 break
         return list(self._chunks.values())
+
+    def lengthen(self, sequence: Sequence, tokens: int) -> int:
+        """Make room for guesses behind a sequence's chunk of this step; return for how many.
+
+        They get what budget and blocks are left, beyond a block that each sequence may grow into.
+        """
+        room = len(sequence.blocks) * self.pool.block_size - sequence.length
+        spare = max(0, self.pool.free_blocks - len(self.running)) * self.pool.block_size
+        tokens = min(tokens, self._left, room + spare)
+        missing = self.pool.blocks_for(sequence.length + tokens) - len(sequence.blocks)
+        sequence.blocks += self.pool.lend(max(0, missing)) or []
+        self._left -= tokens
+        self.policy.charge(sequence, tokens)
+        return tokens
 
     def advance(self, chunks: list[Chunk]) -> None:
         """Note that chunks were run: others may share the blocks that they filled."""

@@ -56,6 +56,8 @@ class Sequence:
         The request's; a policy may make it more urgent.
     seed : int, optional
         Of its sampling; the sampler's.
+    guess_rate : float
+        How many of the tokens guessed ahead were right lately; the drafter's.
     arrival : int
         How many came before it; the scheduler's.
     expires : float
@@ -77,6 +79,7 @@ class Sequence:
         "computed",
         "expires",
         "greedy",
+        "guess_rate",
         "is_done",
         "is_waiting",
         "keys",
@@ -121,6 +124,7 @@ class Sequence:
         self.expires = float("inf")
         self.is_waiting = self.is_done = False
         self.seed: int | None = None
+        self.guess_rate = 0.5
         self.texts: TextStream | None = None
         self.logprobs: np.ndarray | None = None
 
@@ -182,3 +186,10 @@ class Sequence:
         if self.logprobs is not None:
             self.logprobs[self.length] = logprob
         self.length += 1
+
+    def keep_top(self, ids: np.ndarray, logprobs: np.ndarray) -> None:
+        """Note the likeliest tokens at the next place, as many as were asked for."""
+        own = self.top_ids.shape[1]
+        if own:
+            self.top_ids[self.length] = ids[:own]
+            self.top_logprobs[self.length] = logprobs[:own]

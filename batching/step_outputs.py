@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from numbatch.models.load import LoadedModel
 __all__ = ["Finished", "StepOutputs", "scored"]
 
 Finished = list[tuple[Sequence, Result]]
+
+LOGIT_ROWS = 64
+"""Rows of logits that are held at a time: 12 MB for 49,152 tokens."""
+
+NO_GUESS = -1
 
 
 def scored(sequence: Sequence) -> ScoreResult:
@@ -68,6 +73,30 @@ def _opened(sequence: Sequence) -> np.ndarray:
     if sequence.logprobs is None:
         raise ValueError(f"request {sequence.request.id!r} was not begun")
     return sequence.logprobs
+
+
+class _Draw(NamedTuple):
+    """A token to be drawn: from a row of hidden states, to stand at a place of a sequence."""
+
+    sequence: Sequence
+    place: int
+    row: int
+    guess: int  # what the sequence's next draw takes for drawn here
+
+
+def _draws(chunks: list[Chunk]) -> list[_Draw]:
+    """Return what is drawn for the sequences that have caught up, in the order of their rows."""
+    draws: list[_Draw] = []
+    end = 0
+    for chunk in chunks:
+        sequence, wanted, guesses = chunk.sequence, chunk.sequence.wanted, chunk.guesses
+        end += chunk.length
+        if sequence.params is None or chunk.start + chunk.length < wanted:
+            continue
+        assumed = [*sequence.tokens[wanted : wanted + guesses].tolist(), NO_GUESS]
+        first = end - guesses - 1
+        draws += [_Draw(sequence, wanted + i, first + i, guess) for i, guess in enumerate(assumed)]
+    return draws
 
 
 class StepOutputs:
@@ -130,27 +159,39 @@ class StepOutputs:
             begin = end
 
     def sample(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
-        """Draw a token for each sequence that has caught up; return those that it ended."""
-        ends = np.cumsum([chunk.length for chunk in chunks]) - 1
-        drawing = [
-            (chunk.sequence, end)
-            for chunk, end in zip(chunks, ends, strict=True)
-            if chunk.sequence.params is not None
-            and chunk.start + chunk.length == chunk.sequence.wanted
-        ]
-        if not drawing:
-            return []
-        sequences = [sequence for sequence, _ in drawing]
-        logits = self._forward.logits(hidden[[end for _, end in drawing]])
+        """Draw the next tokens of sequences that have caught up; return those that they ended.
+
+        Behind the last known token may be guesses (``drafts.Drafter``). Each has a row as if it was
+        right; draws are kept up to the first that is not the one guessed.
+        """
+        drawing = _draws(chunks)
         finished: Finished = []
-        tokens, failures = self._sampler.sample(logits, sequences)
-        for i, sequence in enumerate(sequences):
-            if i in failures:
-                result: Result | None = FailedResult(sequence.request.id, failures[i])
+        over: set[Sequence] = set()  # no more of their draws are kept
+        for low in range(0, len(drawing), LOGIT_ROWS):
+            part = [draw for draw in drawing[low : low + LOGIT_ROWS] if draw.sequence not in over]
+            if part:
+                finished += self._sample(part, hidden, over)
+        return finished
+
+    def _sample(self, part: list[_Draw], hidden: np.ndarray, over: set[Sequence]) -> Finished:
+        logits = self._forward.logits(hidden[[draw.row for draw in part]])
+        drawn = self._sampler.sample(logits, [(draw.sequence, draw.place) for draw in part])
+        finished: Finished = []
+        tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
+        for i, (sequence, _, _, guess) in enumerate(part):
+            if sequence in over:
+                continue
+            if tokens[i] < 0:
+                why = self._sampler.failure(tokens[i], logits[i], sequence)
+                result: Result | None = FailedResult(sequence.request.id, why)
             else:
-                result = self.after_token(sequence, int(tokens[i]))
+                sequence.keep_top(drawn.top_ids[i], drawn.top_logprobs[i])
+                sequence.append(tokens[i], logprobs[i])
+                result = self.after_token(sequence, tokens[i])
             if result is not None:
                 finished.append((sequence, result))
+            if result is not None or tokens[i] != guess:
+                over.add(sequence)
         return finished
 
     def finish_scored(self, chunks: list[Chunk]) -> Finished:

@@ -48,10 +48,10 @@ def fingerprint(results):
 
 @pytest.fixture(scope="module")
 def alone(model):
-    """Every request run by itself, on one thread."""
+    """Every request run by itself, on one thread, and nothing guessed."""
     results = []
     for request in make_requests():
-        results += Engine(model, threads=1).run([request])
+        results += Engine(model, threads=1, num_speculative_tokens=0).run([request])
     return fingerprint(results)
 
 

@@ -121,6 +121,11 @@ def _begun(journal: str | None) -> bool:
     type=click.IntRange(min=1),
     help="Lines read ahead of the results; among them priority holds.  [default: 2 x max-num-seqs]",
 )
+@click.option(
+    "--num-speculative-tokens",
+    type=click.IntRange(min=0),
+    help="Most tokens of a text guessed ahead and checked in one step.  [default: 15]",
+)
 @click.option("--seed", type=int, default=0, help="For requests that name none.  [default: 0]")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option("-q", "--quiet", is_flag=True, help="Show neither progress bar nor summary.")

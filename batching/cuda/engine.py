@@ -44,8 +44,8 @@ class CudaEngine(Engine):
             return super()._run(chunks)
         return self._run_ahead(sequences, steps)
 
-    def _learn(self, chunks: list[Chunk], seconds: float) -> None:
-        super()._learn(chunks, seconds / self._steps)
+    def _learn(self, chunks: list[Chunk], guesses: int, seconds: float) -> None:
+        super()._learn(chunks, guesses, seconds / self._steps)
 
     def _room(self, sequences: list[Sequence]) -> int:
         """Lend blocks for several steps; return for how many."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.batching.request import SamplingParams
-from numbatch.batching.sampler import request_seed
+from numbatch.batching.sampler import Drawn, request_seed
 from numbatch.batching.sequence import Sequence
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, is_simulated
@@ -109,18 +109,16 @@ class CudaSampler:
                 "logits_processor decorated with numba.cuda.jit(device=True)"
             )
 
-    def sample(self, logits: Any, sequences: Rows[Sequence]) -> tuple[np.ndarray, dict[int, str]]:
-        """Append a token to each sequence; return the tokens, -1 where the logits were NaN.
-
-        The second value, errors by row, is empty: there is no function of a request's own.
+    def sample(self, logits: Any, places: Rows[tuple[Sequence, int]]) -> Drawn:
+        """Draw a token from each row.
 
         Parameters
         ----------
-        logits : float32 array on the device, shape (len(sequences), vocabulary)
-        sequences : sequence of Sequence
-            Each must have room for a token.
+        logits : float32 array on the device, shape (len(places), vocabulary)
+        places : sequence of (Sequence, int)
+            Whose row it is; the token is to stand behind those that are known.
         """
-        gpu, n = self._gpu, len(sequences)
+        gpu, n, sequences = self._gpu, len(places), [sequence for sequence, _ in places]
         rows = SamplingRows.of(sequences, self.seed, self.eos_ids)
         history, counts = self._no_history, self._counts
         if rows.has_history:
@@ -133,23 +131,33 @@ class CudaSampler:
             gpu.upload(rows.whole), gpu.upload(rows.stops), counts, history, rows.has_history,
             gpu.empty(n, np.int32), positions, rows.wanted, record,
         )  # fmt: skip
-        return self.take(gpu.download(record), rows.wanted, sequences), {}
+        return _drawn(gpu.download(record), rows.wanted)
+
+    @staticmethod
+    def failure(code: int, logits: Any, sequence: Sequence) -> str:
+        """Say why no token was drawn from a row of logits."""
+        return "the model's logits are not numbers (NaN)"
 
     @staticmethod
     def take(record: np.ndarray, wanted: int, sequences: Rows[Sequence]) -> np.ndarray:
         """Append the tokens of a step's record to their sequences; return the tokens."""
-        values = record.view(np.float32)
+        drawn = _drawn(record, wanted)
         for i, sequence in enumerate(sequences):
-            token = int(record[i, 0])
-            if token < 0:
-                continue
-            own = sequence.top_ids.shape[1]
-            if own:
-                ids, first = record[i, RECORD : RECORD + own], RECORD + wanted
-                sequence.top_ids[sequence.length] = ids
-                sequence.top_logprobs[sequence.length] = values[i, first : first + own]
-            sequence.append(token, float(values[i, 1]))
-        return record[:, 0].astype(np.int64)
+            if drawn.tokens[i] >= 0:
+                sequence.keep_top(drawn.top_ids[i], drawn.top_logprobs[i])
+                sequence.append(int(drawn.tokens[i]), float(drawn.logprobs[i]))
+        return drawn.tokens
+
+
+def _drawn(record: np.ndarray, wanted: int) -> Drawn:
+    """Read a step's record; see ``sample_kernel``."""
+    values, first = record.view(np.float32), RECORD + wanted
+    return Drawn(
+        tokens=record[:, 0].astype(np.int64),
+        logprobs=values[:, 1],
+        top_ids=record[:, RECORD:first],
+        top_logprobs=values[:, first : first + wanted],
+    )
 
 
 def histories(sequences: Rows[Sequence], longest: int) -> np.ndarray:

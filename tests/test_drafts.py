@@ -1,0 +1,172 @@
+"""Guesses: found where text repeats itself, run where they pay, and never seen in a result."""
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_engine import fingerprint, make_requests, model  # noqa: F401 (a fixture)
+from tiny_models import VOCABULARY
+
+from numbatch.batching import drafts
+from numbatch.batching.engine import Engine
+from numbatch.batching.request import Request, SamplingParams
+from numbatch.errors import InputError
+from numbatch.kernels.scoring.drafts import guess_tokens
+
+
+def guessed_slowly(tokens, count):
+    """What follows the last earlier place of the last three tokens, or else of the last two."""
+    for n in (3, 2):
+        for end in range(len(tokens) - 1, n - 1, -1):
+            if tokens[end - n : end] == tokens[-n:]:
+                out = list(tokens)
+                while len(out) < len(tokens) + count:
+                    out.append(out[end + len(out) - len(tokens)])
+                return out[len(tokens) :]
+    return None
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 20))
+@settings(deadline=None)
+def test_guesses_are_those_of_a_slow_search(tokens, count):
+    out = np.full(count, -1)
+    padded = np.array([*tokens, 7, 7, 7], np.int64)  # what stands behind the end is not looked at
+    found = guess_tokens(padded, len(tokens), out)
+    wanted = guessed_slowly(tokens, count) if len(tokens) > 2 else None
+    assert found == (wanted is not None)
+    assert out.tolist() == (wanted or [-1] * count)
+
+
+class Counted(Engine):
+    """Counts steps, and guesses that were run."""
+
+    steps = guesses = 0
+
+    def _run(self, chunks):
+        self.steps += 1
+        self.guesses += sum(chunk.guesses for chunk in chunks)
+        return super()._run(chunks)
+
+
+def looping(count=6, **params):
+    """Return requests whose continuation repeats itself, as that of small models does."""
+    rng = np.random.default_rng(5)
+    return [
+        Request(
+            i,
+            np.tile(rng.integers(0, VOCABULARY - 2, 5), 4),
+            SamplingParams(**{"temperature": 0, "max_tokens": 60, "ignore_eos": True, **params}),
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"logprobs": 3},
+        {"temperature": 0.3, "seed": 4, "top_p": 0.9},
+        {"repetition_penalty": 1.05, "presence_penalty": 0.1},
+        {"frequency_penalty": -20.0},
+        {"max_tokens": 1},
+        {"max_tokens": 2},
+        {"ignore_eos": False, "stop_token_ids": list(range(0, VOCABULARY, 9))},
+        {"stop": ["e", "on"]},
+    ],
+)
+def test_results_are_the_same_bits_with_and_without_guesses(model, params):  # noqa: F811
+    requests = looping(**params)
+    plain = Engine(model, num_speculative_tokens=0)
+    wanted = {r.id: r for r in plain.run(requests)}
+    for most in (1, 4, 40):
+        found = {r.id: r for r in Engine(model, num_speculative_tokens=most).run(requests)}
+        assert fingerprint(found.values()) == fingerprint(wanted.values())
+        for i, result in found.items():
+            assert result.finish_reason == wanted[i].finish_reason
+            assert result.stop_reason == wanted[i].stop_reason
+            np.testing.assert_array_equal(result.top_token_ids, wanted[i].top_token_ids)
+            np.testing.assert_array_equal(result.top_logprobs, wanted[i].top_logprobs)
+
+
+def test_text_that_repeats_itself_takes_fewer_steps(model, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(drafts, "WARM_UP", 1 << 30)  # whatever steps take here
+    plain, drafting = Counted(model, num_speculative_tokens=0), Counted(model)
+    again = {"frequency_penalty": -20.0}
+    assert fingerprint(plain.run(looping(**again))) == fingerprint(drafting.run(looping(**again)))
+    assert plain.guesses == 0
+    assert drafting.guesses > 0
+    assert drafting.steps < 0.5 * plain.steps
+
+
+@pytest.mark.parametrize(("sequences", "budget", "kv"), [(3, 5, 200), (6, 40, 180), (2, 100, 100)])
+def test_guesses_take_only_what_room_is_left(model, sequences, budget, kv):  # noqa: F811
+    sizes = {"max_num_seqs": sequences, "max_num_batched_tokens": budget, "kv_tokens": kv}
+    engine = Counted(model, num_speculative_tokens=30, **sizes)
+    requests = [*looping(), *make_requests()]
+    wanted = fingerprint(Engine(model, num_speculative_tokens=0).run(requests))
+    pool, found = engine.scheduler.pool, {}
+
+    def sink(sequence, result):
+        found[result.id] = result
+
+    for request in requests:
+        engine.submit(request, sink)
+    while engine.scheduler.running or engine.scheduler.waiting:
+        engine.step()
+        pool.check([sequence.blocks for sequence in engine.scheduler.running])
+    assert fingerprint(found.values()) == wanted
+    assert engine.guesses > 0
+    assert pool.free_blocks == pool.blocks
+
+
+def test_rows_of_logits_are_held_a_few_at_a_time(model, monkeypatch):  # noqa: F811
+    wanted = fingerprint(Engine(model, num_speculative_tokens=0).run(looping()))
+    monkeypatch.setattr("numbatch.batching.step_outputs.LOGIT_ROWS", 3)
+    engine = Counted(model)
+    assert fingerprint(engine.run(looping())) == wanted
+    assert engine.guesses > 0
+    assert len(engine.forward._logits) <= 3
+
+
+def test_without_memory_a_step_is_run_again_without_guesses(model):  # noqa: F811
+    engine = Counted(model)
+    run, failed = engine.forward.run, []
+
+    def fail_with_guesses(batch):
+        if len(batch.tokens) > len(batch.tables) and engine.scheduler.running[0].length > 20:
+            failed.append(len(batch.tokens))
+            raise MemoryError
+        return run(batch)
+
+    engine.forward.run = fail_with_guesses
+    wanted = fingerprint(Engine(model, num_speculative_tokens=0).run(looping()))
+    assert fingerprint(engine.run(looping())) == wanted
+    assert failed
+
+
+@numba.njit
+def leave(logits, argument, position):
+    """Change nothing."""
+
+
+def test_a_function_of_the_user_is_called_for_no_draw_that_may_be_dropped(model):  # noqa: F811
+    engine = Counted(model)
+    requests = looping(2, logits_processor=leave)
+    assert fingerprint(engine.run(requests)) == fingerprint(Engine(model).run(looping(2)))
+    assert engine.guesses == 0
+
+
+def test_a_guess_is_worth_more_where_steps_cost_more(model):  # noqa: F811
+    drafter = Engine(model)._drafter
+    assert drafter._worth(1) == drafts.UNKNOWN_WORTH
+    for tokens in [1, 8, 32] * 20:
+        drafter._time.observe(tokens, tokens, 0, 1e-2 + 1e-3 * tokens)
+    alone, crowded = drafter._worth(1), drafter._worth(100)
+    assert 0.05 < alone < 0.15 < 0.8 < crowded < 0.98
+
+
+def test_fewer_than_no_guesses_are_an_error(model):  # noqa: F811
+    with pytest.raises(InputError, match="num_speculative_tokens is -1"):
+        Engine(model, num_speculative_tokens=-1)
