@@ -37,6 +37,7 @@ from numbatch.kernels.simd import (
 )
 from numbatch.kernels.simd_bytes import dot_bytes, splat_bytes
 from numbatch.kernels.simd_halves import load_half
+from numbatch.kernels.simd_path import gains_by_prefetch
 
 __all__ = ["multiply_int8"]
 
@@ -44,6 +45,8 @@ LOW = 0x0F0F0F0F
 
 ROWS = 6
 """Rows of activations that meet a panel at a time."""
+
+ASKS_AHEAD = gains_by_prefetch()
 
 
 @cpu_device(inline=True)
@@ -192,8 +195,7 @@ def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, 
     """Multiply all rows with panels that begin at matrix rows ``start`` to ``stop - 1``.
 
     While a panel is multiplied with strips of six rows, the next one is asked for, by each strip a
-    part of it. A few rows read as fast as memory gives without: with it, at two thirds; but at the
-    end the first panel of what follows is.
+    part of it. A few rows ask for all of it where that gains, else at the end for what follows.
     """
     panel_bytes, number = blocks * size, rows * terms
     whole = number - number % ROWS
@@ -206,7 +208,7 @@ def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, 
             to, line = row // terms * out.shape[1] + n - shift, row // ROWS * each
             ask = later, min(line, lines), min(line + each, lines)
             _rows_6(data, at, size, bits, x, row, blocks, terms, ask, out, to, two, bias, n, add)
-        after = later, lines if panel == last and whole == 0 else 0
+        after = later, lines if whole == 0 and (ASKS_AHEAD or panel == last) else 0
         for row in range(whole, number, 2):
             to = row // terms * out.shape[1] + n - shift
             _rows_2(data, at, size, bits, x, row, number - row, blocks, terms, after,
