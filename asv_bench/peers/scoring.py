@@ -6,6 +6,8 @@ that it makes of it (Q4_0, Q8_0), of which the fastest is taken, case by case; t
 on the dequantized weights in bfloat16. Before anything is timed, log-probabilities are compared
 with torch's in float32 on the weights of the model's own file.
 
+No peer guesses tokens ahead here, and neither does Numbatch: what that gains is a row of its own.
+
 Then: two threads against one, attention's share of scoring 4,096 tokens, what a step takes beside
 its kernels, and new processes to their first token.
 """
@@ -28,6 +30,7 @@ from asv_bench.peers.scoring_parts import (
     attention_share,
     beside_kernels,
     first_token,
+    guesses_gain,
     threads_ratio,
 )
 from asv_bench.peers.torch_model import TorchModel
@@ -64,7 +67,9 @@ class Ours:
     name = "numbatch"
 
     def __init__(self, path: Path, threads: int, compute: str | None) -> None:
-        self.llm = LLM(path, threads=threads, compute=compute, kv_tokens=KV_TOKENS)
+        self.llm = LLM(
+            path, threads=threads, compute=compute, kv_tokens=KV_TOKENS, num_speculative_tokens=0
+        )
         self.score(_texts(np.random.default_rng(3), KV_TOKENS // 256, 256))
 
     def call(self, method: str, *args: Any) -> tuple[float, Any]:
@@ -162,10 +167,19 @@ def _compare(ours: Ours, llamas: list[Process], torch: Process, chosen: str, rou
 
 
 def _threads(ours: Ours, path: Path, args: argparse.Namespace) -> None:
-    one = LLM(path, threads=1, compute=args.compute)
+    one = LLM(path, threads=1, compute=args.compute, num_speculative_tokens=0)
     for name, (count, length, new) in CASES.items():
         ratio = threads_ratio(ours.llm, one, count, length, new, args.rounds)
         print(f"{args.threads} threads against one, {name:24}{ratio:8.2f}", flush=True)
+
+
+def _guesses(ours: Ours, path: Path, args: argparse.Namespace) -> None:
+    guessing = LLM(path, threads=args.threads, compute=args.compute, kv_tokens=KV_TOKENS)
+    for count in (1, 8, 32):
+        for temperature in (0, 0.8):
+            rate, ratio = guesses_gain(guessing, ours.llm, count, temperature, args.rounds)
+            print(f"with guesses, {count:2} real texts, temperature {temperature:3}: {rate:6.0f} "
+                  f"tokens/s, {ratio:.2f} times without", flush=True)  # fmt: skip
 
 
 def _parts(ours: Ours, path: Path, args: argparse.Namespace) -> None:
@@ -173,6 +187,8 @@ def _parts(ours: Ours, path: Path, args: argparse.Namespace) -> None:
     print()
     if args.threads > 1 and args.only in "threads":
         _threads(ours, path, args)
+    if args.only in "guesses":
+        _guesses(ours, path, args)
     if args.only in "attention":
         share = attention_share(ours.llm, 4096)
         print(f"attention's share of scoring 1 x 4,096 tokens   {100 * share:.1f} %", flush=True)
@@ -206,7 +222,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--compute", choices=["float32", "bfloat16", "int8"])
     parser.add_argument(
         "--only", default="",
-        help="rows whose name holds this; also: threads, attention, beside, first token",
+        help="rows whose name holds this; also: threads, guesses, attention, beside, first token",
     )  # fmt: skip
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
