@@ -9,8 +9,6 @@ a draw only on its place.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from numbatch.batching.batch_sizer import WARM_UP
@@ -18,29 +16,22 @@ from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.drafts import guess_tokens
+from numbatch.kernels.scoring.drafts import choose_guesses, guess_tokens, learn_rates
 
 __all__ = ["DEFAULT_TOKENS", "Drafter"]
 
 DEFAULT_TOKENS = 15
 """With the known token a row of tiles, 16."""
 
-LEARN = 0.2
-"""A guess changes a sequence's rate of right ones by so much of the difference."""
+MOST_SEQUENCES = 128
+"""Beyond it a step as such costs next to nothing a token, and guesses gain nothing."""
 
-LOWEST, HIGHEST = 0.02, 0.98
-"""Bounds of the rate: it can recover, and guesses end."""
-
-UNKNOWN_WORTH = 0.3
-"""Least probability of a guess that is run, until it is known how long steps take."""
+UNKNOWN = (20.0, 1.0)
+"""Time of a step as such and of a row, until it is known: a row costs a twentieth of a step."""
 
 
 class Drafter:
-    """Adds guesses to the chunks of sequences that generate, as many as are worth their time.
-
-    The ``i``-th guess is right with a probability of about ``rate ** i``, where ``rate`` is how
-    many guesses of the sequence were right lately. It is run where that is more than what its row
-    costs, as a share of what a token costs in a step of its own.
+    """Adds guesses to the chunks of sequences that generate: as many as give most for their time.
 
     Parameters
     ----------
@@ -48,6 +39,8 @@ class Drafter:
         Guesses of a sequence in a step; 0: none.
     time : StepTime
         What steps were seen to take.
+    tile : int
+        Products take so many rows at a time.
 
     Raises
     ------
@@ -55,56 +48,58 @@ class Drafter:
         If ``most`` is less than 0.
     """
 
-    def __init__(self, most: int, time: StepTime) -> None:
+    def __init__(self, most: int, time: StepTime, tile: int = 1) -> None:
         if most < 0:
             raise InputError(f"num_speculative_tokens is {most}, should be at least 0")
-        self._time = time
-        self._guess = np.empty(most, np.int64)
-        self._guesses: list[tuple[Sequence, int, np.ndarray]] = []
+        self._most, self._time, self._tile = most, time, tile
+        self._drawing: list[Sequence] = []  # those of the step that runs
+        self._looked_at: tuple[np.ndarray, ...] = ()  # addresses, lengths, guesses, found
 
     def extend(self, chunks: list[Chunk], scheduler: Scheduler) -> list[Chunk]:
         """Return the chunks with guesses behind those of sequences that are one token behind."""
-        self._guesses = []
-        drawing = [chunk for chunk in chunks if len(self._guess) and _may_guess(chunk)]
-        if not drawing:
+        drawing = [chunk.sequence for chunk in chunks if self._most and _may_guess(chunk)]
+        self._drawing = drawing if len(drawing) <= MOST_SEQUENCES else []
+        if not self._drawing:
             return chunks
-        worth = math.log(self._worth(len(drawing)))
+        n = len(drawing)
+        places = np.array([(each.address, each.length, each.capacity) for each in drawing])
+        guesses, found = np.empty((n, self._most), np.int64), np.empty(n, np.bool_)
+        self._looked_at = places[:, 0], places[:, 1], guesses, found
+        guess_tokens(*self._looked_at)
+        if not found.any():
+            return chunks
+        rooms = np.minimum(places[:, 2] - places[:, 1] - 1, self._most)
+        rates, chances = np.array([each.guess_rate for each in drawing]), np.empty(n)
+        before, counts = sum(chunk.length for chunk in chunks), np.empty(n, np.int64)
+        costs = (*self._costs(), before, self._tile)
+        choose_guesses(found, rooms, rates, *costs, chances, counts)
         longer = {}
-        for chunk in drawing:
-            sequence = chunk.sequence
-            if guess_tokens(sequence.tokens, sequence.length, self._guess):
-                room = sequence.capacity - sequence.length - 1
-                guess = self._guess[:room].copy()
-                self._guesses.append((sequence, sequence.length, guess))
-                wanted = min(int(worth / math.log(sequence.guess_rate)), len(guess))
-                count = scheduler.lengthen(sequence, wanted)
-                if count:
-                    sequence.tokens[sequence.length : sequence.length + count] = guess[:count]
-                    longer[sequence] = chunk._replace(length=1 + count)
-        return [longer.get(chunk.sequence, chunk) for chunk in chunks]
+        for i in np.flatnonzero(counts).tolist():
+            sequence = drawing[i]
+            count = scheduler.lengthen(sequence, int(counts[i]))
+            sequence.tokens[sequence.length : sequence.length + count] = guesses[i, :count]
+            longer[sequence] = 1 + count
+        return [
+            chunk._replace(length=longer[chunk.sequence]) if chunk.sequence in longer else chunk
+            for chunk in chunks
+        ]
 
     def learn(self) -> None:
         """Learn from the tokens that the step gave, also of guesses that were not run."""
-        for sequence, length, guess in self._guesses:
-            drawn = sequence.tokens[length : min(sequence.length, length + len(guess))]
-            wrong = np.flatnonzero(drawn != guess[: len(drawn)])
-            rate = sequence.guess_rate
-            for _ in range(wrong[0] if len(wrong) else len(drawn)):
-                rate += LEARN * (1 - rate)
-            if len(wrong):
-                rate -= LEARN * rate
-            sequence.guess_rate = min(max(rate, LOWEST), HIGHEST)
+        if self._drawing and self._looked_at[-1].any():
+            ends = np.array([sequence.length for sequence in self._drawing])
+            rates = np.array([sequence.guess_rate for sequence in self._drawing])
+            addresses, lengths, guesses, found = self._looked_at
+            learn_rates(addresses, lengths, ends, guesses, found, rates)
+            for sequence, rate in zip(self._drawing, rates.tolist(), strict=True):
+                sequence.guess_rate = rate
 
-    def _worth(self, sequences: int) -> float:
-        """Return the least probability with which a guess is worth its row.
-
-        A right guess saves its sequence's share of what a step costs as such; its row is not lost.
-        """
+    def _costs(self) -> tuple[float, float]:
+        """Return the time of a step as such, and of a row with its logits."""
         if self._time.observations < WARM_UP:
-            return UNKNOWN_WORTH
-        fixed, token, sequence, _ = self._time.coefficients
-        row, saved = token + sequence, fixed / sequences
-        return min(max(row / (saved + row), LOWEST), HIGHEST) if row > 0 else UNKNOWN_WORTH
+            return UNKNOWN
+        fixed, token, row, _ = self._time.coefficients
+        return (fixed, token + row) if token + row > 0 else UNKNOWN
 
 
 def _may_guess(chunk: Chunk) -> bool:

@@ -56,6 +56,8 @@ class Sequence:
         The request's; a policy may make it more urgent.
     seed : int, optional
         Of its sampling; the sampler's.
+    address : int
+        Where ``tokens`` lie in memory, for kernels; once it was begun.
     guess_rate : float
         How many of the tokens guessed ahead were right lately; the drafter's.
     arrival : int
@@ -73,6 +75,7 @@ class Sequence:
     __slots__ = (
         "__weakref__",
         "_unread",
+        "address",
         "arrival",
         "blocks",
         "capacity",
@@ -134,6 +137,7 @@ class Sequence:
             return
         self.tokens = np.empty(self.capacity, np.int64)
         self.tokens[: self.prompt_length] = self.request.tokens
+        self.address: int = self.tokens.ctypes.data
         self.logprobs = np.full(self.capacity, np.nan, np.float32)
         self.greedy = np.zeros(self.capacity, np.bool_)
         wanted = 0 if self.params is None else self.params.logprobs or 0

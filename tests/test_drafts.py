@@ -1,5 +1,7 @@
 """Guesses: found where text repeats itself, run where they pay, and never seen in a result."""
 
+import itertools
+
 import numba
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numbatch.batching import drafts
 from numbatch.batching.engine import Engine
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.drafts import guess_tokens
+from numbatch.kernels.scoring.drafts import choose_guesses, guess_tokens
 
 
 def guessed_slowly(tokens, count):
@@ -30,12 +32,59 @@ def guessed_slowly(tokens, count):
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 20))
 @settings(deadline=None)
 def test_guesses_are_those_of_a_slow_search(tokens, count):
-    out = np.full(count, -1)
+    out, found = np.full((2, count), -1), np.empty(2, np.bool_)
     padded = np.array([*tokens, 7, 7, 7], np.int64)  # what stands behind the end is not looked at
-    found = guess_tokens(padded, len(tokens), out)
+    other = np.array([5, 6, 5, 6])
+    addresses = np.array([padded.ctypes.data, other.ctypes.data])
+    guess_tokens(addresses, np.array([len(tokens), 4]), out, found)
     wanted = guessed_slowly(tokens, count) if len(tokens) > 2 else None
-    assert found == (wanted is not None)
-    assert out.tolist() == (wanted or [-1] * count)
+    assert found.tolist() == [wanted is not None, True]
+    assert out[0].tolist() == (wanted or [-1] * count)
+    assert out[1].tolist() == ([5, 6] * count)[:count]
+
+
+def chosen(rates, fixed, row, before, tile=1, rooms=None, found=None):
+    n = len(rates)
+    rooms, found = np.array(rooms or [15] * n), np.array(found or [True] * n)
+    counts = np.empty(n, np.int64)
+    choose_guesses(found, rooms, np.array(rates), fixed, row, before, tile, np.empty(n), counts)
+    return counts.tolist()
+
+
+def gain(counts, rates, fixed, row):
+    """Expected tokens by time."""
+    tokens = sum(sum(r**j for j in range(c + 1)) for r, c in zip(rates, counts, strict=True))
+    return tokens / (fixed + row * (len(rates) + sum(counts)))
+
+
+@given(
+    st.lists(st.floats(0.4, 0.98), min_size=1, max_size=3),  # 0.4 ** 4 is still run
+    st.floats(0, 100),
+    st.floats(0.01, 10),
+)
+@settings(deadline=None)
+def test_no_other_counts_are_expected_to_give_more_for_the_time(rates, fixed, row):
+    counts = chosen(rates, fixed, row, len(rates), rooms=[4] * len(rates))
+    best = max(
+        gain(others, rates, fixed, row) for others in itertools.product(range(5), repeat=len(rates))
+    )
+    assert gain(counts, rates, fixed, row) >= best * (1 - 1e-9)
+
+
+def test_guesses_are_counted_where_there_are_any_and_room():
+    assert chosen([0.9, 0.9, 0.9], 50.0, 1.0, 3, rooms=[3, 0, 9], found=[True, True, False]) == [
+        3,
+        0,
+        0,
+    ]
+    assert chosen([0.5], 0.0, 1.0, 1) == [0]  # a row costs as much as a step
+
+
+def test_half_of_the_time_goes_by_whole_tiles():
+    assert chosen([0.9], 10.0, 1.0, 1, rooms=[40]) == [10]
+    assert chosen([0.9], 10.0, 1.0, 1, tile=16, rooms=[40]) == [14]  # up to 15 they are cheaper
+    assert chosen([0.4], 10.0, 1.0, 16) == [2]
+    assert chosen([0.4], 10.0, 1.0, 16, tile=16) == [0]  # the first costs a tile
 
 
 class Counted(Engine):
@@ -158,13 +207,14 @@ def test_a_function_of_the_user_is_called_for_no_draw_that_may_be_dropped(model)
     assert engine.guesses == 0
 
 
-def test_a_guess_is_worth_more_where_steps_cost_more(model):  # noqa: F811
+def test_what_a_step_takes_is_learnt_from_steps(model):  # noqa: F811
     drafter = Engine(model)._drafter
-    assert drafter._worth(1) == drafts.UNKNOWN_WORTH
+    assert drafter._costs() == drafts.UNKNOWN
     for tokens in [1, 8, 32] * 20:
         drafter._time.observe(tokens, tokens, 0, 1e-2 + 1e-3 * tokens)
-    alone, crowded = drafter._worth(1), drafter._worth(100)
-    assert 0.05 < alone < 0.15 < 0.8 < crowded < 0.98
+    fixed, row = drafter._costs()
+    assert 9e-3 < fixed < 11e-3
+    assert 9e-4 < row < 11e-4
 
 
 def test_fewer_than_no_guesses_are_an_error(model):  # noqa: F811
