@@ -7,8 +7,8 @@ import numpy as np
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.simd import LANES, load_float32, splat, store_int32, sum_lanes
-from numbatch.kernels.simd_bfloat16 import (
-    pair_bfloat16,
+from numbatch.kernels.simd_bfloat16 import pair_bfloat16
+from numbatch.kernels.simd_stores import (
     store_every_second,
     store_number,
     store_pairs_across,
