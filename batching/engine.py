@@ -19,7 +19,7 @@ from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
 from numbatch.batching.step_batch import halves, make_batch
-from numbatch.batching.step_outputs import StepOutputs, scored
+from numbatch.batching.step_outputs import StepOutputs, logit_rows, scored
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.bfloat16_product import HAS_TILES, ROWS
 from numbatch.models.decoder import Decoder
@@ -132,7 +132,7 @@ class Engine:
         self._sizes_steps = preset is not None or target_latency_ms is not None
         self.lookahead = lookahead or 2 * max_num_seqs
         self.lock = threading.RLock()
-        self._outputs = StepOutputs(model, self.forward, self.sampler)
+        self._outputs = StepOutputs(model, self.forward, self.sampler, logit_rows(max_num_seqs))
         self._deadlines: list[tuple[float, int, Sequence]] = []
 
     @staticmethod

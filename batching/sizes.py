@@ -13,6 +13,7 @@ import numpy as np
 from numbatch.batching.batch_sizer import StepSize
 from numbatch.batching.decoder_tables import input_sizes, packed_bytes
 from numbatch.batching.kv_pool import DEFAULT_DTYPE
+from numbatch.batching.step_outputs import logit_rows
 from numbatch.batching.step_time import StepTime
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.activations import COMPUTE, Activations, default_compute
@@ -172,7 +173,7 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
     scratch += 4 * gated_memory(tokens)
     plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
-    logits = 4 * sequences * padded(config.vocabulary)
+    logits = 4 * logit_rows(sequences) * padded(config.vocabulary)
     return 4 * tokens * row + sum(a.nbytes for a in rooms) + threads * scratch + plans + logits
 
 

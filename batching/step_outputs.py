@@ -17,14 +17,16 @@ from numbatch.batching.text_stream import TextStream
 from numbatch.errors import InputError
 from numbatch.models.load import LoadedModel
 
-__all__ = ["Finished", "StepOutputs", "scored"]
+__all__ = ["Finished", "StepOutputs", "logit_rows", "scored"]
 
 Finished = list[tuple[Sequence, Result]]
 
-LOGIT_ROWS = 64
-"""Rows of logits that are held at a time: 12 MB for 49,152 tokens."""
-
 NO_GUESS = -1
+
+
+def logit_rows(max_num_seqs: int) -> int:
+    """Return how many rows of logits are held at most: guessed tokens have one each as well."""
+    return max(16, 2 * max_num_seqs)
 
 
 def scored(sequence: Sequence) -> ScoreResult:
@@ -107,10 +109,14 @@ class StepOutputs:
     model : LoadedModel
     forward : ForwardPass
     sampler : Sampler
+    rows : int
+        The most rows of logits to be held at a time.
     """
 
-    def __init__(self, model: LoadedModel, forward: ForwardPass, sampler: Sampler) -> None:
-        self._model, self._forward, self._sampler = model, forward, sampler
+    def __init__(
+        self, model: LoadedModel, forward: ForwardPass, sampler: Sampler, rows: int
+    ) -> None:
+        self._model, self._forward, self._sampler, self._most = model, forward, sampler, rows
         team = getattr(sampler, "team", None)  # a GPU's sampler has none
         self._rows: Any = None
         if team is not None:
@@ -167,8 +173,8 @@ class StepOutputs:
         drawing = _draws(chunks)
         finished: Finished = []
         over: set[Sequence] = set()  # no more of their draws are kept
-        for low in range(0, len(drawing), LOGIT_ROWS):
-            part = [draw for draw in drawing[low : low + LOGIT_ROWS] if draw.sequence not in over]
+        for low in range(0, len(drawing), self._most):
+            part = [draw for draw in drawing[low : low + self._most] if draw.sequence not in over]
             if part:
                 finished += self._sample(part, hidden, over)
         return finished

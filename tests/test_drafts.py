@@ -172,7 +172,7 @@ def test_guesses_take_only_what_room_is_left(model, sequences, budget, kv):  # n
 
 def test_rows_of_logits_are_held_a_few_at_a_time(model, monkeypatch):  # noqa: F811
     wanted = fingerprint(Engine(model, num_speculative_tokens=0).run(looping()))
-    monkeypatch.setattr("numbatch.batching.step_outputs.LOGIT_ROWS", 3)
+    monkeypatch.setattr("numbatch.batching.engine.logit_rows", lambda sequences: 3)
     engine = Counted(model)
     assert fingerprint(engine.run(looping())) == wanted
     assert engine.guesses > 0
