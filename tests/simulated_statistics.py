@@ -92,6 +92,8 @@ def test_log_sum_exp(gpu):
     values[4] = -np.inf
     there = statistics.logsumexp(gpu.upload(values))
     assert there == pytest.approx(statistics.logsumexp(values), rel=1e-14)
+    there = statistics.logsumexp(gpu.upload(values)[1:])  # at no multiple of 16 bytes
+    assert there == pytest.approx(statistics.logsumexp(values[1:]), rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -106,9 +108,10 @@ def test_log_sum_exp_of_hard_blocks(gpu, dtype):
     blocks[6, ::2] = np.nan
     here = np.empty((7, 3))
     likelihood._reduce_logs(0, 7, blocks.ravel(), here)
-    there = nodes_of(gpu, logs_kernel(dtype), blocks, 3)
-    np.testing.assert_array_equal(there[:, :2], here[:, :2])
-    np.testing.assert_allclose(there[:, 2], here[:, 2], rtol=1e-14)
+    for whole in (True, False):
+        there = nodes_of(gpu, logs_kernel(dtype, whole), blocks, 3)
+        np.testing.assert_array_equal(there[:, :2], here[:, :2])
+        np.testing.assert_allclose(there[:, 2], here[:, 2], rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -69,22 +69,69 @@ def _place(row, piece, width):
     return np.uint32(row * np.int32(2 * width) + ((piece ^ (row & 7)) << 4))
 
 
+@cuda_device
+def _find_pages(tables, entry, start, end):
+    """Return the blocks of the cache that hold KEYS positions from ``start`` on; 0 behind ``end``.
+
+    They are looked up long before they are needed: a look-up takes as long as the copy after it.
+    """
+    at = np.intp(start >> 4)
+    return (
+        np.intp(tables[entry, at if start < end else 0]),
+        np.intp(tables[entry, at + 1 if start + 16 < end else 0]),
+        np.intp(tables[entry, at + 2 if start + 32 < end else 0]),
+        np.intp(tables[entry, at + 3 if start + 48 < end else 0]),
+    )
+
+
+@cuda_device
+def _chosen(pages, number):
+    low = pages[0] if number == 0 else pages[1]
+    high = pages[2] if number == 2 else pages[3]
+    return low if number < 2 else high
+
+
 @functools.cache
 def _cache_copier(width: int, threads: int) -> Any:
     pieces = width // 8
+    most = KEYS * pieces // threads
+
+    def copier(i: int) -> Any:
+        """Make the function that copies pieces ``i`` and further ones: its numbers are constant."""
+        further = copier(i + 1) if i + 1 < most else None
+        # The rows of a copy lie in one page, but where they are more than a page has.
+        first, is_one = i * threads // pieces // 16, threads // pieces <= 16
+
+        @cuda_device
+        def copy_from(base, cache, pages, first_block, kv_head, kv_heads, start, end):
+            at = np.int32(cuda.threadIdx.x) + np.int32(i * threads)
+            row, piece = at // np.int32(pieces), at % np.int32(pieces)
+            page = pages[first] if is_one else _chosen(pages, row >> 4)
+            vector = ((first_block + page) * kv_heads + kv_head) * 16 + np.intp(row & 15)
+            place = base + _place(row, piece, width)
+            copy_words(place, cache, vector * width + piece * 8, start + row < end)
+            if further is not None:
+                further(base, cache, pages, first_block, kv_head, kv_heads, start, end)
+
+        return copy_from
 
     @cuda_device
-    def copy_cached(base, cache, tables, entry, first_block, kv_head, kv_heads, start, end):
-        """Begin to copy KEYS cached vectors from position ``start``; zeros from ``end`` on."""
-        thread = np.int32(cuda.threadIdx.x)
-        for i in range(KEYS * pieces // threads):
-            at = thread + np.int32(i * threads)
+    def copy_many(base, cache, pages, first_block, kv_head, kv_heads, start, end):
+        for i in range(most):
+            at = np.int32(cuda.threadIdx.x) + np.int32(i * threads)
             row, piece = at // np.int32(pieces), at % np.int32(pieces)
-            key = start + row
-            there = key < end
-            block = first_block + np.intp(tables[entry, np.intp(key >> 4) if there else 0])
-            vector = (block * kv_heads + kv_head) * 16 + np.intp(key & 15)
-            copy_words(base + _place(row, piece, width), cache, vector * width + piece * 8, there)
+            page = _chosen(pages, row >> 4)
+            vector = ((first_block + page) * kv_heads + kv_head) * 16 + np.intp(row & 15)
+            place = base + _place(row, piece, width)
+            copy_words(place, cache, vector * width + piece * 8, start + row < end)
+
+    # Of many copies the addresses would not fit into registers.
+    copy_all = copier(0) if most <= 8 else copy_many
+
+    @cuda_device
+    def copy_cached(base, cache, pages, first_block, kv_head, kv_heads, start, end):
+        """Begin to copy KEYS cached vectors from position ``start``; zeros from ``end`` on."""
+        copy_all(base, cache, pages, first_block, kv_head, kv_heads, start, end)
         finish_copies()
 
     return copy_cached
@@ -99,10 +146,13 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
     threads = 32 * warps
     pieces = width // 8
     rows = 16 * warps
-    numbers, half = max(2 * KEYS, rows) * width, width // 2
+    # Keys, then the queries, where values come to lie when the queries are in registers.
+    numbers, half = (KEYS + max(KEYS, rows)) * width, width // 2
     copy_cached = _cache_copier(width, threads)
+    # With heads of 64 two blocks run on a multiprocessor.
+    registers = 128 if width == 64 and warps == 8 else None
 
-    @cuda_kernel(fast=True)
+    @cuda_kernel(fast=True, registers=registers)
     def attend_tiles(
         q, cache, tables, tile_rows, tile_tokens, tile_counts, positions, plane, head_size,
         window, scale, cap, out,
@@ -151,13 +201,8 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
             row, piece = at // np.int32(pieces), at % np.int32(pieces)
             there = row < count
             source = ((token + (np.intp(row) if there else 0)) * heads + head) * width + piece * 8
-            copy_words(base + _place(row, piece, width), q, source, there)
+            copy_words(values_base + _place(row, piece, width), q, source, there)
         finish_copies()
-        copies_done(0)
-        cuda.syncthreads()
-        queries = load_rows(base + np.uint32(warp * (32 * width)) + offset_a, width)
-        cuda.syncthreads()
-
         own = np.int32(begin + warp * 16 + (lane >> 2))
         below = np.int32(own + 8)
         lowest = lowest_below = first = np.int32(0)
@@ -170,13 +215,16 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
         result = zero_tile(half)
         factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else LOG2_E
 
-        copy_cached(base, cache, tables, entry, key_blocks, kv_head, kv_heads, start, end)
+        pages = _find_pages(tables, entry, start, end)
+        copy_cached(base, cache, pages, key_blocks, kv_head, kv_heads, start, end)
+        copies_done(0)
+        cuda.syncthreads()
+        queries = load_rows(values_base + np.uint32(warp * (32 * width)) + offset_a, width)
         while start < end:
             copies_done(0)
             cuda.syncthreads()  # the keys are there, and nobody reads the last values any more
-            copy_cached(
-                values_base, cache, tables, entry, value_blocks, kv_head, kv_heads, start, end
-            )
+            copy_cached(values_base, cache, pages, value_blocks, kv_head, kv_heads, start, end)
+            pages = _find_pages(tables, entry, np.int32(start + KEYS), end)
             scores = score_tile(queries, base + offset_b, KEYS)
             if cap != np.float32(0):
                 scores = softcap_tile(scores, scale / cap, cap)
@@ -201,7 +249,7 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
             cuda.syncthreads()  # the values are there, and nobody reads these keys any more
             start = np.int32(start + KEYS)
             if start < end:
-                copy_cached(base, cache, tables, entry, key_blocks, kv_head, kv_heads, start, end)
+                copy_cached(base, cache, pages, key_blocks, kv_head, kv_heads, start, end)
             result = value_tile(result, packed, values_base + offset_a)
 
         total, total_below = _row_total(total), _row_total(total_below)

@@ -12,7 +12,14 @@ import math
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.words import exp2, larger, load_floats, warp_max, warp_sum
+from numbatch.kernels.scoring.cuda.words import (
+    exp2,
+    larger,
+    load_floats,
+    loads_begun,
+    warp_max,
+    warp_sum,
+)
 
 __all__ = ["PIECE", "REDUCE_THREADS", "TOKENS", "finish_logprobs", "reduce_piece"]
 
@@ -39,16 +46,21 @@ def _finished(value, entry, bias, scale, cap):
 
 
 @cuda_device(fast=True)
-def _four(logits, row, i, count, low, bias, scale, cap):
-    """Return four logits from place ``i`` on; minus infinity beyond ``count``."""
+def _four(four, i, count, low, bias, scale, cap):
+    """Return four logits of place ``i`` on as they count; minus infinity beyond ``count``."""
     none = np.float32(-np.inf)
-    if i >= count:
-        return none, none, none, none
-    a, b, c, d = load_floats(logits, row * logits.shape[1] + i)
-    a = _finished(a, low + i, bias, scale, cap)
-    b = _finished(b, low + i + 1, bias, scale, cap) if i + 1 < count else none
-    c = _finished(c, low + i + 2, bias, scale, cap) if i + 2 < count else none
-    d = _finished(d, low + i + 3, bias, scale, cap) if i + 3 < count else none
+    a, b, c, d = four
+    if bias.size or cap != np.float32(0):
+        last = np.intp(low + count - 1)
+        a = _finished(a, min(np.intp(low + i), last), bias, scale, cap)
+        b = _finished(b, min(np.intp(low + i + 1), last), bias, scale, cap)
+        c = _finished(c, min(np.intp(low + i + 2), last), bias, scale, cap)
+        d = _finished(d, min(np.intp(low + i + 3), last), bias, scale, cap)
+    else:
+        a, b, c, d = a * scale, b * scale, c * scale, d * scale
+    if i + 3 >= count:
+        a, b = a if i < count else none, b if i + 1 < count else none
+        c, d = c if i + 2 < count else none, none
     return a, b, c, d
 
 
@@ -117,18 +129,25 @@ def reduce_piece(
         return
     token = first + row
     none = np.float32(-np.inf)
-    top, place, total = none, np.intp(count), np.float64(0)
-    target, step = np.intp(targets[token]) - low, 4 * LANES
-    for i in range(4 * lane, count, 4 * step):
-        p = _four(logits, row, i, count, low, bias, scale, cap)
-        q = _four(logits, row, i + step, count, low, bias, scale, cap)
-        r = _four(logits, row, i + 2 * step, count, low, bias, scale, cap)
-        s = _four(logits, row, i + 3 * step, count, low, bias, scale, cap)
+    top, place, total = none, np.int32(count), np.float64(0)
+    target, step = np.int32(targets[token] - low), np.int32(4 * LANES)
+    size, at, last = np.int32(count), row * logits.shape[1], np.intp(count - 1) // 4 * 4
+    for begin in range(0, count, 16 * LANES):
+        i = np.int32(begin + 4 * lane)
+        j, k, m = np.int32(i + step), np.int32(i + 2 * step), np.int32(i + 3 * step)
+        # All loads are under way at once; what lies beyond the piece is read from its end.
+        p, q = load_floats(logits, at + min(i, last)), load_floats(logits, at + min(j, last))
+        r, s = load_floats(logits, at + min(k, last)), load_floats(logits, at + min(m, last))
+        loads_begun()
+        p = _four(p, i, size, low, bias, scale, cap)
+        q = _four(q, j, size, low, bias, scale, cap)
+        r = _four(r, k, size, low, bias, scale, cap)
+        s = _four(s, m, size, low, bias, scale, cap)
         before = top
         top, place = _highest(p, i, top, place, target, token, wanted)
-        top, place = _highest(q, i + step, top, place, target, token, wanted)
-        top, place = _highest(r, i + 2 * step, top, place, target, token, wanted)
-        top, place = _highest(s, i + 3 * step, top, place, target, token, wanted)
+        top, place = _highest(q, j, top, place, target, token, wanted)
+        top, place = _highest(r, k, top, place, target, token, wanted)
+        top, place = _highest(s, m, top, place, target, token, wanted)
         level = top if top > none else np.float32(0)
         part = _exponentials(p, level) + _exponentials(q, level)
         part += _exponentials(r, level) + _exponentials(s, level)

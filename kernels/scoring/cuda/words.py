@@ -20,6 +20,7 @@ __all__ = [
     "larger",
     "load_floats",
     "load_words",
+    "loads_begun",
     "pack_pair",
     "store_words",
     "to_bfloat16",
@@ -125,6 +126,9 @@ if is_simulated():
         """Two to the power of a float32."""
         return np.float32(2.0) ** np.float32(x)
 
+    def loads_begun():
+        """Keep the compiler from moving loads to where they are used."""
+
     def warp_sum(x):
         """Sum over the lanes of a warp, the same bits in each; in one order."""
         return x
@@ -203,6 +207,14 @@ else:
             return _assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", args)
 
         return types.float32(types.float32), emit
+
+    @cuda_device
+    def loads_begun():
+        """Keep the compiler from moving loads to where they are used: all of a warp call.
+
+        No load moves beyond a barrier, and this one waits for no data.
+        """
+        cuda.syncwarp()
 
     @cuda_device
     def warp_sum(x):

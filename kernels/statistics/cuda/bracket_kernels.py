@@ -2,13 +2,14 @@
 
 A sample (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) says between which two keys the
 value of a rank probably lies. One pass (:mod:`~numbatch.kernels.statistics.cuda.bracket_pass`)
-counts what is below, at, and between those keys, and keeps the few that are between; the counts say
-for sure whether the value is among them. Keys are those of
+counts what is beyond those keys, and keeps the few that are at or between them; the counts say for
+sure whether the value is among them. Keys are those of
 :mod:`~numbatch.kernels.statistics.digits`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.statistics.cuda.counters import clear
-from numbatch.kernels.statistics.cuda.keys import PLACES
+from numbatch.kernels.statistics.cuda.keys import PLACES, key_of
 
 __all__ = [
     "CELLS",
@@ -24,6 +25,7 @@ __all__ = [
     "CLASSES",
     "EDGES",
     "PASS_THREADS",
+    "TALLIES",
     "gather_kernel",
     "tally_kernel",
 ]
@@ -37,99 +39,138 @@ CLASSES = 32
 CELLS_OF_GAP = 128
 """Cells that the keys between two edges are counted in."""
 CELLS = PLACES * CELLS_OF_GAP
+TALLIES = CELLS + PLACES
 STAGED = 1024
 """Keys that a block writes at once."""
 
-ONE, TWO, FOUR, EIGHT = np.uint32(1), np.uint32(2), np.uint32(4), np.uint32(8)
 
-
-def _cell_of(kind: Any) -> Any:
-    """Make the function that finds the cell of a key.
+def _cells(kind: Any) -> Any:
+    """Make the functions that find the cell of a value, and make what that needs.
 
     Cells are of one width among numbers: among keys, a gap about 0 would have all in the last.
     """
     floats = np.float32 if kind == np.uint32 else np.float64
     sign = kind(1 << (8 * np.dtype(kind).itemsize - 1))
     ones = kind(np.iinfo(kind).max)
+    none, last = floats(0), floats(CELLS_OF_GAP - 1)
 
     @cuda_device
     def number_of(key):
         bits = kind(key ^ sign) if key >= sign else kind(key ^ ones)
-        return np.float64(kind(bits).view(floats))
+        return floats(kind(bits).view(floats))
+
+    @cuda_device
+    def copy_edges(edges, own, numbers, scales):
+        """Copy the edges, write their numbers and how many cells a unit has above each; all call.
+
+        There are none where they are one.
+        """
+        place = np.int32(cuda.threadIdx.x)
+        while place < PLACES:
+            key = edges[place]
+            own[place], numbers[place] = key, number_of(key)
+            above = number_of(edges[min(place + 1, PLACES - 1)])
+            scale = floats(floats(CELLS_OF_GAP) / floats(above - number_of(key)))
+            scales[place] = scale if none < scale < floats(math.inf) else none
+            place += np.int32(cuda.blockDim.x)
+        cuda.syncthreads()
 
     @cuda_device
     def step_to(key, edges, place, step):
-        further = np.uint32(place + step)
-        return further if edges[np.uintp(further)] <= key else place
+        further = np.int32(place + np.int32(step))
+        return further if edges[further] <= key else place
 
     @cuda_device
-    def cell_of(key, edges, scales):
-        """Return the cell of a key: of the edge below it, and of the distance from that."""
-        place = step_to(key, edges, np.uint32(0), EIGHT)
-        place = step_to(key, edges, place, FOUR)
-        place = step_to(key, edges, place, TWO)
-        place = step_to(key, edges, place, ONE)
-        distance = number_of(key) - number_of(edges[np.uintp(place)])
-        cell = min(max(0.0, distance * scales[np.uintp(place)]), CELLS_OF_GAP - 1.0)
-        return np.int32(place) * np.int32(CELLS_OF_GAP) + np.int32(cell)
+    def cell_of(x, edges, numbers, scales):
+        """Return the place of a value and its cell above that edge, or -1 where it is the edge.
 
-    return cell_of
+        The difference of infinities is in the first cell.
+        """
+        key = key_of(x)
+        place = step_to(key, edges, np.int32(0), 8)
+        place = step_to(key, edges, place, 4)
+        place = step_to(key, edges, place, 2)
+        place = step_to(key, edges, place, 1)
+        cell = floats(floats(x - numbers[place]) * scales[place])
+        cell = min(cell, last) if cell >= none else none
+        return place, np.int32(-1) if edges[place] == key else np.int32(cell)
+
+    return cell_of, copy_edges
 
 
 @cuda_device
 def four_kept(kept, first, i, size):
-    """Return the keys of a block at ``i`` and three places after it, and these places."""
-    j, k, m = i + PASS_THREADS, i + 2 * PASS_THREADS, i + 3 * PASS_THREADS
+    """Return the values of a block at ``i`` and three places after it, and these places."""
+    apart = np.int32(cuda.blockDim.x)
+    j, k, m = i + apart, i + 2 * apart, i + 3 * apart
     a, b = kept[first + i], kept[first + min(j, size - 1)]
     c, d = kept[first + min(k, size - 1)], kept[first + min(m, size - 1)]
     return (a, b, c, d), (j, k, m)
 
 
 def tally_kernel(kind: Any) -> Any:
-    """Make the kernel that counts kept keys in cells."""
-    cell_of = _cell_of(kind)
+    """Make the kernel that counts kept values in cells."""
+    cell_of, copy_edges = _cells(kind)
+    floats = np.float32 if kind == np.uint32 else np.float64
+
+    @cuda_device
+    def count(x, is_there, edges, numbers, scales, counters):
+        place, cell = cell_of(x, edges, numbers, scales)
+        at = np.int32(CELLS) + place
+        at = at if cell < 0 else np.int32(place * np.int32(CELLS_OF_GAP) + cell)
+        if is_there:
+            cuda.atomic.add(counters, at, np.int32(1))
 
     @cuda_kernel
-    def tally_kept(kept, room, sizes, edges, scales, counts):
-        """Add the keys that a block kept to the counters of their cells; no error check.
+    def tally_kept(kept, room, sizes, edges, counts):
+        """Count the values that a pass kept; no error check.
 
         Parameters
         ----------
         kept, room, sizes, edges
             As :func:`pass_kernel` has them.
-        scales : float64 array, shape (PLACES,)
-            Cells for a unit above the edge of each place.
-        counts : int32 array, shape (CELLS,)
-            Modified in place.
+        counts : int32 array, shape (TALLIES,)
+            Modified in place: of keys in each cell above an edge, then of keys equal to each edge.
         """
-        counters = cuda.shared.array(CELLS, np.int32)
+        counters = cuda.shared.array(TALLIES, np.int32)
+        own = cuda.shared.array(PLACES, kind)
+        numbers = cuda.shared.array(PLACES, floats)
+        scales = cuda.shared.array(PLACES, floats)
         clear(counters)
-        first, size = np.int64(cuda.blockIdx.x) * room, sizes[cuda.blockIdx.x]
-        i = cuda.threadIdx.x
-        while i < size:  # four are read before the first is counted
-            (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
-            cuda.atomic.add(counters, cell_of(a, edges, scales), np.int32(1))
-            cuda.atomic.add(counters, cell_of(b, edges, scales), np.int32(j < size))
-            cuda.atomic.add(counters, cell_of(c, edges, scales), np.int32(k < size))
-            cuda.atomic.add(counters, cell_of(d, edges, scales), np.int32(m < size))
-            i += 4 * PASS_THREADS
+        copy_edges(edges, own, numbers, scales)
+        block = cuda.blockIdx.x
+        while block < sizes.size:
+            first, size = np.int64(block) * room, min(sizes[block], room)
+            i = np.int32(cuda.threadIdx.x)
+            while i < size:  # four are read before the first is counted
+                (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
+                count(a, True, own, numbers, scales, counters)
+                count(b, j < size, own, numbers, scales, counters)
+                count(c, k < size, own, numbers, scales, counters)
+                count(d, m < size, own, numbers, scales, counters)
+                i += 4 * cuda.blockDim.x
+            block += cuda.gridDim.x
         cuda.syncthreads()
         i = cuda.threadIdx.x
-        while i < CELLS:
+        while i < TALLIES:
             if counters[i] > 0:
                 cuda.atomic.add(counts, i, counters[i])
-            i += PASS_THREADS
+            i += cuda.blockDim.x
 
     return tally_kept
 
 
 def gather_kernel(kind: Any) -> Any:
-    """Make the kernel that gathers kept keys of wanted cells."""
-    cell_of = _cell_of(kind)
+    """Make the kernel that gathers kept values of wanted cells."""
+    cell_of, copy_edges = _cells(kind)
+    floats = np.float32 if kind == np.uint32 else np.float64
 
     @cuda_device
-    def take(key, is_wanted, staged, state, few, cursor):
-        if is_wanted:
+    def take(x, is_there, edges, numbers, scales, marks, staged, state, few, cursor):
+        place, cell = cell_of(x, edges, numbers, scales)
+        at = np.int32(place * np.int32(CELLS_OF_GAP) + max(cell, np.int32(0)))
+        if is_there and cell >= 0 and marks[at] != 0:
+            key = key_of(x)
             at = cuda.atomic.add(state, 0, np.int32(1))
             if at < STAGED:
                 staged[at] = key
@@ -137,12 +178,12 @@ def gather_kernel(kind: Any) -> Any:
                 few[cuda.atomic.add(cursor, 0, np.int32(1))] = key
 
     @cuda_kernel
-    def gather_kept(kept, room, sizes, edges, scales, wanted, few, cursor):
+    def gather_kept(kept, room, sizes, edges, wanted, few, cursor):
         """Write the kept keys of wanted cells to ``few``, in any order; no error check.
 
         Parameters
         ----------
-        kept, room, sizes, edges, scales
+        kept, room, sizes, edges
             As :func:`tally_kernel` has them.
         wanted : uint8 array, shape (CELLS,)
         few : uint32 or uint64 array
@@ -152,20 +193,30 @@ def gather_kernel(kind: Any) -> Any:
         """
         staged = cuda.shared.array(STAGED, kind)
         state = cuda.shared.array(2, np.int32)
+        marks = cuda.shared.array(CELLS, np.uint8)
+        own = cuda.shared.array(PLACES, kind)
+        numbers = cuda.shared.array(PLACES, floats)
+        scales = cuda.shared.array(PLACES, floats)
+        i = cuda.threadIdx.x
+        while i < CELLS:
+            marks[i] = wanted[i]
+            i += cuda.blockDim.x
         if cuda.threadIdx.x == 0:
             state[0] = 0
         cuda.syncthreads()
-        first, size = np.int64(cuda.blockIdx.x) * room, sizes[cuda.blockIdx.x]
-        i = cuda.threadIdx.x
-        while i < size:  # as above
-            (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
-            at_a, at_b = cell_of(a, edges, scales), cell_of(b, edges, scales)
-            at_c, at_d = cell_of(c, edges, scales), cell_of(d, edges, scales)
-            take(a, wanted[at_a] != 0, staged, state, few, cursor)
-            take(b, wanted[at_b] != 0 and j < size, staged, state, few, cursor)
-            take(c, wanted[at_c] != 0 and k < size, staged, state, few, cursor)
-            take(d, wanted[at_d] != 0 and m < size, staged, state, few, cursor)
-            i += 4 * PASS_THREADS
+        copy_edges(edges, own, numbers, scales)
+        block = cuda.blockIdx.x
+        while block < sizes.size:
+            first, size = np.int64(block) * room, min(sizes[block], room)
+            i = np.int32(cuda.threadIdx.x)
+            while i < size:  # as above
+                (a, b, c, d), (j, k, m) = four_kept(kept, first, i, size)
+                take(a, True, own, numbers, scales, marks, staged, state, few, cursor)
+                take(b, j < size, own, numbers, scales, marks, staged, state, few, cursor)
+                take(c, k < size, own, numbers, scales, marks, staged, state, few, cursor)
+                take(d, m < size, own, numbers, scales, marks, staged, state, few, cursor)
+                i += 4 * cuda.blockDim.x
+            block += cuda.gridDim.x
         cuda.syncthreads()
         size = min(state[0], np.int32(STAGED))
         if cuda.threadIdx.x == 0:
@@ -174,6 +225,6 @@ def gather_kernel(kind: Any) -> Any:
         i = cuda.threadIdx.x
         while i < size:
             few[state[1] + i] = staged[i]
-            i += PASS_THREADS
+            i += cuda.blockDim.x
 
     return gather_kept

@@ -1,8 +1,8 @@
 """The pass over all values that counts, and keeps those that a quantile may be among.
 
-What limits it is whole numbers: a multiprocessor compares 64 of them in a cycle, and memory brings
-four float32. So a key finds its place among the edges in two operations for each halving, and one
-product gives the address of its counter.
+What limits it are comparisons: a multiprocessor makes 64 in a cycle, and memory brings four
+float32. So values are told apart by slots (:mod:`~numbatch.kernels.statistics.cuda.bracket_slots`),
+and keys are made of those that are kept alone, afterwards.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.statistics.cuda.bracket_kernels import CLASSES, PASS_THREADS
-from numbatch.kernels.statistics.cuda.counters import add_counters, clear
-from numbatch.kernels.statistics.cuda.keys import (
-    COPIES,
-    PLACES,
-    addresses_of,
-    count_class,
-    find_class,
-    key_of,
+from numbatch.kernels.statistics.cuda.bracket_kernels import PASS_THREADS
+from numbatch.kernels.statistics.cuda.bracket_slots import (
+    SLOTS,
+    find_slot,
+    first_slots,
+    slots_maker,
 )
+from numbatch.kernels.statistics.cuda.counters import clear
+from numbatch.kernels.statistics.cuda.keys import COPIES, PLACES, count_class
 from numbatch.kernels.statistics.cuda.strides import pass_over
 
 __all__ = ["AT_ONCE", "pass_kernel"]
 
 PASS_REGISTERS, AT_ONCE = 40, 6
 """Of a thread, and the blocks that run on a multiprocessor then."""
-COUNTERS = CLASSES << COPIES
-TABLE = 2 * PLACES
+COUNTERS = SLOTS << COPIES
+TABLE, BEGINS, SLOT_CLASSES = 2 * PLACES, 2 * SLOTS, SLOTS + 1
 COPY = np.uint32((1 << COPIES) - 1)
+CURSOR, NANS = 0, 1
+"""Where a block counts what it keeps, and NaN."""
 
 
 @cuda_device
@@ -66,33 +67,52 @@ def _mark_covered(ends, table):
     cuda.syncthreads()
 
 
-def pass_kernel(kind: Any, levels: int) -> Any:
-    """Make the kernel for bits of a dtype and ``2**levels - 1`` edges."""
-    nan = kind(np.iinfo(kind).max)
-    floats = np.float32 if kind == np.uint32 else np.float64
+def _over(kind: Any, levels: int) -> Any:
+    """Make the function that goes over values of ``2**levels`` slots."""
 
     @cuda_device
     def find(x, given):
-        table, _, edges_at, counters_at, _, _, _, _ = given
-        return find_class(key_of(x), table, edges_at, counters_at, levels)
+        return find_slot(x, given[0], levels)
 
     @cuda_device
     def count(place, given):
-        count_class(place, given[1])
+        count_class(place, given[1], 1)
 
     @cuda_device
     def keep(x, given):
-        """Keep a value's key; one that finds no room is only counted."""
-        _, _, _, _, kept, first, cursor, room = given
-        at = cuda.atomic.add(cursor, 0, np.int32(1))
-        if at < room:
-            kept[np.uintp(first + at)] = key_of(x)
+        """Keep a value instead of counting it in its slot; one that finds no room is left out."""
+        slots, counters, kept, first, state, room = given
+        place, _ = find_slot(x, slots, levels)
+        count_class(place, counters, -1)
+        if x != x:
+            cuda.atomic.add(state, NANS, np.int32(1))
+        else:
+            at = cuda.atomic.add(state, CURSOR, np.int32(1))
+            if at < room:
+                kept[np.uintp(first + at)] = x
 
-    over = pass_over(floats, find, count, keep)
+    over = pass_over(np.float32 if kind == np.uint32 else np.float64, find, count, keep)
+
+    @cuda_device
+    def over_all(values, start, begins, counters, copy, rest):
+        slots = first_slots(begins, copy, counters, levels)
+        over(values, start, (slots, counters, *rest))
+
+    return over_all
+
+
+def pass_kernel(kind: Any, quantiles: int) -> Any:
+    """Make the kernel for bits of a dtype and so many quantiles."""
+    nan = kind(np.iinfo(kind).max)
+    floats = np.float32 if kind == np.uint32 else np.float64
+    lay_out = slots_maker(kind)
+    # A slot for each bracket and one below all, or two for each where all brackets are one number.
+    few, many = (max(2, n.bit_length()) for n in (quantiles, 2 * quantiles))
+    over_few, over_many = _over(kind, few), _over(kind, many)
 
     @cuda_kernel(registers=PASS_REGISTERS)
     def count_and_keep(values, start, ends, edges, covered, room, kept, sizes, counts):
-        """Count the keys below, at, and above each edge, and keep those that are covered.
+        """Count the values in slots, and keep those that a quantile may be.
 
         No error check.
 
@@ -106,35 +126,52 @@ def pass_kernel(kind: Any, levels: int) -> Any:
         edges : array of the same dtype, shape (PLACES,)
             Modified in place: a 0, the ends in their order, then the key of NaN.
         covered : uint8 array, shape (PLACES,)
-            Modified in place: 1 for each place whose keys are kept, those above its edge.
+            Modified in place: 1 for each place whose values are kept, those above its edge.
         room : int
-            How many keys a block can keep.
-        kept : uint32 or uint64 array, shape (blocks * room,)
-            Modified in place: each block's keys, in any order.
+            How many values a block can keep.
+        kept : array of the values' dtype, shape (blocks * room,)
+            Modified in place: each block's values, in any order.
         sizes : int32 array, shape (blocks,)
             Modified in place: how many each block would keep.
         counts : int64 array, shape (CLASSES,)
             Modified in place: at ``2 * place`` of keys above the edge of a place and below the
-            next, before it of keys equal to that edge. Those of NaN are equal to the last.
+            next, before it of keys equal to that edge, those that are kept left out. NaN are equal
+            to the last. Where an edge is 0 and no edge is -0, the one may be counted as the other.
         """
         counters = cuda.shared.array(COUNTERS, np.int32)
         table = cuda.shared.array(TABLE, kind)
-        cursor = cuda.shared.array(1, np.int32)
+        begins = cuda.shared.array(BEGINS, floats)
+        classes = cuda.shared.array(SLOT_CLASSES, np.int32)
+        state = cuda.shared.array(2, np.int32)
         _merge(ends, table, nan)
         _mark_covered(ends, table)
+        lay_out(table, ends.size, begins, classes)
         if cuda.threadIdx.x == 0:
-            cursor[0] = 0
+            state[CURSOR], state[NANS] = 0, 0
         if cuda.blockIdx.x == 0:
             place = cuda.threadIdx.x
             while place < PLACES:
                 edges[place], covered[place] = table[place], table[PLACES + place]
                 place += PASS_THREADS
         clear(counters)
-        edges_at, counters_at = addresses_of(table, counters, cuda.threadIdx.x & COPY)
-        first = np.int64(cuda.blockIdx.x) * room
-        over(values, start, (table, counters, edges_at, counters_at, kept, first, cursor, room))
-        add_counters(counters, COPIES, CLASSES, counts)
+        copy = np.uint32(cuda.threadIdx.x) & COPY
+        rest = (kept, np.int64(cuda.blockIdx.x) * room, state, room)
+        if classes[SLOTS] <= np.int32(1 << few):
+            over_few(values, start, begins, counters, copy, rest)
+        else:
+            over_many(values, start, begins, counters, copy, rest)
+        cuda.syncthreads()
+        slot = cuda.threadIdx.x
+        while slot < SLOTS:
+            total = np.int64(0)
+            for k in range(1 << COPIES):
+                total += counters[(slot << COPIES) + k]
+            if total > 0:
+                cuda.atomic.add(counts, classes[slot], total)
+            slot += PASS_THREADS
         if cuda.threadIdx.x == 0:
-            sizes[cuda.blockIdx.x] = cursor[0]
+            sizes[cuda.blockIdx.x] = state[CURSOR]
+            if state[NANS] > 0:
+                cuda.atomic.add(counts, 2 * (PLACES - 1) - 1, np.int64(state[NANS]))
 
     return count_and_keep

@@ -16,6 +16,7 @@ from numbatch.kernels.statistics.cuda.bracket_kernels import (
     CLASSES,
     EDGES,
     PASS_THREADS,
+    TALLIES,
     gather_kernel,
     tally_kernel,
 )
@@ -23,10 +24,9 @@ from numbatch.kernels.statistics.cuda.bracket_pass import AT_ONCE, pass_kernel
 from numbatch.kernels.statistics.cuda.bracket_sample import (
     CHOOSERS,
     PARTS,
-    SAMPLE,
-    SORT_THREADS,
     choose_kernel,
     sample_kernel,
+    sample_size,
 )
 from numbatch.kernels.statistics.cuda.counters import start_of
 from numbatch.kernels.statistics.cuda.keys import PLACES
@@ -57,13 +57,14 @@ def _kernels(unsigned: Any) -> _Kernels:
 
 
 @functools.cache
-def _pass(unsigned: Any, levels: int) -> Any:
-    return pass_kernel(unsigned, levels)
+def _pass(unsigned: Any, quantiles: int) -> Any:
+    return pass_kernel(unsigned, quantiles)
 
 
-def _is_worth_it(size: int, quantiles: int) -> bool:
+def _is_worth_it(values: Any, quantiles: int) -> bool:
     """Whether the sample is small beside the values, and the quantiles few enough."""
-    return 0 < quantiles <= MOST_QUANTILES and size >= 4 * PARTS * SAMPLE
+    sample = PARTS * sample_size(np.dtype(values.dtype).itemsize)
+    return 0 < quantiles <= MOST_QUANTILES and values.size >= 4 * sample
 
 
 def selection_on_device(arrays: list[Any], quantiles: np.ndarray) -> Any:
@@ -80,7 +81,7 @@ def selection_on_device(arrays: list[Any], quantiles: np.ndarray) -> Any:
         raise InputError("values on a GPU have both dtypes, float32 and float64, should have one")
     parts = [part for part in parts if part.size] or parts[:1]
     distinct = np.unique(quantiles)
-    if len(parts) == 1 and _is_worth_it(int(parts[0].size), len(distinct)):
+    if len(parts) == 1 and _is_worth_it(parts[0], len(distinct)):
         return BracketSelection(gpu, parts[0], distinct)
     return DeviceSelection(gpu, parts)
 
@@ -111,31 +112,44 @@ class BracketSelection:
         ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(PLACES, np.uint8)
         shares = gpu.upload(np.asarray(quantiles, np.float64))
         bits = values.view(self._type)
-        gpu.launch(made.sample, PARTS, SORT_THREADS, bits, shares, estimates)
+        threads = sample_size(bits.dtype.itemsize) // 2
+        gpu.launch(made.sample, PARTS, threads, bits, shares, estimates)
         gpu.launch(made.choose, len(quantiles), CHOOSERS, estimates, ends)
         most = AT_ONCE * gpu.multiprocessors
-        self._blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
-        self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * self._blocks))
-        self._kept = gpu.empty(self._blocks * self._room, self._type)
-        self._sizes = gpu.empty(self._blocks, np.int32)
-        counts = gpu.zeros(CLASSES, np.int64)
-        levels = max(2, (2 * len(quantiles)).bit_length())
+        blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
+        self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * blocks))
+        self._kept = gpu.empty(blocks * self._room, values.dtype)
+        self._sizes = gpu.empty(blocks, np.int32)
+        counts, tallies = gpu.zeros(CLASSES, np.int64), gpu.zeros(TALLIES, np.int32)
         gpu.launch(
-            _pass(self._type, levels), self._blocks, PASS_THREADS, values, start_of(values),
+            _pass(self._type, len(quantiles)), blocks, PASS_THREADS, values, start_of(values),
             ends, self._edges, covered, self._room, self._kept, self._sizes, counts,
         )  # fmt: skip
-        found = gpu.download(counts)
-        nan_class = 2 * ((1 << levels) - 1) - 1
+        self._blocks = blocks
+        gpu.launch(made.tally, blocks, PASS_THREADS, *self._kept_and_edges(), tallies)
+        found, tallied = gpu.download(counts), gpu.download(tallies)
+        self._whole: DeviceSelection | None = None
+        if int(gpu.download(self._sizes).max()) > self._room:
+            self._whole = DeviceSelection(gpu, [values])
+            self.nans, self.numbers = self._whole.nans, self._whole.numbers
+            return
+        self._cells = tallied[:CELLS].reshape(PLACES, CELLS_OF_GAP)
+        found[0 : 2 * PLACES : 2] += self._cells.sum(axis=1)
+        found[1 : 2 * PLACES - 1 : 2] += tallied[CELLS + 1 :]
+        nan_class = 2 * (PLACES - 1) - 1
         self.nans = int(found[nan_class])
         self.numbers = int(values.size) - self.nans
         self._counts = found[:nan_class]
         self._keys = gpu.download(self._edges)
-        # Above the edge of each place, or nothing where a block had too little room.
-        held = int(gpu.download(self._sizes).max()) <= self._room
-        self._covered = gpu.download(covered).astype(bool) & held
+        self._covered = gpu.download(covered).astype(bool)  # above the edge of each place
+
+    def _kept_and_edges(self) -> tuple[Any, ...]:
+        return self._kept, self._room, self._sizes, self._edges
 
     def select(self, ranks: np.ndarray) -> np.ndarray:
         """Return the values of increasing ranks (0: the least), float64."""
+        if self._whole is not None:
+            return self._whole.select(ranks)
         ends = np.cumsum(self._counts)
         classes = np.searchsorted(ends, ranks, side="right")
         places = (classes + 1) // 2
@@ -157,12 +171,7 @@ class BracketSelection:
 
     def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
         """Return the keys of ranks among those kept above the edges of places; None: too many."""
-        gpu, made = self._gpu, _kernels(self._type)
-        placed = gpu.upload(self._scales())
-        counts = gpu.zeros(CELLS, np.int32)
-        given = self._kept, self._room, self._sizes, self._edges, placed
-        gpu.launch(made.tally, self._blocks, PASS_THREADS, *given, counts)
-        table = gpu.download(counts).reshape(PLACES, CELLS_OF_GAP)
+        gpu, made, table = self._gpu, _kernels(self._type), self._cells
         ends = np.cumsum(table, axis=1)
         cells = np.array(
             [np.searchsorted(ends[p], r, "right") for p, r in zip(places, ranks, strict=True)]
@@ -174,18 +183,11 @@ class BracketSelection:
             return None
         few, cursor = gpu.empty(total, self._type), gpu.zeros(1, np.int32)
         gpu.launch(
-            made.gather, self._blocks, PASS_THREADS, *given, gpu.upload(wanted.ravel()), few,
-            cursor,
+            made.gather, self._blocks, PASS_THREADS, *self._kept_and_edges(),
+            gpu.upload(wanted.ravel()), few, cursor,
         )  # fmt: skip
         ordered = np.sort(gpu.download(few))
         gathered = np.where(wanted, table, 0).ravel()
         first = (np.cumsum(gathered) - gathered).reshape(table.shape)[places, cells]
         within = ranks - (ends - table)[places, cells]
         return ordered[first + within].astype(np.uint64)
-
-    def _scales(self) -> np.ndarray:
-        """Return how many cells a unit has above the edge of each place; 0 where they are one."""
-        edges = numbers_of(self._keys.astype(np.uint64), self._wide)
-        with np.errstate(all="ignore"):
-            scales = CELLS_OF_GAP / np.diff(edges, append=np.inf)
-        return np.where(np.isfinite(scales), scales, 0.0)

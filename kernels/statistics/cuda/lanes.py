@@ -12,7 +12,7 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
 from numbatch.kernels.device_arrays import threads_of
 
-__all__ = ["SLOTS", "across", "in_warp", "sum_of_warp"]
+__all__ = ["SLOTS", "across", "any_in_warp", "in_warp", "sum_of_warp"]
 
 SLOTS = threads_of(1, 1024)
 """Shared float64 numbers that :func:`across` needs."""
@@ -27,9 +27,13 @@ if is_simulated():
         cuda.syncthreads()
         return other
 
+    def any_in_warp(flag: Any) -> bool:
+        """Whether a flag is set in any thread of a warp; in the simulator in any warp."""
+        return bool(cuda.syncthreads_or(np.int32(flag)))
+
     def in_warp(flag: Any) -> bool:
         """Whether a flag, the same in a whole warp, is set; in the simulator in any warp."""
-        return bool(cuda.syncthreads_or(np.int32(flag)))
+        return any_in_warp(flag)
 
 else:
 
@@ -37,6 +41,11 @@ else:
     def across(x, apart, slots):
         """Return the number of the thread whose place in the warp differs by the bit ``apart``."""
         return cuda.shfl_xor_sync(0xFFFFFFFF, x, apart)
+
+    @cuda_device
+    def any_in_warp(flag):
+        """Whether a flag is set in any thread of a warp; in the simulator in any warp."""
+        return cuda.any_sync(0xFFFFFFFF, flag)
 
     @cuda_device
     def in_warp(flag):

@@ -1,11 +1,12 @@
 """Sums of exponentials of each block of 2,048 values, in one pass.
 
-A warp has a block. The differences whose powers are added up are from the largest of the first 256
-values; the few blocks whose largest is far above that are read again.
+A warp has a block. The differences whose powers a thread adds up are from the largest of its first
+eight values; the few blocks in which a thread's largest is far above that are read again.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,35 +15,23 @@ import numpy as np
 from numbatch.kernels.cuda import Gpu, cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import blocks_for
 from numbatch.kernels.statistics.block_tree import BLOCK
-from numbatch.kernels.statistics.cuda.lanes import SLOTS, across, in_warp, sum_of_warp
-from numbatch.kernels.statistics.cuda.moments import FIRST, NEXT, W1
-from numbatch.kernels.statistics.cuda.staged import EIGHTS, await_all, begin_eight, read_eight
-from numbatch.kernels.statistics.cuda.sums import THREADS, WARP, WARPS
+from numbatch.kernels.statistics.cuda.eights import read_eight
+from numbatch.kernels.statistics.cuda.lanes import SLOTS, across, any_in_warp, sum_of_warp
+from numbatch.kernels.statistics.cuda.log_powers import TABLE, fill_table, power_adder, table_of
+from numbatch.kernels.statistics.cuda.moments import FIRST, NEXT
+from numbatch.kernels.statistics.cuda.sums import WARP, WARPS
 
 __all__ = ["logs_grid", "logs_kernel"]
 
-ENTRIES = 128
-COPIES = 16
-"""Of the table, one for each pair of the shared memory's banks, so that no thread waits."""
-TABLE = ENTRIES * COPIES
-GROUPS = BLOCK // FIRST
+PAIRS = BLOCK // FIRST // 2
 TWICE = np.uintp(2 * FIRST)
-STEP = math.log(2.0) / ENTRIES
 REGISTERS, AT_ONCE = 80, 3
-"""Of a thread, and the blocks that run on a multiprocessor then: 1 GB of float64 took 289 us on an
-H200, with 64 registers and four blocks 314."""
+"""Of a thread, and the blocks that run on a multiprocessor then: 1 GB of float64 took 273 us on an
+H200, with 64 registers and four blocks 357; of float32 298, with 96 and two 303."""
 FAR = 16.0
 """How much more than the reference a value may be: the step is rounded, and that many of them."""
-SHIFT = 13
-"""From the bits above an entry's number to a float64's exponent, in its upper half."""
-LOW_HALF = np.uint64(0xFFFFFFFF)
-NOTHING = -650.0
-"""A difference whose power is nothing beside a sum of at least 1; lesser ones count as it."""
-
-HALF = STEP / 2
-C4, C3 = 1 / 24, 1 / 6 + 5 / 4 * HALF**2 / 120
-C1 = 1 - 5 / 16 * HALF**4 / 120
-"""Of exp up to HALF; the fifth power is left out, but for what the lower ones can say of it."""
+COPY = np.uint32(15)
+"""A thread's copy of the table: its place among as many."""
 
 
 def logs_grid(gpu: Gpu, blocks: int) -> int:
@@ -50,115 +39,65 @@ def logs_grid(gpu: Gpu, blocks: int) -> int:
     return max(1, min(blocks_for(blocks, WARPS), AT_ONCE * gpu.multiprocessors))
 
 
-def _steps_kernel(kind: Any) -> Any:
-    """Make the function that finds the nearest whole number of steps to a difference."""
-    # Added to a number, it leaves the nearest whole number in the low bits.
-    shifter = kind(1.5 * 2.0 ** (23 if kind == np.float32 else 52))
-    each = kind(1 / STEP)
-    if kind == np.float64:
+@functools.cache
+def logs_kernel(dtype: Any, whole: bool = True) -> Any:
+    """Make the kernel of sums of exponentials for values of a dtype.
 
-        @cuda_device
-        def wide_steps(d):
-            """Return the low bits of the whole number as a uint32, and the number as float64."""
-            moved = np.float64(d * each + shifter)
-            return np.uint32(moved.view(np.uint64) & LOW_HALF), moved - shifter
-
-        return wide_steps
-    base = float(np.int64((0x433 << 52) + int(shifter.view(np.int32))).view(np.float64))
-
-    @cuda_device
-    def narrow_steps(d):
-        """As ``wide_steps``; a float64 with the same low bits is made without a conversion."""
-        n = np.float32(d * each + shifter).view(np.uint32)
-        return n, np.uint64(np.uint64(n) | np.uint64(0x433 << 52)).view(np.float64) - base
-
-    return narrow_steps
-
-
-@cuda_device
-def _entry(i):
-    """Return 2 to the power of ``i`` ENTRIES-ths, less what ``i`` adds in :func:`_power`."""
-    bits = np.float64(math.exp(i * STEP)).view(np.int64)
-    return np.uint64(np.int64(bits) - (np.int64(i) << (32 + SHIFT)))
-
-
-@cuda_device
-def _power(n, table, copy):
-    """Return 2 to the power of ``n`` ENTRIES-ths."""
-    place = np.uint32(np.uint32(n * np.uint32(COPIES)) & np.uint32(TABLE - COPIES)) | copy
-    bits = table[np.uintp(place)]
-    # Whole powers of two go to the exponent, in a float64's upper half; the rest is in the entry.
-    high = np.uint32(np.uint32(bits >> np.uint64(32)) + np.uint32(n * np.uint32(1 << SHIFT)))
-    return np.uint64((np.uint64(high) << np.uint64(32)) | (bits & LOW_HALF)).view(np.float64)
-
-
-def logs_kernel(dtype: Any) -> Any:
-    """Make the kernel of sums of exponentials for values of a dtype."""
+    ``whole``: they begin at a multiple of 16 bytes.
+    """
     kind = np.float32 if np.dtype(dtype) == np.float32 else np.float64
-    steps_of, wide = _steps_kernel(kind), kind == np.float64
+    add_power, lined = power_adder(kind), int(whole)
+    none = kind(-math.inf)
 
     @cuda_device
-    def add_power(x, reference, table, copy, state):
-        """Add ``exp(x - reference)``, within a few units of the last place."""
-        total, greatest, strange = state
-        near = max(kind(reference + kind(NOTHING)), x)  # that of NaN is the former
-        d = kind(near - reference)
-        n, steps = steps_of(d)
-        # A float32 difference is rounded; it is near enough to count steps.
-        difference = d if wide else np.float64(near) - np.float64(reference)
-        rest = difference - steps * STEP
-        tail = 1.0 + rest * (C1 + rest * (0.5 + rest * (C3 + rest * C4)))
-        total += _power(n, table, copy) * tail
-        return total, max(greatest, x), strange | (x != x)
-
-    @cuda_device
-    def add_eight(eight, reference, table, copy, even, odd):
-        even = add_power(eight[0], reference, table, copy, even)
-        odd = add_power(eight[1], reference, table, copy, odd)
-        even = add_power(eight[2], reference, table, copy, even)
-        odd = add_power(eight[3], reference, table, copy, odd)
-        even = add_power(eight[4], reference, table, copy, even)
-        odd = add_power(eight[5], reference, table, copy, odd)
-        even = add_power(eight[6], reference, table, copy, even)
-        odd = add_power(eight[7], reference, table, copy, odd)
+    def add_eight(eight, given, even, odd):
+        even = add_power(eight[0], given, even)
+        odd = add_power(eight[1], given, odd)
+        even = add_power(eight[2], given, even)
+        odd = add_power(eight[3], given, odd)
+        even = add_power(eight[4], given, even)
+        odd = add_power(eight[5], given, odd)
+        even = add_power(eight[6], given, even)
+        odd = add_power(eight[7], given, odd)
         return even, odd
 
     @cuda_device
-    def add_powers(values, place, following, room, thread, reference, table):
-        """Add up the powers of a thread's values of a block, whose first 16 are under way.
+    def add_powers(values, place, following, lane, first, second, given):
+        """Add up the powers of a thread's values of a block, whose first 16 are given.
 
         Parameters
         ----------
         place, following : uintp
-            Of the thread's first values in the block, and in that whose first 16 are then under
-            way.
+            Where the block begins, and that whose first 16 are returned.
 
         Returns
         -------
         tuple
-            The sum, the largest number, and whether there are NaN.
+            The sum, the largest number, whether there are NaN, and the 16 values.
         """
-        even = (0.0, kind(-math.inf), False)
-        odd = (0.0, kind(-math.inf), False)
-        copy = np.uint32(thread) & np.uint32(COPIES - 1)
-        ahead = place + TWICE
-        for group in range(GROUPS):
-            if group == GROUPS - 2:
-                ahead = following
-            turn = np.int32(group & 1)
-            eight = read_eight(room, turn, thread)
-            begin_eight(room, turn, thread, values, ahead)
-            even, odd = add_eight(eight, reference, table, copy, even, odd)
-            ahead += NEXT
-        return even[0] + odd[0], max(even[1], odd[1]), even[2] | odd[2]
+        even, odd = (0.0, none, False), (0.0, none, False)
+        ahead = place
+        for pair in range(PAIRS):
+            ahead = following if pair == PAIRS - 1 else np.uintp(ahead + TWICE)
+            even, odd = add_eight(first, given, even, odd)
+            first = read_eight(values, ahead, lane, lined)
+            even, odd = add_eight(second, given, even, odd)
+            second = read_eight(values, np.uintp(ahead + NEXT), lane, lined)
+        strange = even[2] | odd[2]
+        return even[0] + odd[0], max(even[1], odd[1]), strange, first, second
 
     @cuda_device
-    def count_nans(values, place):
-        count = np.int32(0)
-        for _ in range(BLOCK // WARP):
-            count += np.int32(values[place] != values[place])
-            place += W1
-        return count
+    def look_over(values, place, lane):
+        """Return how many of a thread's values of a block are NaN, and the greatest other."""
+        count, greatest = np.int32(0), none
+        for _ in range(2 * PAIRS):
+            for x in read_eight(values, place, lane, lined):
+                if x != x:
+                    count += np.int32(1)
+                elif x > greatest:
+                    greatest = x
+            place = np.uintp(place + NEXT)
+        return count, greatest
 
     @cuda_device
     def greatest_of_warp(x, slots):
@@ -167,38 +106,43 @@ def logs_kernel(dtype: Any) -> Any:
         return x
 
     @cuda_device
-    def begin_block(values, place, room, thread):
-        """Begin to copy a thread's first 16 values of a block."""
-        begin_eight(room, np.int32(0), thread, values, place)
-        begin_eight(room, np.int32(1), thread, values, place + NEXT)
+    def greatest_of(eight):
+        """Return the greatest of eight that is a number, or minus infinity."""
+        top = none
+        for x in eight:
+            top = x if x > top else top
+        return top
 
     @cuda_device
-    def reduce_block(values, place, following, room, thread, table, slots):
-        """Return count, largest value and sum of a block whose first values are under way."""
-        a, b, c, d, e, f, g, h = read_eight(room, np.int32(0), thread)
-        top = max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
-        reference = greatest_of_warp(max(kind(-math.inf), top), slots)
-        total, greatest, strange = add_powers(
-            values, place, following, room, thread, reference, table
+    def reduce_block(values, place, following, lane, first, second, table, slots):
+        """Return count, largest value and sum of a block, and the next one's first values."""
+        reference = greatest_of(first)  # a thread's own, so that none is waited for
+        copy = np.uint32(lane) & COPY
+        given = table_of(table, copy, reference)
+        total, greatest, strange, first, second = add_powers(
+            values, place, following, lane, first, second, given
         )
-        greatest = greatest_of_warp(greatest, slots)
+        nans = np.int32(0)
+        if any_in_warp(strange):
+            nans, greatest = look_over(values, place, lane)
+            nans = sum_of_warp(nans, slots)
         far = greatest - reference > kind(FAR)
-        if in_warp(far):
-            await_all()
-            begin_block(values, place, room, thread)
-            again, _, _ = add_powers(values, place, following, room, thread, greatest, table)
+        if any_in_warp(far):
+            again, _, _, first, second = add_powers(
+                values, place, following, lane, read_eight(values, place, lane, lined),
+                read_eight(values, np.uintp(place + NEXT), lane, lined),
+                table_of(table, copy, greatest),
+            )  # fmt: skip
             if far:
                 total, reference = again, greatest
-        total = sum_of_warp(total, slots)
-        nans = sum_of_warp(np.int32(strange), slots)
-        if in_warp(nans > 0):
-            nans = sum_of_warp(count_nans(values, place), slots)
+        largest = greatest_of_warp(greatest, slots)
+        state = (0.0, none, False)
+        shrink, _, _ = add_power(reference, table_of(table, copy, largest), state)
+        total = sum_of_warp(total * shrink if greatest > none else 0.0, slots)
         numbers = np.float64(BLOCK - nans)
-        if math.isinf(greatest):
-            total = 1.0 if greatest > 0 else numbers
-        elif reference < greatest:
-            total *= math.exp(np.float64(reference) - np.float64(greatest))
-        return numbers, np.float64(greatest), total
+        if math.isinf(largest):
+            total = 1.0 if largest > 0 else numbers
+        return numbers, np.float64(largest), total, first, second
 
     @cuda_kernel(registers=REGISTERS)
     def reduce_logs(values, start, blocks, nodes):
@@ -209,25 +153,21 @@ def logs_kernel(dtype: Any) -> Any:
         and the next block's first values are under way while one is added up.
         """
         slots = cuda.shared.array(SLOTS, np.float64)
-        copies = cuda.shared.array(TABLE, np.uint64)
-        room = cuda.shared.array(EIGHTS, kind)
+        table = cuda.shared.array(TABLE, np.uint64)
         thread = np.int32(cuda.threadIdx.x)
-        i = thread
-        while i < TABLE:
-            copies[i] = _entry(i // COPIES)
-            i += THREADS
-        cuda.syncthreads()
         apart = cuda.gridDim.x * WARPS
-        own, base = cuda.blockIdx.x * WARPS + thread // WARP, start + thread % WARP
+        own, lane = cuda.blockIdx.x * WARPS + thread // WARP, np.int32(thread % WARP)
         # All threads take part, so that all meet at barriers; those beyond the last do it again.
-        following = np.uintp(base + min(own, blocks - 1) * BLOCK)
-        begin_block(values, following, room, thread)
+        following = np.uintp(start + min(own, blocks - 1) * BLOCK)
+        first = read_eight(values, following, lane, lined)
+        second = read_eight(values, np.uintp(following + NEXT), lane, lined)
+        fill_table(table)
         for _ in range((blocks + apart - 1) // apart):
-            place, following = following, np.uintp(base + min(own + apart, blocks - 1) * BLOCK)
-            numbers, greatest, total = reduce_block(
-                values, place, following, room, thread, copies, slots
+            place, following = following, np.uintp(start + min(own + apart, blocks - 1) * BLOCK)
+            numbers, greatest, total, first, second = reduce_block(
+                values, place, following, lane, first, second, table, slots
             )
-            if own < blocks and thread % WARP == 0:
+            if own < blocks and lane == 0:
                 node = nodes[own]
                 node[0], node[1], node[2] = numbers, greatest, total
             own += apart

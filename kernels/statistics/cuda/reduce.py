@@ -11,6 +11,7 @@ from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.block_tree import BLOCK, BlockTree
+from numbatch.kernels.statistics.cuda.counters import start_of
 from numbatch.kernels.statistics.cuda.logs import logs_grid, logs_kernel
 from numbatch.kernels.statistics.cuda.moments import moments_kernel
 from numbatch.kernels.statistics.cuda.pairs import reduce_pairs
@@ -38,12 +39,12 @@ class _Kind(NamedTuple):
 
 
 @functools.cache
-def _kind(name: str, dtype: Any, combine: Any, width: int) -> _Kind:
+def _kind(name: str, dtype: Any, combine: Any, width: int, whole: bool) -> _Kind:
     reduce, each = reduce_sums, SUM_NODES
     if name == "moments":
         reduce, each = moments_kernel(dtype), WARPS
     elif name == "logs":
-        reduce, each = logs_kernel(dtype), WARPS
+        reduce, each = logs_kernel(dtype, whole), WARPS
     elif name == "pairs":
         reduce, each = reduce_pairs, WARPS
     return _Kind(reduce, each, tree_kernel(combine, width), collect_kernel(width), width)
@@ -90,7 +91,9 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
         return part
     if taken:
         part.update(gpu.download(values[:taken]))
-    kind = _kind(name, np.dtype(values.dtype), combine, part.width)
+    apart = (taken - start_of(values)) * np.dtype(values.dtype).itemsize
+    whole = name != "logs" or apart % 16 == 0
+    kind = _kind(name, np.dtype(values.dtype), combine, part.width, whole)
     first = part.stop // BLOCK
     nodes = gpu.empty((blocks, kind.width), np.float64)
     grid = logs_grid(gpu, blocks) if name == "logs" else blocks_for(blocks, kind.each)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
-from numbatch.kernels.scoring.cuda.words import load_floats
+from numbatch.kernels.cuda import cuda, cuda_device
+from numbatch.kernels.scoring.cuda.words import load_floats, loads_begun
 
 __all__ = ["AT_ONCE", "REGISTERS", "pass_over"]
 
@@ -23,22 +23,6 @@ REGISTERS, AT_ONCE = 64, 2
 ONE, TWO, THREE, FOUR = np.uint32(1), np.uint32(2), np.uint32(3), np.uint32(4)
 LAST_LANE = 31
 EIGHT, TWELVE = np.uint32(8), np.uint32(12)
-
-
-if is_simulated():
-
-    def loads_begun() -> None:
-        """Keep the compiler from moving loads to where they are used."""
-
-else:
-
-    @cuda_device
-    def loads_begun():
-        """Keep the compiler from moving loads to where they are used: all of a warp call.
-
-        No load moves beyond a barrier, and this one waits for no data.
-        """
-        cuda.syncwarp()
 
 
 def pass_over(kind: Any, find: Any, count: Any, look_again: Any) -> Any:

@@ -1,6 +1,6 @@
 """The tree of :mod:`~numbatch.kernels.statistics.block_tree` on the device.
 
-Nodes lie where their first block does. A launch combines the subtrees of 256 neighbours; after a
+Nodes lie where their first block does. A launch combines the subtrees of 512 neighbours; after a
 few launches what is left are the largest complete subtrees of the interval, at most two a level.
 """
 
@@ -24,9 +24,9 @@ __all__ = [
     "tree_kernel",
 ]
 
-GROUP_LEVELS = 8
+GROUP_LEVELS = 9
 GROUP = 1 << GROUP_LEVELS
-TREE_THREADS = threads_of(128, 8)
+TREE_THREADS = threads_of(256, 8)
 LEVELS = 40
 """More than any array has."""
 
@@ -53,7 +53,7 @@ def tree_kernel(combine: Any, width: int) -> Any:
 
     @cuda_kernel
     def combine_groups(nodes, level, first, count):
-        """Combine the nodes of a level by up to 256, in place; no error check.
+        """Combine the nodes of a level by up to 512, in place; no error check.
 
         ``nodes[i]`` is that of block ``first + i`` and those after it, ``count`` in all.
         """
