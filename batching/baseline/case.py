@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from numbatch.batching.baseline.waiting import seconds_waited
 from numbatch.batching.machine import MachineLimits
 from numbatch.batching.measure import measure_operation
 from numbatch.batching.operation_stats import OperationStats
@@ -66,6 +68,9 @@ class Record:
         ``unit`` a second, at the median.
     limit : float or None
         Least time that this machine needs for the work, by its limits.
+    waited : float
+        Share of the time, up to 1, in which the processor did other work while this was ready to
+        run; of several rounds the largest. 0 where that is not known.
     """
 
     group: str
@@ -78,6 +83,7 @@ class Record:
     rate: float
     limit: float | None
     peak_memory: int | None
+    waited: float = 0.0
 
     @property
     def key(self) -> str:
@@ -100,7 +106,9 @@ class Record:
 
 def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples: int) -> Record:
     """Time a case for about ``seconds``, after one call that is not counted."""
+    begin, before = time.perf_counter(), seconds_waited()
     stats = _measure(case.run, seconds, min_samples)
+    waited = (seconds_waited() - before) / (time.perf_counter() - begin)
     limit = None
     if case.read is not None:
         limit = _measure(case.read, seconds / 4, min_samples).min
@@ -117,6 +125,7 @@ def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples:
         rate=case.amount / stats.median,
         limit=limit,
         peak_memory=stats.peak_memory,
+        waited=min(1.0, max(0.0, waited)),
     )
 
 
@@ -135,6 +144,7 @@ def join_rounds(a: Record, b: Record) -> Record:
         rate=a.rate * a.median / median,
         limit=None if a.limit is None or b.limit is None else min(a.limit, b.limit),
         peak_memory=max(peaks, default=None),
+        waited=max(a.waited, b.waited),
     )
 
 
