@@ -20,9 +20,9 @@ from numbatch.batching.baseline.model_work import ModelWork
 from numbatch.batching.baseline.report import Report
 from numbatch.batching.baseline.tables import record_rows
 from numbatch.batching.baseline.texts import documents, long_text
-from numbatch.batching.baseline.waiting import seconds_waited
 from numbatch.batching.commands import cli
 from numbatch.batching.machine import MachineLimits, describe_machine, reader_of
+from numbatch.batching.waiting import seconds_waited
 from numbatch.errors import InputError
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)

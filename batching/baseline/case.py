@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numbatch.batching.baseline.waiting import seconds_waited
 from numbatch.batching.machine import MachineLimits
 from numbatch.batching.measure import measure_operation
 from numbatch.batching.operation_stats import OperationStats
@@ -69,8 +67,7 @@ class Record:
     limit : float or None
         Least time that this machine needs for the work, by its limits.
     waited : float
-        Share of the time, up to 1, in which the processor did other work while this was ready to
-        run; of several rounds the largest. 0 where that is not known.
+        As of :class:`OperationStats`; of several rounds the largest.
     """
 
     group: str
@@ -106,9 +103,7 @@ class Record:
 
 def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples: int) -> Record:
     """Time a case for about ``seconds``, after one call that is not counted."""
-    begin, before = time.perf_counter(), seconds_waited()
     stats = _measure(case.run, seconds, min_samples)
-    waited = (seconds_waited() - before) / (time.perf_counter() - begin)
     limit = None
     if case.read is not None:
         limit = _measure(case.read, seconds / 4, min_samples).min
@@ -125,7 +120,7 @@ def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples:
         rate=case.amount / stats.median,
         limit=limit,
         peak_memory=stats.peak_memory,
-        waited=min(1.0, max(0.0, waited)),
+        waited=stats.waited,
     )
 
 
