@@ -27,6 +27,7 @@ from numbatch.batching.timing import (
     peak_memory_of,
     time_loop,
 )
+from numbatch.batching.waiting import seconds_waited
 from numbatch.errors import InputError
 from numbatch.kernels.statistics.bootstrap import resample_places
 from numbatch.kernels.statistics.moments import Moments
@@ -145,7 +146,7 @@ def measure_operation(
         idle = timer if gpu else host_timer()
         limits = seconds, min_samples, max_samples
         samples, discarded = _take_samples(f, calls, timer, idle, clock, *limits)
-        taken = np.array(samples) * 1e-9 / calls
+        taken = np.array([times for times, _ in samples]) * 1e-9 / calls
         # Few calls after a long operation find its code in the caches, and not the clock's.
         few = calls < 100
         overhead = loop_overhead(calls, idle) if few else float(np.median(taken[:, 1]))
@@ -164,6 +165,7 @@ def measure_operation(
         tokens_per_second=_rate(tokens, summary["median"]),
         bytes_per_second=_rate(bytes, summary["median"]),
         peak_memory=peak,
+        waited=median([share for _, share in samples]),
         **summary,
     )
 
@@ -201,21 +203,23 @@ def _take_samples(
     seconds: float,
     min_samples: int,
     max_samples: int,
-) -> tuple[list[tuple[int, int]], int]:
-    """Return nanoseconds a sample, and how many samples were thrown away.
+) -> tuple[list[tuple[tuple[int, int], float]], int]:
+    """Return nanoseconds and waiting of each sample, and how many samples were thrown away.
 
-    Beside each stands what the loop takes without the operation, just after it: on a machine that
-    becomes slower or faster meanwhile both do.
+    Beside each time stands what the loop takes without the operation, just after it: on a machine
+    that becomes slower or faster meanwhile both do. Waiting is a share of the time.
     """
-    samples: list[tuple[int, int]] = []
+    samples: list[tuple[tuple[int, int], float]] = []
     discarded = 0
     end = perf_counter_ns() + int(seconds * 1e9)
     while len(samples) < min_samples or (len(samples) < max_samples and perf_counter_ns() < end):
         compiled = clock.nanoseconds
+        before = seconds_waited()
         taken = timer(f, calls)
+        share = 1e9 * (seconds_waited() - before) / max(taken, 1)
         # An operation that compiles at each call would never be done.
         if clock.nanoseconds == compiled or discarded >= max_samples:
-            samples.append((taken, idle(nothing, calls)))
+            samples.append(((taken, idle(nothing, calls)), min(1.0, max(0.0, share))))
         else:
             discarded += 1
     return samples, discarded

@@ -36,6 +36,10 @@ class OperationStats:
     peak_memory : int or None
         Most bytes that one call held at a time beyond what was held before, as Python and NumPy
         allocate them (tracemalloc, in a call that is not timed).
+    waited : float
+        Share of a sample's time, up to 1, in which threads of this process were ready to run and
+        the processors had other work; the median of the samples. 0 where the system does not tell
+        (all but Linux).
     """
 
     n: int
@@ -60,6 +64,7 @@ class OperationStats:
     tokens_per_second: float | None
     bytes_per_second: float | None
     peak_memory: int | None
+    waited: float = 0.0
 
     def __str__(self) -> str:
         text = (

@@ -7,7 +7,10 @@ How to read was tried on a Xeon with arrays that lie in no cache. 32 bytes at a 
 for the lines that follow when it sees a line read twice, and loads of 64 bytes read it once (1.2
 times the time). 512 bytes between two branches, or a block's end, which the core does not foresee,
 costs 80 ns (1.1 times). Asking for lines by ``prefetch``, which helps where the array lies in a
-cache, costs 1.1 to 1.25 times.
+cache, costs 1.1 to 1.25 times. What is long is read at four places in turn: a core looks only so
+far ahead, and float32, which takes three instructions for 32 bytes where float64 takes one, looks
+less far (one place to four: 1.3 to 1.7 times as fast in float32, up to 1.2 in float64; in the cache
+the same).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from numbatch.batching.baseline.tables import record_rows
 from numbatch.batching.baseline.texts import documents, long_text
 from numbatch.batching.commands import cli
 from numbatch.batching.machine import MachineLimits, describe_machine, reader_of
+from numbatch.batching.waiting import seconds_waited
 from numbatch.errors import InputError
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
@@ -151,6 +152,33 @@ def test_what_is_beyond_noise(after, spread, machine, mark):
     )
     assert change.mark == mark
     assert change.ratio == pytest.approx(after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "waited", "mark"),
+    [
+        (1.0, 2.0, 0.1, "slower"),
+        (1.0, 2.0, 0.4, ""),  # alone it might have taken 1.2
+        (1.0, 2.0, 1.0, ""),
+        (2.0, 1.0, 0.9, "faster"),  # the faster one waited: it is faster still
+    ],
+)
+def test_waiting_for_a_processor_is_no_change(before, after, waited, mark):
+    late = dataclasses.replace(record("a", after), waited=waited)
+    (change,) = compare_reports(report([record("a", before)]), report([late]))
+    assert change.mark == mark
+    joined = join_rounds(record("a", after), late)
+    assert joined.waited == waited
+    assert "| waited for a processor | " + f"{waited:.0%} of" in to_markdown(report([joined]))
+
+
+def test_waiting_is_read_of_all_threads(tmp_path):
+    for thread, text in {"1": "5 1000000000 2\n", "2": "5 500000000 2\n", "3": ""}.items():
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(text)
+    assert seconds_waited(tmp_path) == 1.5
+    assert seconds_waited(tmp_path / "nowhere") == 0
+    assert seconds_waited() >= 0
 
 
 @pytest.mark.parametrize("samples", [(2, 2), (2, 60), (60, 5)])

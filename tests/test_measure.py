@@ -1,6 +1,7 @@
 """The tools that time operations: what they count, what they leave out, what they put back."""
 
 import gc
+import itertools
 import math
 import os
 import time
@@ -272,3 +273,11 @@ def test_the_names_are_public():
         assert name in dir(numbatch)
     assert numbatch.OperationStats is type(measure_operation(lambda: None, **QUICK))
     assert numbatch.statistics.mean([1, 2]) == 1.5
+
+
+def test_waiting_for_a_processor_is_told(monkeypatch):
+    waited = itertools.count(0, 1000)
+    monkeypatch.setattr(measure, "seconds_waited", lambda: float(next(waited)))
+    assert measure_operation(lambda: None, seconds=0, min_samples=3).waited == 1
+    monkeypatch.setattr(measure, "seconds_waited", lambda: 0.0)
+    assert measure_operation(lambda: None, seconds=0, min_samples=3).waited == 0

@@ -66,6 +66,8 @@ class Record:
         ``unit`` a second, at the median.
     limit : float or None
         Least time that this machine needs for the work, by its limits.
+    waited : float
+        As of :class:`OperationStats`; of several rounds the largest.
     """
 
     group: str
@@ -78,6 +80,7 @@ class Record:
     rate: float
     limit: float | None
     peak_memory: int | None
+    waited: float = 0.0
 
     @property
     def key(self) -> str:
@@ -117,6 +120,7 @@ def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples:
         rate=case.amount / stats.median,
         limit=limit,
         peak_memory=stats.peak_memory,
+        waited=stats.waited,
     )
 
 
@@ -135,6 +139,7 @@ def join_rounds(a: Record, b: Record) -> Record:
         rate=a.rate * a.median / median,
         limit=None if a.limit is None or b.limit is None else min(a.limit, b.limit),
         peak_memory=max(peaks, default=None),
+        waited=max(a.waited, b.waited),
     )
 
 

@@ -45,7 +45,8 @@ def compare_reports(before: Report, after: Report) -> list[Change]:
 
     A change is marked where the two intervals have nothing in common, are of ``FEW`` samples or
     more, and the medians differ by more than 30 % and by more than the machine's own limits did
-    between the two runs. Nothing is marked of quick reports.
+    between the two runs; all this also of what the slower would have taken, had it not waited for
+    a processor that did other work. Nothing is marked of quick reports.
     """
     old = {record.key: record for record in before.records}
     noise = max(LEAST, _drift(before, after))
@@ -64,9 +65,16 @@ def _drift(before: Report, after: Report) -> float:
 
 def _change(old: Record, new: Record, noise: float) -> Change:
     ratio = new.median / old.median
-    apart = new.low > old.high or new.high < old.low
-    apart = apart and min(new.samples, old.samples) >= FEW
     mark = ""
-    if apart and max(ratio, 1 / ratio) > 1 + noise:
-        mark = "slower" if ratio > 1 else "faster"
+    if min(new.samples, old.samples) >= FEW:
+        if _beyond(old, new, noise):
+            mark = "slower"
+        elif _beyond(new, old, noise):
+            mark = "faster"
     return Change(new.key, old.median, new.median, ratio, mark)
+
+
+def _beyond(fast: Record, slow: Record, noise: float) -> bool:
+    """Return whether ``slow`` took longer than ``fast`` by more than noise."""
+    alone = 1 - slow.waited
+    return slow.low * alone > fast.high and slow.median * alone > fast.median * (1 + noise)

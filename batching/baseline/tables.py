@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from numbatch.batching.baseline.case import Record
 from numbatch.batching.baseline.compare import Change
 from numbatch.batching.baseline.report import Report
@@ -28,6 +30,7 @@ def machine_rows(report: Report) -> list[tuple[str, str]]:
         ("instructions in use", f"{machine['path']}, of {' '.join(machine['features'])}"),
         ("peak memory of this run", f"{report.peak_memory / 1e6:.0f} MB"),
         ("time for all of it", f"{report.seconds:.0f} s, compilation included"),
+        ("waited for a processor", f"{_waited(report):.0%} of a case's time, in the median"),
     ]
     for limits in (core, team) if team.threads > 1 else (core,):
         plural = "s" if limits.threads > 1 else ""
@@ -40,6 +43,11 @@ def machine_rows(report: Report) -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def _waited(report: Report) -> float:
+    shares = [record.waited for record in report.records]
+    return median(shares) if shares else 0.0
 
 
 def record_rows(records: list[Record]) -> list[tuple[str, ...]]:

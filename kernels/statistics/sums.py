@@ -75,6 +75,26 @@ def _whole_block_sum(values, low):
     return sum_lanes64(join_vectors(sums, fill(0.0)))
 
 
+@cpu_device(inline=True)
+def _four_block_sums(values, low):
+    """Return the sums of four blocks, each to the bits of ``_whole_block_sum``.
+
+    They are read side by side: a core that follows four places at a time waits less for memory.
+    """
+    a = b = c = d = start_sums(values)
+    for stretch in range(BLOCK // stretch_of(values)):
+        i = low + stretch * stretch_of(values)
+        a, b = add_stretch(a, values, i), add_stretch(b, values, i + BLOCK)
+        c, d = add_stretch(c, values, i + 2 * BLOCK), add_stretch(d, values, i + 3 * BLOCK)
+    rest = fill(0.0)
+    return (
+        sum_lanes64(join_vectors(a, rest)),
+        sum_lanes64(join_vectors(b, rest)),
+        sum_lanes64(join_vectors(c, rest)),
+        sum_lanes64(join_vectors(d, rest)),
+    )
+
+
 @cpu_device
 def _sum_of_numbers(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum."""
@@ -94,13 +114,19 @@ def _sum_of_numbers(values, low, high):
 
 
 @cpu_device(inline=True)
+def _counted(values, low, high, total):
+    """Return how many of ``values[low:high]`` are not NaN, and their sum, given the sum of all."""
+    if math.isnan(total):  # a NaN, or infinities of both signs
+        return _sum_of_numbers(values, low, high)
+    return float(high - low), total
+
+
+@cpu_device(inline=True)
 def block_sum(values, low, high):
     """Return how many of ``values[low:high]`` are not NaN, and their sum, as float64."""
     whole = high - low == BLOCK
     total = _whole_block_sum(values, low) if whole else _plain_sum(values, low, high)
-    if math.isnan(total):  # a NaN, or infinities of both signs
-        return _sum_of_numbers(values, low, high)
-    return float(high - low), total
+    return _counted(values, low, high, total)
 
 
 @cpu_kernel
@@ -113,7 +139,15 @@ def _reduce_sums(start, stop, values, nodes):
     nodes : float64 array, shape (blocks, 2)
         Modified in place.
     """
-    for block in range(start, stop):
+    together = (min(stop, values.size // BLOCK) - start) // 4 * 4
+    for first in range(start, start + together, 4):
+        totals = _four_block_sums(values, first * BLOCK)
+        for block in range(first, first + 4):
+            low = block * BLOCK
+            nodes[block, 0], nodes[block, 1] = _counted(
+                values, low, low + BLOCK, totals[block - first]
+            )
+    for block in range(start + max(together, 0), stop):
         low = block * BLOCK
         numbers, total = block_sum(values, low, min(low + BLOCK, values.size))
         nodes[block, 0], nodes[block, 1] = numbers, total
@@ -139,6 +173,34 @@ def _fold_sums(nodes, whole):
         join_sums(nodes[left], nodes[right], nodes[left])
 
 
+@cpu_device
+def _four_blocks(values, low):
+    """Return count and sum of four blocks that have a node of their own in the tree."""
+    a, b, c, d = _four_block_sums(values, low)
+    second, third, fourth, end = low + BLOCK, low + 2 * BLOCK, low + 3 * BLOCK, low + 4 * BLOCK
+    in_a, a = _counted(values, low, second, a)
+    in_b, b = _counted(values, second, third, b)
+    in_c, c = _counted(values, third, fourth, c)
+    in_d, d = _counted(values, fourth, end, d)
+    return (in_a + in_b) + (in_c + in_d), (a + b) + (c + d)
+
+
+@cpu_device(inline=True)
+def _push(counts, totals, top, number, count, total):
+    """Put a node on the stack, joined with those of its size; return the new top.
+
+    Parameters
+    ----------
+    number : int
+        How many nodes of this size there are, with it; for each factor of 2 one is on the stack.
+    """
+    while number & 1 == 0:
+        top -= 1
+        count, total, number = counts[top] + count, totals[top] + total, number >> 1
+    counts[top], totals[top] = count, total
+    return top + 1
+
+
 @cpu_kernel
 def _sum_all(values, stack):
     """Return count and sum of all values, to the bits of :class:`RunningSum`; no error check.
@@ -155,14 +217,12 @@ def _sum_all(values, stack):
     """
     counts, totals, top = stack[0], stack[1], 0
     whole = values.size // BLOCK
-    for block in range(whole):
+    for four in range(whole // 4):
+        count, total = _four_blocks(values, 4 * four * BLOCK)
+        top = _push(counts, totals, top, four + 1, count, total)
+    for block in range(whole // 4 * 4, whole):
         count, total = block_sum(values, block * BLOCK, (block + 1) * BLOCK)
-        complete = block + 1
-        while complete & 1 == 0:
-            top -= 1
-            count, total, complete = counts[top] + count, totals[top] + total, complete >> 1
-        counts[top], totals[top] = count, total
-        top += 1
+        top = _push(counts, totals, top, block + 1, count, total)
     if whole * BLOCK < values.size:
         counts[top], totals[top] = block_sum(values, whole * BLOCK, values.size)
         top += 1
