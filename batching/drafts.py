@@ -26,6 +26,12 @@ DEFAULT_TOKENS = 15
 MOST_SEQUENCES = 128
 """Beyond it a step as such costs next to nothing a token, and guesses gain nothing."""
 
+FIRST_RATES = (0.3, 0.5)
+"""How many guesses are right where nothing is known yet: of sampled and of greedy tokens."""
+
+FOLLOW = 0.02
+"""What is usual follows the sequences of a step by so much."""
+
 UNKNOWN = (20.0, 1.0)
 """Time of a step as such and of a row, until it is known: a row costs a twentieth of a step."""
 
@@ -52,6 +58,7 @@ class Drafter:
         if most < 0:
             raise InputError(f"num_speculative_tokens is {most}, should be at least 0")
         self._most, self._time, self._tile = most, time, tile
+        self._usual = list(FIRST_RATES)
         self._drawing: list[Sequence] = []  # those of the step that runs
         self._looked_at: tuple[np.ndarray, ...] = ()  # addresses, lengths, guesses, found
 
@@ -69,7 +76,7 @@ class Drafter:
         if not found.any():
             return chunks
         rooms = np.minimum(places[:, 2] - places[:, 1] - 1, self._most)
-        rates, chances = np.array([each.guess_rate for each in drawing]), np.empty(n)
+        rates, chances = np.array([self._rate(each) for each in drawing]), np.empty(n)
         before, counts = sum(chunk.length for chunk in chunks), np.empty(n, np.int64)
         costs = (*self._costs(), before, self._tile)
         choose_guesses(found, rooms, rates, *costs, chances, counts)
@@ -88,11 +95,20 @@ class Drafter:
         """Learn from the tokens that the step gave, also of guesses that were not run."""
         if self._drawing and self._looked_at[-1].any():
             ends = np.array([sequence.length for sequence in self._drawing])
-            rates = np.array([sequence.guess_rate for sequence in self._drawing])
+            rates = np.array([self._rate(sequence) for sequence in self._drawing])
             addresses, lengths, guesses, found = self._looked_at
             learn_rates(addresses, lengths, ends, guesses, found, rates)
-            for sequence, rate in zip(self._drawing, rates.tolist(), strict=True):
+            for i in np.flatnonzero(found).tolist():
+                sequence, rate = self._drawing[i], float(rates[i])
                 sequence.guess_rate = rate
+                self._usual[_is_greedy(sequence)] += FOLLOW * (
+                    rate - self._usual[_is_greedy(sequence)]
+                )
+
+    def _rate(self, sequence: Sequence) -> float:
+        """Return how many of a sequence's guesses were right; of one that had none, the usual."""
+        rate = sequence.guess_rate
+        return self._usual[_is_greedy(sequence)] if rate is None else rate
 
     def _costs(self) -> tuple[float, float]:
         """Return the time of a step as such, and of a row with its logits."""
@@ -100,6 +116,10 @@ class Drafter:
             return UNKNOWN
         fixed, token, row, _ = self._time.coefficients
         return (fixed, token + row) if token + row > 0 else UNKNOWN
+
+
+def _is_greedy(sequence: Sequence) -> bool:
+    return sequence.params is not None and sequence.params.temperature == 0
 
 
 def _may_guess(chunk: Chunk) -> bool:

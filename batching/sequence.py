@@ -58,7 +58,7 @@ class Sequence:
         Of its sampling; the sampler's.
     address : int
         Where ``tokens`` lie in memory, for kernels; once it was begun.
-    guess_rate : float
+    guess_rate : float, optional
         How many of the tokens guessed ahead were right lately; the drafter's.
     arrival : int
         How many came before it; the scheduler's.
@@ -127,7 +127,7 @@ class Sequence:
         self.expires = float("inf")
         self.is_waiting = self.is_done = False
         self.seed: int | None = None
-        self.guess_rate = 0.5
+        self.guess_rate: float | None = None
         self.texts: TextStream | None = None
         self.logprobs: np.ndarray | None = None
 
