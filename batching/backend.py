@@ -10,6 +10,7 @@ from numbatch.batching.sampler import Sampler
 from numbatch.batching.sizes import affordable_tokens
 from numbatch.errors import InputError
 from numbatch.kernels.scoring.activations import COMPUTE, default_compute
+from numbatch.kernels.scoring.bfloat16_product import HAS_TILES, ROWS
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.load import LoadedModel
 
@@ -21,6 +22,8 @@ class Backend(Protocol):
 
     compute: str
     """The arithmetic of products with weights."""
+    tile: int
+    """Rows of a step that products take at a time."""
 
     def affordable_tokens(self) -> int:
         """How many tokens of keys and values fit into memory."""
@@ -63,6 +66,7 @@ class CpuBackend:
         self.kv_dtype, self.compute = kv_dtype or DEFAULT_DTYPE, compute or default_compute()
         if self.compute not in COMPUTE:
             raise InputError(f"compute is {self.compute!r}, should be one of {', '.join(COMPUTE)}")
+        self.tile = ROWS if HAS_TILES and self.compute == "bfloat16" else 1
 
     def affordable_tokens(self) -> int:
         """How many tokens of keys and values fit into their share of the machine's memory."""

@@ -100,10 +100,9 @@ class Drafter:
             learn_rates(addresses, lengths, ends, guesses, found, rates)
             for i in np.flatnonzero(found).tolist():
                 sequence, rate = self._drawing[i], float(rates[i])
-                sequence.guess_rate = rate
-                self._usual[_is_greedy(sequence)] += FOLLOW * (
-                    rate - self._usual[_is_greedy(sequence)]
-                )
+                sequence.guess_rate, kind = rate, _is_greedy(sequence)
+                self._usual[kind] += FOLLOW * (rate - self._usual[kind])
+        self._drawing = []  # an engine that waits holds no sequences
 
     def _rate(self, sequence: Sequence) -> float:
         """Return how many of a sequence's guesses were right; of one that had none, the usual."""

@@ -21,7 +21,6 @@ from numbatch.batching.sequence import Sequence
 from numbatch.batching.step_batch import halves, make_batch
 from numbatch.batching.step_outputs import StepOutputs, logit_rows, scored
 from numbatch.errors import InputError
-from numbatch.kernels.scoring.bfloat16_product import HAS_TILES, ROWS
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
 
@@ -127,8 +126,7 @@ class Engine:
             pool, max_num_seqs, max_num_batched_tokens, policy, share=enable_prefix_caching
         )
         self.sizer = BatchSizer(max_num_batched_tokens, _target(preset, target_latency_ms))
-        tile = ROWS if HAS_TILES and self.compute == "bfloat16" else 1
-        self._drafter = Drafter(num_speculative_tokens, self.sizer.time, tile)
+        self._drafter = Drafter(num_speculative_tokens, self.sizer.time, self.backend.tile)
         self._sizes_steps = preset is not None or target_latency_ms is not None
         self.lookahead = lookahead or 2 * max_num_seqs
         self.lock = threading.RLock()

@@ -11,6 +11,7 @@ from test_engine import fingerprint, make_requests, model  # noqa: F401 (a fixtu
 from tiny_models import VOCABULARY
 
 from numbatch.batching import drafts
+from numbatch.batching.backend import make_engine
 from numbatch.batching.engine import Engine
 from numbatch.batching.request import Request, SamplingParams
 from numbatch.errors import InputError
@@ -220,3 +221,8 @@ def test_what_a_step_takes_is_learnt_from_steps(model):  # noqa: F811
 def test_fewer_than_no_guesses_are_an_error(model):  # noqa: F811
     with pytest.raises(InputError, match="num_speculative_tokens is -1"):
         Engine(model, num_speculative_tokens=-1)
+
+
+def test_guesses_on_a_gpu_are_an_error(model):  # noqa: F811
+    with pytest.raises(InputError, match='num_speculative_tokens is for device="cpu"'):
+        make_engine(model, "cuda", num_speculative_tokens=4)

@@ -37,7 +37,7 @@ class CudaBackend:
         If the GPU cannot be used, or the weights do not fit.
     """
 
-    compute = "bfloat16"
+    compute, tile = "bfloat16", 1
 
     def __init__(
         self, model: LoadedModel, number: int = 0, *, invariant: bool = False,
