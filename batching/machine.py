@@ -22,7 +22,7 @@ from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.threads import Call, ThreadTeam
 from numbatch.version import __version__
 
-__all__ = ["MachineLimits", "describe_machine", "measure_limits", "reader_of"]
+__all__ = ["MachineLimits", "describe_machine", "measure_limits", "numbers_of", "reader_of"]
 
 BUFFER = 1 << 28
 """Bytes that are read to measure the memory: more than most second-level caches hold by far."""
@@ -76,11 +76,11 @@ def reader_of(values: np.ndarray) -> Callable[[], None]:
     Up to 7 bytes at its end are not. All else is done here: few values are read in less time than
     it takes to make an array.
     """
-    numbers, out = _numbers_of(values)
+    numbers, out = numbers_of(values)
     return partial(machine_limits.read_numbers, 0, len(out), numbers, out)
 
 
-def _numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a view of an array as float64, and room for the sums of its chunks."""
     numbers = values.reshape(-1).view(np.uint8)[: values.nbytes // 8 * 8].view(np.float64)
     numbers.flags.writeable = False
@@ -90,7 +90,7 @@ def _numbers_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def measure_limits(threads: int = 1) -> MachineLimits:
     """Measure what ``threads`` threads reach; takes about a second."""
     team = ThreadTeam(threads)
-    memory, sums = _numbers_of(np.ones(BUFFER // 8))
+    memory, sums = numbers_of(np.ones(BUFFER // 8))
     reading = Call(machine_limits.read_numbers, len(sums), (memory, sums))
     read = BUFFER / _best(lambda: team.run(reading))
     float32 = _operations_a_second(team, machine_limits.multiply_add, np.float32, 16)

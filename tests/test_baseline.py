@@ -17,6 +17,7 @@ from numbatch.batching.baseline.compare import compare_reports
 from numbatch.batching.baseline.html import to_html
 from numbatch.batching.baseline.markdown import to_markdown
 from numbatch.batching.baseline.model_work import ModelWork
+from numbatch.batching.baseline.pace import Pace, Pacer
 from numbatch.batching.baseline.report import Report
 from numbatch.batching.baseline.tables import record_rows
 from numbatch.batching.baseline.texts import documents, long_text
@@ -26,11 +27,13 @@ from numbatch.batching.waiting import seconds_waited
 from numbatch.errors import InputError
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
+USUAL = Pace(arithmetic=1e-3, reading=2e-3)
 
 
 def record(name, median, spread=0.01, group="generation", samples=6):
     low, high = median * (1 - spread), median * (1 + spread)
-    return Record(group, name, "tokens", median, low, high, samples, 100 / median, median / 4, None)
+    rate, limit = 100 / median, median / 4
+    return Record(group, name, "tokens", median, low, high, samples, rate, limit, None, USUAL, 0.0)
 
 
 def report(records, limits=LIMITS):
@@ -135,23 +138,39 @@ def test_both_reports_show_the_change():
 
 
 @pytest.mark.parametrize(
-    ("after", "spread", "machine", "mark"),
+    ("after", "spread", "arithmetic", "reading", "mark"),
     [
-        (1.4, 0.01, 1.0, "slower"),
-        (0.7, 0.01, 1.0, "faster"),
-        (1.2, 0.01, 1.0, ""),  # too little to be marked
-        (1.4, 0.18, 1.0, ""),  # the intervals overlap
-        (1.4, 0.01, 0.7, ""),  # the machine itself became slower by as much
-        (2.0, 0.01, 0.7, "slower"),
+        (1.4, 0.01, 1.0, 1.0, "slower"),
+        (0.7, 0.01, 1.0, 1.0, "faster"),
+        (1.2, 0.01, 1.0, 1.0, ""),  # too little to be marked
+        (1.4, 0.18, 1.0, 1.0, ""),  # the intervals overlap
+        (1.4, 0.01, 1.3, 1.0, ""),  # the machine itself was slower by as much
+        (1.4, 0.01, 1.0, 1.3, ""),
+        (2.0, 0.01, 1.3, 1.0, "slower"),
+        (2.0, 0.01, 0.7, 1.3, "slower"),
+        (0.7, 0.01, 1.3, 1.3, "faster"),  # on a slower machine
+        (0.7, 0.01, 0.7, 1.0, ""),
     ],
 )
-def test_what_is_beyond_noise(after, spread, machine, mark):
-    slower = MachineLimits(1, *(machine * x for x in dataclasses.astuple(LIMITS)[1:]))
-    (change,) = compare_reports(
-        report([record("a", 1.0, spread)]), report([record("a", after, spread)], slower)
-    )
+def test_what_is_beyond_noise(after, spread, arithmetic, reading, mark):
+    pace = Pace(USUAL.arithmetic * arithmetic, USUAL.reading * reading)
+    late = dataclasses.replace(record("a", after, spread), pace=pace)
+    (change,) = compare_reports(report([record("a", 1.0, spread)]), report([late]))
     assert change.mark == mark
     assert change.ratio == pytest.approx(after)
+
+
+def test_the_pace_is_that_of_the_machine():
+    paces = [Pacer(threads).measure() for threads in (1, 2)]
+    assert all(pace.arithmetic > 0 and pace.reading > 0 for pace in paces)
+    slow = Pace(3e-3, 2e-3)
+    assert USUAL.mean(slow) == Pace(2e-3, 2e-3)
+    assert slow.slowdown(USUAL) == pytest.approx(3)
+    assert USUAL.slowdown(slow) == 1
+    joined = join_rounds(record("a", 1.0), dataclasses.replace(record("a", 1.0), pace=slow))
+    assert joined.pace == Pace(2e-3, 2e-3)
+    table = to_markdown(report([record("a", 1.0), dataclasses.replace(joined, pace=slow)]))
+    assert "| slowest pace | 3.00 times the fastest in arithmetic, 1.00 in reading |" in table
 
 
 @pytest.mark.parametrize(
@@ -192,7 +211,7 @@ def test_two_rounds_are_one_record():
     first, second = record("a", 1.0, 0.01), record("a", 3.0, 0.1)
     joined = join_rounds(first, second)
     assert joined == Record(
-        "generation", "a", "tokens", 2.0, first.low, second.high, 12, 50.0, 0.25, None
+        "generation", "a", "tokens", 2.0, first.low, second.high, 12, 50.0, 0.25, None, USUAL, 0.0
     )
     # What was slow in one round alone is no change, and what was in both is.
     once, twice = join_rounds(first, record("a", 1.5)), join_rounds(record("a", 1.4), second)
@@ -217,8 +236,8 @@ def test_large_rates_have_all_their_digits():
         (None, "cannot read .*: No such file"),
         ("{", "is not JSON"),
         ("[]", "is not a report"),
-        ('{"format": 99}', "another format, should be 1"),
-        ('{"format": 1}', "is not a report"),
+        ('{"format": 99}', "another format, should be 2"),
+        ('{"format": 2}', "is not a report"),
     ],
 )
 def test_a_bad_file_to_compare_with_is_told_before_anything_is_measured(
@@ -256,13 +275,13 @@ def test_the_limit_is_that_of_the_scarcer_resource():
     assert LIMITS.seconds(operations=1e9, bytes=1e10) == 1.0
     assert LIMITS.seconds(operations=4e11, arithmetic="int8") == 1.0
     case = Case("g", "n", lambda: sum(range(1000)), 10, "tokens", operations=1e5)
-    found = measure_case(case, LIMITS, 0.01, 3)
+    found = measure_case(case, LIMITS, Pacer(1), 0.01, 3)
     assert found.limit == 1e-6
     assert found.share == found.limit / found.median
     assert found.rate == pytest.approx(10 / found.median)
     values = np.ones(10**5)
     read = dataclasses.replace(case, read=reader_of(values))
-    assert 0 < measure_case(read, LIMITS, 0.01, 3).limit < 0.1
+    assert 0 < measure_case(read, LIMITS, Pacer(1), 0.01, 3).limit < 0.1
 
 
 def test_work_is_counted_from_the_matrices(tiny):

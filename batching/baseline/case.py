@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from numbatch.batching.baseline.pace import Pace, Pacer
 from numbatch.batching.machine import MachineLimits
 from numbatch.batching.measure import measure_operation
 from numbatch.batching.operation_stats import OperationStats
@@ -66,6 +67,8 @@ class Record:
         ``unit`` a second, at the median.
     limit : float or None
         Least time that this machine needs for the work, by its limits.
+    pace : Pace
+        How fast the machine was before and after; of several rounds the mean.
     waited : float
         As of :class:`OperationStats`; of several rounds the largest.
     """
@@ -80,7 +83,8 @@ class Record:
     rate: float
     limit: float | None
     peak_memory: int | None
-    waited: float = 0.0
+    pace: Pace
+    waited: float
 
     @property
     def key(self) -> str:
@@ -96,14 +100,18 @@ class Record:
     def from_json(cls, data: dict[str, Any]) -> Record:
         """Read back what ``dataclasses.asdict`` made."""
         try:
-            return cls(**data)
-        except TypeError as error:
+            return cls(**{**data, "pace": Pace(**data["pace"])})
+        except (KeyError, TypeError) as error:
             raise InputError(f"a record of the report has other fields: {error}") from error
 
 
-def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples: int) -> Record:
+def measure_case(
+    case: Case, limits: MachineLimits, pacer: Pacer, seconds: float, min_samples: int
+) -> Record:
     """Time a case for about ``seconds``, after one call that is not counted."""
+    before = pacer.measure()
     stats = _measure(case.run, seconds, min_samples)
+    pace = before.mean(pacer.measure())
     limit = None
     if case.read is not None:
         limit = _measure(case.read, seconds / 4, min_samples).min
@@ -120,6 +128,7 @@ def measure_case(case: Case, limits: MachineLimits, seconds: float, min_samples:
         rate=case.amount / stats.median,
         limit=limit,
         peak_memory=stats.peak_memory,
+        pace=pace,
         waited=stats.waited,
     )
 
@@ -139,6 +148,7 @@ def join_rounds(a: Record, b: Record) -> Record:
         rate=a.rate * a.median / median,
         limit=None if a.limit is None or b.limit is None else min(a.limit, b.limit),
         peak_memory=max(peaks, default=None),
+        pace=a.pace.mean(b.pace),
         waited=max(a.waited, b.waited),
     )
 

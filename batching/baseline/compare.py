@@ -44,37 +44,26 @@ def compare_reports(before: Report, after: Report) -> list[Change]:
     """Return the records that both reports hold, in the order of the new one.
 
     A change is marked where the two intervals have nothing in common, are of ``FEW`` samples or
-    more, and the medians differ by more than 30 % and by more than the machine's own limits did
-    between the two runs; all this also of what the slower would have taken, had it not waited for
-    a processor that did other work. Nothing is marked of quick reports.
+    more, and the medians differ by more than 30 %; all this also of what the slower would have
+    taken, had it not waited for a processor that did other work, and had the machine been as fast
+    beside it as beside the other. Nothing is marked of quick reports.
     """
     old = {record.key: record for record in before.records}
-    noise = max(LEAST, _drift(before, after))
-    return [_change(old[new.key], new, noise) for new in after.records if new.key in old]
+    return [_change(old[new.key], new) for new in after.records if new.key in old]
 
 
-def _drift(before: Report, after: Report) -> float:
-    """Return by which share the machine itself changed: memory or arithmetic, the larger."""
-    pairs = (
-        (before.team.read, after.team.read),
-        (before.team.float32, after.team.float32),
-        (before.core.read, after.core.read),
-    )
-    return max(max(a, b) / min(a, b) - 1 for a, b in pairs)
-
-
-def _change(old: Record, new: Record, noise: float) -> Change:
+def _change(old: Record, new: Record) -> Change:
     ratio = new.median / old.median
     mark = ""
     if min(new.samples, old.samples) >= FEW:
-        if _beyond(old, new, noise):
+        if _beyond(old, new):
             mark = "slower"
-        elif _beyond(new, old, noise):
+        elif _beyond(new, old):
             mark = "faster"
     return Change(new.key, old.median, new.median, ratio, mark)
 
 
-def _beyond(fast: Record, slow: Record, noise: float) -> bool:
+def _beyond(fast: Record, slow: Record) -> bool:
     """Return whether ``slow`` took longer than ``fast`` by more than noise."""
-    alone = 1 - slow.waited
-    return slow.low * alone > fast.high and slow.median * alone > fast.median * (1 + noise)
+    share = (1 - slow.waited) / slow.pace.slowdown(fast.pace)
+    return slow.low * share > fast.high and slow.median * share > fast.median * (1 + LEAST)

@@ -13,7 +13,7 @@ from numbatch.errors import InputError
 
 __all__ = ["FORMAT", "Report"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the JSON file; raised when a field changes its meaning."""
 
 

@@ -18,6 +18,7 @@ from numbatch.batching.baseline.model_cases import (
     generation_cases,
     scoring_cases,
 )
+from numbatch.batching.baseline.pace import Pacer
 from numbatch.batching.baseline.report import Report
 from numbatch.batching.baseline.statistics_cases import statistics_cases
 from numbatch.batching.baseline.tokenization_cases import tokenization_cases
@@ -51,6 +52,7 @@ def measure_baseline(
     begin = time.perf_counter()
     threads = llm.engine.forward.team.threads
     core, team = _limits(threads)
+    pacer = Pacer(threads)
     records: dict[str, Record] = {}
     for number in range(1, ROUNDS + 1):
         if number > 1:
@@ -59,7 +61,7 @@ def measure_baseline(
         for case in _cases(llm, quick):
             limits = core if case.group == "tokenization" else team
             seconds, samples = (QUICK_SECONDS, QUICK_SAMPLES) if quick else (SECONDS, SAMPLES)
-            record = measure_case(case, limits, seconds, samples)
+            record = measure_case(case, limits, pacer, seconds, samples)
             before = records.get(record.key)
             records[record.key] = record if before is None else join_rounds(before, record)
             tell(number, records[record.key])

@@ -31,6 +31,7 @@ def machine_rows(report: Report) -> list[tuple[str, str]]:
         ("peak memory of this run", f"{report.peak_memory / 1e6:.0f} MB"),
         ("time for all of it", f"{report.seconds:.0f} s, compilation included"),
         ("waited for a processor", f"{_waited(report):.0%} of a case's time, in the median"),
+        ("slowest pace", _slowest(report)),
     ]
     for limits in (core, team) if team.threads > 1 else (core,):
         plural = "s" if limits.threads > 1 else ""
@@ -48,6 +49,19 @@ def machine_rows(report: Report) -> list[tuple[str, str]]:
 def _waited(report: Report) -> float:
     shares = [record.waited for record in report.records]
     return median(shares) if shares else 0.0
+
+
+def _slowest(report: Report) -> str:
+    """Return how much slower the machine was beside one case than beside another."""
+    paces = [record.pace for record in report.records]
+    if not paces:
+        return "not measured"
+    arithmetic = [pace.arithmetic for pace in paces]
+    reading = [pace.reading for pace in paces]
+    return (
+        f"{max(arithmetic) / min(arithmetic):.2f} times the fastest in arithmetic, "
+        f"{max(reading) / min(reading):.2f} in reading"
+    )
 
 
 def record_rows(records: list[Record]) -> list[tuple[str, ...]]:
