@@ -43,6 +43,7 @@ __all__ = [
     "max_lanes",
     "maximum",
     "prefetch",
+    "prefetch_to_l2",
     "prefetch_to_write",
     "splat",
     "splat_int32",
@@ -154,7 +155,7 @@ def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, at:
     return builder.gep(made.data, [at])
 
 
-def _prefetcher(name: str, write: int, doc: str) -> Any:
+def _prefetcher(name: str, write: int, doc: str, locality: int = 3) -> Any:
     """Make an intrinsic that asks for a cache line."""
 
     def ask(typing: Any, array: Any, at: Any) -> Any:
@@ -166,7 +167,7 @@ def _prefetcher(name: str, write: int, doc: str) -> Any:
             kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
             named = "llvm.prefetch.p0" if pointer.type.is_opaque else "llvm.prefetch.p0i8"
             function = cgutils.get_or_insert_function(builder.module, kind, named)
-            builder.call(function, [pointer, *(number(each) for each in (write, 3, 1))])
+            builder.call(function, [pointer, *(number(each) for each in (write, locality, 1))])
             return context.get_dummy_value()
 
         return types.void(array, types.intp), generate
@@ -179,6 +180,12 @@ prefetch = _prefetcher(
     "prefetch",
     0,
     "Ask for the cache line of element ``at``, which is soon to be read; waits for nothing.",
+)
+prefetch_to_l2 = _prefetcher(
+    "prefetch_to_l2",
+    0,
+    "As ``prefetch``, into the second level, to which more lines can be on their way at a time.",
+    locality=2,
 )
 prefetch_to_write = _prefetcher(
     "prefetch_to_write", 1, "As ``prefetch``, for a line that is soon to be written."

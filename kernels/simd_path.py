@@ -56,7 +56,7 @@ def simd_path() -> str:
 def gains_by_prefetch() -> bool:
     """Return whether one stream comes from memory faster where its lines are asked for ahead.
 
-    Weights that meet one row in int8: 14 instead of 9.5 GB/s on a core of an Emerald Rapids, but 17
-    instead of 28 on a Zen 4, whose own prefetcher uses more buffers than the instruction does.
+    Weights that meet one row in int8: 14 instead of 9.5 GB/s on a core of an Emerald Rapids, but 21
+    instead of 26 on a Zen 4, whose own prefetcher does better.
     """
     return not llvm.get_host_cpu_name().startswith("znver")

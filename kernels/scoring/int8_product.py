@@ -29,7 +29,7 @@ from numbatch.kernels.simd import (
     fma,
     load_float32,
     load_int32,
-    prefetch,
+    prefetch_to_l2,
     prefetch_to_write,
     splat,
     splat_int32,
@@ -101,10 +101,11 @@ def _store(out, to, a, b, two, bias, n, add):
 
 
 @cpu_device
-def _rows_6(data, begin, size, bits, x, row, blocks, terms, ask, out, to, two, bias, n, add):
+def _rows_6(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to, two, bias, n, add):
     """Multiply six rows of x with a panel, or its first half.
 
-    Meanwhile some lines are asked for of each block of the panel that is ``later`` bytes on.
+    If ``count`` is less the last rows, of which only their memory counts, are dropped. Meanwhile
+    some lines are asked for of each block of the panel that is ``later`` bytes on.
     """
     codes, factors, sums = x
     later, first_line, last_line = ask
@@ -119,7 +120,7 @@ def _rows_6(data, begin, size, bits, x, row, blocks, terms, ask, out, to, two, b
         p1, p2, p3 = p0 + blocks, p0 + 2 * blocks, p0 + 3 * blocks
         p4, p5, at = p0 + 4 * blocks, p0 + 5 * blocks, p0 * BLOCK
         for line in range(first_line, last_line):
-            prefetch(data, block + later + 64 * line)
+            prefetch_to_l2(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
         c1 = d1 = _start(sums, p1, bits)
         c2 = d2 = _start(sums, p2, bits)
@@ -144,33 +145,34 @@ def _rows_6(data, begin, size, bits, x, row, blocks, terms, ask, out, to, two, b
         a4, b4 = _scale(factors, p4, bits, c4, d4, a4, b4, sa, sb)
         a5, b5 = _scale(factors, p5, bits, c5, d5, a5, b5, sa, sb)
     stride = out.shape[1]
-    if terms == 1:
-        _store(out, to, a0, b0, two, bias, n, add)
-        _store(out, to + stride, a1, b1, two, bias, n, add)
-        _store(out, to + 2 * stride, a2, b2, two, bias, n, add)
-        _store(out, to + 3 * stride, a3, b3, two, bias, n, add)
-        _store(out, to + 4 * stride, a4, b4, two, bias, n, add)
-        _store(out, to + 5 * stride, a5, b5, two, bias, n, add)
-    else:
+    if terms == 2:
         _store(out, to, a0 + a1, b0 + b1, two, bias, n, add)
         _store(out, to + stride, a2 + a3, b2 + b3, two, bias, n, add)
-        _store(out, to + 2 * stride, a4 + a5, b4 + b5, two, bias, n, add)
+        if count > 4:
+            _store(out, to + 2 * stride, a4 + a5, b4 + b5, two, bias, n, add)
+        return
+    _store(out, to, a0, b0, two, bias, n, add)
+    _store(out, to + stride, a1, b1, two, bias, n, add)
+    _store(out, to + 2 * stride, a2, b2, two, bias, n, add)
+    if count > 3:
+        _store(out, to + 3 * stride, a3, b3, two, bias, n, add)
+    if count > 4:
+        _store(out, to + 4 * stride, a4, b4, two, bias, n, add)
+    if count > 5:
+        _store(out, to + 5 * stride, a5, b5, two, bias, n, add)
 
 
 @cpu_device
 def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to, two, bias, n, add):
-    """Multiply two rows of x with a panel: the same sums as :func:`_rows_6`.
-
-    If ``count`` is 1 the second row, of which only its memory counts, is dropped.
-    """
+    """Multiply two rows of x with a panel, or the first: the same sums as :func:`_rows_6`."""
     codes, factors, sums = x
     a0 = a1 = b0 = b1 = splat(np.float32(0))
-    later, lines = ask
+    later, first_line, last_line = ask
     for index in range(blocks):
         block, p0 = begin + size * index, row * blocks + index
         p1, at = p0 + blocks, p0 * BLOCK
-        for line in range(lines):
-            prefetch(data, block + later + 64 * line)
+        for line in range(first_line, last_line):
+            prefetch_to_l2(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
         c1 = d1 = _start(sums, p1, bits)
         for j in range(4):
@@ -194,24 +196,31 @@ def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to,
 def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, shift, bias, add):
     """Multiply all rows with panels that begin at matrix rows ``start`` to ``stop - 1``.
 
-    While a panel is multiplied with strips of six rows, the next one is asked for, by each strip a
-    part of it. A few rows ask for all of it where that gains, else at the end for what follows.
+    While a panel is multiplied, the next one is asked for, by each strip of six rows a part of it,
+    or by each of two where there are no others; one strip of two asks only where that gains. Lines
+    come to the second level: a Zen 4 waits for 24 lines at most that come to the first, which took
+    8 rows of bytes 85 us where these take 46.
     """
     panel_bytes, number = blocks * size, rows * terms
-    whole = number - number % ROWS
-    lines, last = size // 64, (stop - 1) // PANEL
-    each = (lines * ROWS + whole - 1) // max(whole, 1)
+    rest, lines, last = number % ROWS, size // 64, (stop - 1) // PANEL
+    # Two or three strips of two take longer than one of six, and with bytes they do from memory.
+    filled = rest >= 5 or (bits == 8 and 3 <= number < ROWS)
+    whole = number - rest + (ROWS if filled else 0)
+    strips = whole // ROWS if whole > 0 else (number + 1) // 2
+    each = (lines + strips - 1) // strips
     for panel in range(start // PANEL, last + 1):
         at, n, two = panel * panel_bytes, panel * PANEL, stop - panel * PANEL > LANES
         later = panel_bytes + (jump if panel == last else 0)
         for row in range(0, whole, ROWS):
             to, line = row // terms * out.shape[1] + n - shift, row // ROWS * each
             ask = later, min(line, lines), min(line + each, lines)
-            _rows_6(data, at, size, bits, x, row, blocks, terms, ask, out, to, two, bias, n, add)
-        after = later, lines if whole == 0 and (ASKS_AHEAD or panel == last) else 0
+            _rows_6(data, at, size, bits, x, row, number - row, blocks, terms, ask,
+                    out, to, two, bias, n, add)  # fmt: skip
+        asked = lines if whole == 0 and (strips > 1 or ASKS_AHEAD) else 0
         for row in range(whole, number, 2):
-            to = row // terms * out.shape[1] + n - shift
-            _rows_2(data, at, size, bits, x, row, number - row, blocks, terms, after,
+            to, line = row // terms * out.shape[1] + n - shift, row // 2 * each
+            ask = later, min(line, asked), min(line + each, asked)
+            _rows_2(data, at, size, bits, x, row, number - row, blocks, terms, ask,
                     out, to, two, bias, n, add)  # fmt: skip
 
 
@@ -232,7 +241,7 @@ def multiply_int8(start, stop, data, bits, jump, x, rows, blocks, terms, out, sh
         From the end of these panels to what is read after them.
     x : tuple of codes, factors and sums
         Flat arrays, as :func:`quantize.quantize_row` writes them; there is memory for an even
-        number of rows.
+        number of rows, and for six.
     rows : intp
         How many rows of x.
     blocks, terms : intp
