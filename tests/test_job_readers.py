@@ -18,7 +18,8 @@ from numbatch import LLM, InputError, Request, SamplingParams
 def llm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama")
     write_huggingface("llama", folder)
-    return LLM(folder, threads=1, max_num_seqs=4)
+    # Guesses would give a text several tokens in a step, as often as the machine makes them pay.
+    return LLM(folder, threads=1, max_num_seqs=4, num_speculative_tokens=0)
 
 
 @contextlib.contextmanager
