@@ -41,6 +41,7 @@ from numba.core.types.misc import unliteral
 
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.source_stamp import source_stamp
+from numbatch.kernels.stored_code import StoredCode, StoredFunctions
 
 __all__ = ["cache_folder", "cpu_callback", "cpu_device", "cpu_kernel"]
 
@@ -98,12 +99,12 @@ class _StampedLocator(caching._CacheLocator):
         return locator
 
 
-class _StampedImpl(caching.CompileResultCacheImpl):
+class _StampedCode(StoredCode):
     _locator_classes: ClassVar = [_StampedLocator]
 
 
-class _StampedCache(caching.FunctionCache):
-    _impl_class = _StampedImpl
+class _StampedCache(StoredFunctions):
+    _impl_class = _StampedCode
 
 
 def cpu_kernel(

@@ -26,7 +26,8 @@ PACKAGE = {
     ),
 }
 
-KERNEL_FILES = [f"kernels/{name}.py" for name in ("jit", "simd_path", "amx", "source_stamp")]
+NAMES = ("jit", "simd_path", "amx", "source_stamp", "stored_code")
+KERNEL_FILES = [f"kernels/{name}.py" for name in NAMES]
 
 RUN = (
     "from numbatch.kernels.deep.main import work\n"
