@@ -107,6 +107,10 @@ class _StampedCache(StoredFunctions):
     _impl_class = _StampedCode
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 def cpu_kernel(
     function: Callable[..., Any] | None = None,
     *,
@@ -127,6 +131,9 @@ def cpu_kernel(
         cache=False,
         _nrt=allocates,
     )(function)
+    # Before it matches a call's types, Numba imports all packages that extend it (0.15 s where
+    # awkward is one). No kernel takes their types, and compiling imports them in any case.
+    dispatcher._compilation_chain_init_hook = _nothing
     with contextlib.suppress(RuntimeError):  # raised where there is no folder it can write
         dispatcher._cache = _StampedCache(function)
     return dispatcher

@@ -8,17 +8,43 @@ reads. Here both wait until something is compiled.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import binding as llvm
 from numba.core import caching, codegen, compiler
-from numba.core.runtime import rtsys
+from numba.core.environment import Environment
+from numba.core.runtime import _nrt_python
 
 __all__ = ["StoredCode", "StoredFunctions"]
 
 
+@functools.cache
+def _name_runtime() -> None:
+    """Tell LLVM where the C functions lie that machine code calls.
+
+    Numba's own beginning of its runtime (``rtsys.initialize``) does that too, and compiles for
+    20 ms what code that is kept has in it already.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
+def _environment(name: str, constants: list[Any]) -> Any:
+    """Return what a callee's code reads. Globals are read in object mode only, which no kernel has.
+
+    Numba would import the callee's module for them: 20 ms for that of its arrays.
+    """
+    made = Environment({})
+    made.env_name = name
+    made.consts[:] = constants
+    return made
+
+
 class _Library(codegen.JITCodeLibrary):
     """Machine code from the cache, of which LLVM's code is parsed when a caller is compiled."""
+
+    _shared_module: Any
 
     def __init__(self, owner: Any, name: str, machine_code: bytes, bitcode: bytes) -> None:
         super().__init__(owner, name)
@@ -37,7 +63,7 @@ class StoredCode(caching.CompileResultCacheImpl):
     """Turns what was compiled into what is kept, and back."""
 
     def reduce(self, result: Any) -> Any:
-        """Return Numba's own record, and beside its code the names that it defines."""
+        """Return the names that the code defines, Numba's record, and callees' constants."""
         module = result.library._get_module_for_linking()
         names = {
             each.name
@@ -45,15 +71,16 @@ class StoredCode(caching.CompileResultCacheImpl):
             for each in several
             if not each.is_declaration
         }
-        return names, super().reduce(result)
+        *record, callees = super().reduce(result)
+        return names, record, [(each.env_name, each.consts) for each in callees]
 
     def rebuild(self, context: Any, payload: Any) -> Any:
         """Return the result that was kept; does what ``CompileResult._rebuild`` does."""
-        names, (code, function, environment, signature, *_, callees) = payload
-        name, _, (machine_code, bitcode) = code
-        library = _Library(context.codegen(), name, machine_code, bitcode)
+        names, ((name, _, code), function, environment, signature, *_), constants = payload
+        library = _Library(context.codegen(), name, *code)
         library.codegen._engine._defined_symbols |= names
         entry = context.get_executable(library, function, environment)
+        callees = [_environment(*each) for each in constants]
         for each in callees:
             library.codegen.set_env(each.env_name, each)
         return compiler.compile_result(
@@ -68,7 +95,7 @@ class StoredCode(caching.CompileResultCacheImpl):
             lifted=(),
             typing_error=None,
             reload_init=(),
-            referenced_envs=callees,
+            referenced_envs=tuple(callees),
         )
 
 
@@ -79,6 +106,6 @@ class StoredFunctions(caching.FunctionCache):
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """Return what is kept for a signature, or None."""
-        rtsys.initialize(context)  # C functions that machine code calls
+        _name_runtime()
         with self._guard_against_spurious_io_errors():
             return self._load_overload(signature, context)
