@@ -75,6 +75,7 @@ class IdMap:
         self._starts = np.zeros(1, np.int64)
         self._slots = aligned((1, GROUP), np.uint64)
         self._table = _addresses(self._data, self._slots)
+        self._find = _one_look_up()
         self.extend(ids)
 
     def __len__(self) -> int:
@@ -100,11 +101,11 @@ class IdMap:
                 key = name.encode()
             except UnicodeEncodeError:
                 key = name.encode(errors="surrogatepass")
-            return _find(key + _WORD, 2 * len(key), self._table)
+            return self._find(key + _WORD, 2 * len(key), self._table)
         if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
             return -1
         key, kind = key_of(name)
-        return _find(key + _WORD, 2 * len(key) + kind, self._table)
+        return self._find(key + _WORD, 2 * len(key) + kind, self._table)
 
     def index_of(self, ids: Sequence[str | int] | np.ndarray) -> np.ndarray:
         """Return the places of many ids; -1 where one is not there.
@@ -254,8 +255,13 @@ def _entry(kernel: Any, *arguments: Any) -> Callable[..., Any]:
 _NO_IDS = np.zeros(TAIL, np.uint8), aligned((1, GROUP), np.uint64)
 _NOTHING = _addresses(*_NO_IDS)
 """A map without ids, whose arrays must live as long as their addresses are used."""
-_find = _entry(find_id, _WORD, 0, _NOTHING)
 _LAYOUT = np.zeros(3, np.int64)
+
+
+@functools.cache
+def _one_look_up() -> Callable[..., int]:
+    """Return the look-up of one id; loaded for the first map, since many processes have none."""
+    return _entry(find_id, _WORD, 0, _NOTHING)
 
 
 @functools.cache

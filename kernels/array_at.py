@@ -8,7 +8,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
 __all__ = ["array_at"]
 
@@ -25,13 +24,13 @@ def array_at(typing: Any, address: Any, shape: Any, dtype: Any) -> Any:
     kind = types.Array(dtype.instance_type, len(shape), "C")
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        made = make_array(kind)(context, builder)
+        made = context.make_array(kind)(context, builder)
         item = context.get_abi_sizeof(context.get_data_type(kind.dtype))
         sizes, strides = cgutils.unpack_tuple(builder, args[1]), [_LONG(item)]
         for size in sizes[:0:-1]:
             strides.insert(0, builder.mul(strides[0], size))
         data = builder.inttoptr(args[0], made.data.type)
-        populate_array(
+        context.populate_array(
             made, data=data, shape=sizes, strides=strides, itemsize=_LONG(item), meminfo=None
         )
         return made._getvalue()

@@ -41,6 +41,7 @@ from numba.core.types.misc import unliteral
 
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.source_stamp import source_stamp
+from numbatch.kernels.stored_code import StoredCode, StoredFunctions
 
 __all__ = ["cache_folder", "cpu_callback", "cpu_device", "cpu_kernel"]
 
@@ -98,12 +99,16 @@ class _StampedLocator(caching._CacheLocator):
         return locator
 
 
-class _StampedImpl(caching.CompileResultCacheImpl):
+class _StampedCode(StoredCode):
     _locator_classes: ClassVar = [_StampedLocator]
 
 
-class _StampedCache(caching.FunctionCache):
-    _impl_class = _StampedImpl
+class _StampedCache(StoredFunctions):
+    _impl_class = _StampedCode
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def cpu_kernel(
@@ -126,6 +131,9 @@ def cpu_kernel(
         cache=False,
         _nrt=allocates,
     )(function)
+    # Before it matches a call's types, Numba imports all packages that extend it (0.15 s where
+    # awkward is one). No kernel takes their types, and compiling imports them in any case.
+    dispatcher._compilation_chain_init_hook = _nothing
     with contextlib.suppress(RuntimeError):  # raised where there is no folder it can write
         dispatcher._cache = _StampedCache(function)
     return dispatcher

@@ -26,7 +26,8 @@ PACKAGE = {
     ),
 }
 
-KERNEL_FILES = [f"kernels/{name}.py" for name in ("jit", "simd_path", "amx", "source_stamp")]
+NAMES = ("jit", "simd_path", "amx", "source_stamp", "stored_code")
+KERNEL_FILES = [f"kernels/{name}.py" for name in NAMES]
 
 RUN = (
     "from numbatch.kernels.deep.main import work\n"
@@ -48,10 +49,27 @@ def package(tmp_path):
     return tmp_path
 
 
-def run(package, cache, **more):
+CALLED = (
+    "from numba import njit\n"
+    "from numbatch.kernels.deep.main import work\n"
+    "print(work(4), sum(work.stats.cache_hits.values()), njit(lambda x: work(x) + 1)(4))\n"
+)
+
+READY = (
+    "import sys\n"
+    "from numbatch.kernels.deep.main import work\n"
+    "print(work(4), sum(work.stats.cache_hits.values()), int('numba.np.linalg' in sys.modules))\n"
+)
+
+
+def run(package, cache, program=RUN, **more):
     environment = dict(os.environ, NUMBATCH_CACHE=str(cache), PYTHONDONTWRITEBYTECODE="1", **more)
     done = subprocess.run(
-        [sys.executable, "-c", RUN], cwd=package, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        cwd=package,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return tuple(map(int, done.stdout.split()))
@@ -65,6 +83,39 @@ def test_a_second_process_starts_compiled_and_an_edit_in_another_file_is_seen(pa
     helper.write_text(helper.read_text().replace("x + 1", "x + 2"))
     assert run(package, cache) == (60, 0, 1)
     assert run(package, cache) == (60, 1, 0)
+
+
+def test_compiled_code_calls_a_kernel_that_was_loaded(package):
+    cache = package / "cache"
+    assert run(package, cache, CALLED) == (50, 0, 51)
+    assert run(package, cache, CALLED) == (50, 1, 51)
+
+
+def test_loading_does_not_make_numba_ready_to_compile(package):
+    cache = package / "cache"
+    assert run(package, cache, READY) == (50, 0, 1)
+    assert run(package, cache, READY) == (50, 1, 0)
+
+
+def test_what_a_loaded_kernel_allocates_and_raises(package):
+    main = package / "numbatch/kernels/deep/main.py"
+    main.write_text(
+        "import numpy as np\n"
+        "from numbatch.kernels.jit import cpu_kernel\n"
+        "@cpu_kernel(allocates=True)\n"
+        "def work(x):\n"
+        "    memory = np.zeros(10 * x - 30, np.int64)\n"
+        "    return memory.size + memory.sum()\n"
+    )
+    program = RUN + (
+        "try:\n"
+        "    work(2)\n"
+        "except ValueError as error:\n"
+        "    print(len(error.args))\n"
+    )  # fmt: skip
+    cache = package / "cache"
+    assert run(package, cache, program) == (10, 0, 1, 1)
+    assert run(package, cache, program) == (10, 1, 0, 1)
 
 
 def test_an_edit_behind_two_imports_is_seen(package):

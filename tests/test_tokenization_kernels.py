@@ -10,7 +10,8 @@ from numbatch.kernels.tokenization.detokenize import bytes_of_tokens, pad_tokens
 from numbatch.kernels.tokenization.literals import find_literals, longest_by_first_byte
 from numbatch.kernels.tokenization.merge import MergeTables, encode_pieces
 from numbatch.kernels.tokenization.pairs import pairs_of_tokens
-from numbatch.kernels.tokenization.tables import build_pair_table, build_string_table
+from numbatch.kernels.tokenization.prefixed_strings import read_prefixed
+from numbatch.kernels.tokenization.tables import build_pair_table, build_string_table, rows_of
 
 ALPHABET = b"abc"
 
@@ -205,3 +206,39 @@ def test_wrong_arguments_are_refused():
     strings, _ = build_string_table(ragged([b"a"]), np.arange(1))
     with pytest.raises(ValueError, match="past the table's rows"):
         pairs_of_tokens(np.array([1]), strings)
+
+
+@given(st.lists(st.binary(max_size=5)), st.binary(max_size=3), st.binary(max_size=3))
+def test_strings_behind_their_lengths(strings, before, after):
+    prefixed = [len(string).to_bytes(8, "little") + string for string in strings]
+    data = np.frombuffer(before + b"".join(prefixed) + after, np.uint8)
+    found, stop = read_prefixed(data, len(before), len(strings))
+    assert [row.tobytes() for row in found] == strings
+    assert stop == data.size - len(after)
+    for size in range(len(before), stop):
+        with pytest.raises(IndexError) as error:
+            read_prefixed(data[:size], len(before), len(strings))
+        assert size < error.value.args[0] <= stop
+
+
+@pytest.mark.parametrize("length", [7, 2**31, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_string_longer_than_the_data(length):
+    data = np.frombuffer(bytes(8) + length.to_bytes(8, "little") + b"abcdef", np.uint8)
+    with pytest.raises(IndexError) as error:
+        read_prefixed(data, 0, 2)
+    assert error.value.args[0] == 16 + length
+
+
+@given(st.sets(st.binary(max_size=3)), st.binary(max_size=12))
+def test_rows_of_strings(strings, text):
+    rows = sorted(strings)
+    table, _ = build_string_table(ragged(rows), np.arange(len(rows)))
+    starts, stops = np.array(
+        [(a, b) for a in range(len(text) + 1) for b in range(a, len(text) + 1)], np.int64
+    ).T
+    found = rows_of(np.frombuffer(text, np.uint8), starts.copy(), stops.copy(), table)
+    wanted = [
+        rows.index(text[a:b]) if text[a:b] in strings else -1
+        for a, b in zip(starts, stops, strict=True)
+    ]
+    assert found.tolist() == wanted

@@ -11,6 +11,7 @@ from numbatch.errors import ModelError
 from numbatch.models.tokenizer import Tokenizer
 from numbatch.models.tokenizers.byte_level import byte_characters
 from numbatch.models.tokenizers.from_gguf import tokenizer_from_gguf
+from numbatch.models.tokenizers.vocabulary import byte_strings
 
 ALL_BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
 BYTES = {character: index for index, character in enumerate(byte_characters())}
@@ -312,11 +313,19 @@ def test_gguf_metadata():
         ({"tokens": []}, "tokens is missing or empty"),
         ({"tokens": ["a", 5]}, r"tokens\[1\] is 5"),
         ({"tokens": ["a", b"\xff"]}, "which is not UTF-8"),
+        ({"tokens": byte_strings([b"a", b"\xff"])}, r"tokens\[1\] is .*which is not UTF-8"),
+        ({"tokens": byte_strings([b"a\xc3", b"\xa9"])}, r"tokens\[0\] is .*which is not UTF-8"),
+        ({"tokens": byte_strings([])}, "tokens is missing or empty"),
+        ({"tokens": ["", "b", ""]}, "0 and 2 are both ''"),
         ({"tokens": ["a", "b", "a"]}, "0 and 2 are both 'a'"),
         ({"tokens": [c if c != "q" else "qq" for c in [*BYTES, "he", "<s>"]]}, "the byte 0x71"),
         ({"token_type": np.ones(3)}, "token_type has 3 values of float64, should have 258"),
         ({"merges": None}, "merges is missing or empty"),
         ({"merges": ["h e", "x y"]}, r"merges\[1\] needs 'xy'"),
+        ({"merges": ["h e", "xy"]}, r"merges\[1\] is 'xy', should be two tokens"),
+        ({"merges": ["h e x", "xy"]}, r"merges\[0\] is 'h e x', should be two tokens"),
+        ({"merges": ["h  e", "he"]}, r"merges\[0\] is 'h  e', should be two tokens"),
+        ({"merges": ["h e", "ab ", " "]}, r"merges\[1\] needs 'ab'"),
         ({"bos_token_id": 258}, "bos_token_id is 258, should be from 0 to 257"),
         ({"eos_token_id": "x"}, "eos_token_id is 'x'"),
     ],

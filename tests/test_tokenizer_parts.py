@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from numbatch.models.tokenizers.from_json import tokenizer_from_json
 from numbatch.models.tokenizers.normalize import parse_normalizer
 from numbatch.models.tokenizers.split_patterns import TIKTOKEN, gguf_split
 from numbatch.models.tokenizers.split_text import parse_splitter
+from numbatch.models.tokenizers.vocabulary import byte_strings
 
 letters = st.sampled_from(list("aAbB  \t\n.,12½é\u0301Å▁\u03a3\u03c3İÅﬁ你x-<>"))
 texts = st.text(letters, max_size=25)
@@ -105,15 +107,28 @@ def test_byte_level_splitters(prefix, words, digits, text):
     assert byte_level
     pieces = [piece.encode() for piece in ours.split([text], True)] if text else []
     expected = [piece for piece, _ in reference.pre_tokenize_str(text)]
-    assert pieces == bytes_of_spelled(expected)
+    assert pieces == spelled_bytes(expected)
 
 
 def test_bytes_are_spelled_as_elsewhere():
     assert set(byte_characters()) == set(pre_tokenizers.ByteLevel.alphabet())
     text = "".join(map(chr, range(256))) + "€😀"
     spelled = pre_tokenizers.ByteLevel(False, use_regex=False).pre_tokenize_str(text)[0][0]
-    assert bytes_of_spelled([spelled]) == [text.encode()]
-    assert bytes_of_spelled(["a", "", "a b", "Ġ", "▁", "ń"]) == [b"a", b"", None, b" ", None, None]
+    assert spelled_bytes([spelled]) == [text.encode()]
+    texts = ["a", "", "a b", "Ġ", "▁", "ń", "\x80", "߿", "😀", "é"]
+    left_out = [b"a", b"", b"", b" ", b"", b"", b"", b"", b"", b"\xe9"]
+    assert spelled_bytes(texts) == left_out
+    kept = [new or old.encode() for new, old in zip(left_out, texts, strict=True)]
+    assert spelled_bytes(texts, keeps=True) == kept
+    assert spelled_bytes(["Ġa", "Ġb"], [True, False], keeps=True) == ["Ġa".encode(), b" b"]
+    assert spelled_bytes(["Ġa", "Ġb"], [True, False]) == [b"", b" b"]
+
+
+def spelled_bytes(texts, raw=None, *, keeps=False):
+    """The bytes that texts spell, as a list."""
+    encoded = byte_strings([text.encode() for text in texts])
+    raw = np.zeros(len(texts), bool) if raw is None else np.array(raw)
+    return [row.tobytes() for row in bytes_of_spelled(encoded, raw, keeps=keeps)]
 
 
 def byte_level(added, normalizer=None):

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Llama", "Setting", "logprobs", "quantized_files"]
+__all__ = ["Llama", "Setting", "logprobs", "quantized_files", "running_llama"]
 
 BATCH = 512
 """Tokens in a call; llama.cpp's own micro-batch has as many."""
@@ -161,7 +161,6 @@ class Llama:
         self._writers = {n: _Context(self._model, threads, n, SHORT) for n in writers}
         self._threads = threads
         self._scorer: _Context | None = None
-        self.generate(np.arange(100, 108).repeat(writers[0]).reshape(writers[0], -1), 1)  # or die
 
     def close(self) -> None:
         """Give the memory back."""
@@ -199,6 +198,13 @@ class Llama:
             logits = writer.decode(drawn[-1][:, None], length + step - 1)
             drawn.append(logits.argmax(axis=1))
         return np.stack(drawn, axis=1)
+
+
+def running_llama(setting: Setting, threads: int) -> Llama:
+    """Return a model that has generated: where llama.cpp dies of its weights, it does so here."""
+    llama = Llama(setting, threads)
+    llama.generate(np.arange(100, 108)[None], 1)
+    return llama
 
 
 def logprobs(logits: Any, targets: np.ndarray) -> np.ndarray:

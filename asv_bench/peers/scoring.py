@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from asv_bench.peers.llama import Llama, Setting, quantized_files
+from asv_bench.peers.first_token import first_token
+from asv_bench.peers.llama import Setting, quantized_files, running_llama
 from asv_bench.peers.process import Process
 from asv_bench.peers.scoring_parts import (
     attention_share,
     beside_kernels,
-    first_token,
     guesses_gain,
     threads_ratio,
 )
@@ -51,6 +51,12 @@ CASES = {  # texts, tokens of each, tokens to generate after them
     "generate, 32 sequences": (32, 8, 32),
 }
 
+
+PARTS = ("threads", "guesses", "attention", "beside")
+"""Rows without a peer."""
+
+FIRST = "first token"
+"""The row of new processes, which is measured before this one takes memory."""
 
 KV_TOKENS = 16_384
 """Keys and values that Numbatch keeps: twice what the largest case needs."""
@@ -116,7 +122,7 @@ def _check(models: list[Any], path: Path, threads: int, tokens: np.ndarray) -> N
             raise SystemExit(f"the difference should be less than {TOLERANCE}: nothing is timed")
 
 
-def _llamas(path: Path, folder: Path, threads: int) -> list[tuple[Setting, Process]]:
+def _llamas(path: Path, folder: Path, threads: int) -> list[Process]:
     """Start llama.cpp with each file, repacked for the CPU where it lives through that."""
     try:
         files = quantized_files(path, folder, threads)
@@ -127,12 +133,12 @@ def _llamas(path: Path, folder: Path, threads: int) -> list[tuple[Setting, Proce
     for name, file in files.items():
         setting = Setting(file, name, True)
         try:
-            process = Process(Llama, setting, threads)
+            process = Process(running_llama, setting, threads)
         except EOFError:
             print(f"llama.cpp dies on {name} with repacked weights (see asv_bench/peers/llama.py)")
             setting = Setting(file, name, False)
-            process = Process(Llama, setting, threads)
-        found.append((setting, process))
+            process = Process(running_llama, setting, threads)
+        found.append(process)
     return found
 
 
@@ -201,17 +207,11 @@ def _peers(ours: Ours, path: Path, args: argparse.Namespace) -> None:
     """Print the rows with peers."""
     with tempfile.TemporaryDirectory() as folder:
         llamas = _llamas(path, Path(folder), args.threads)
-        processes = [process for _, process in llamas]
-        if any(args.only in name for name in CASES):
-            torch = Process(TorchModel, path, args.threads, "bfloat16")
-            tokens = _texts(np.random.default_rng(1), 2, 64)
-            _check([ours, *processes, torch], path, args.threads, tokens)
-            _compare(ours, processes, torch, args.only, args.rounds)
-            torch.close()
-        for process in processes:
+        torch = Process(TorchModel, path, args.threads, "bfloat16")
+        _check([ours, *llamas, torch], path, args.threads, _texts(np.random.default_rng(1), 2, 64))
+        _compare(ours, llamas, torch, args.only, args.rounds)
+        for process in (torch, *llamas):
             process.close()
-        if args.only in "first token":
-            first_token(path, llamas[0][0] if llamas else None, args.threads, args.rounds)
 
 
 def main(argv: list[str]) -> None:
@@ -227,8 +227,11 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     path = locate("smollm2")
-    ours = Ours(path, args.threads, args.compute)
-    print(f"path {simd_path()}, compute {ours.llm.engine.compute}, {args.threads} threads")
-    if any(args.only in name for name in (*CASES, "first token")):
-        _peers(ours, path, args)
-    _parts(ours, path, args)
+    if args.only in FIRST:
+        first_token(path, args.threads, args.rounds)
+    if any(args.only in name for name in (*CASES, *PARTS)):
+        ours = Ours(path, args.threads, args.compute)
+        print(f"path {simd_path()}, compute {ours.llm.engine.compute}, {args.threads} threads")
+        if any(args.only in name for name in CASES):
+            _peers(ours, path, args)
+        _parts(ours, path, args)

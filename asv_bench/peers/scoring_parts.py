@@ -1,51 +1,22 @@
-"""What the issue of CPU speed asks for beside rates: threads, attention, overhead, first token."""
+"""What the issue of CPU speed asks for beside rates: threads, attention, overhead, guesses."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
 
-from asv_bench.peers.llama import Setting
 from numbatch import LLM, SamplingParams
 from numbatch.batching.profiling.run import profile_scoring
 from numbatch.kernels.jit import cpu_kernel
 
-__all__ = ["attention_share", "beside_kernels", "first_token", "guesses_gain", "threads_ratio"]
+__all__ = ["attention_share", "beside_kernels", "guesses_gain", "threads_ratio"]
 
 STEPS = 64
 """Tokens that are generated to see what a step takes."""
-
-OURS = """
-import time
-begin = time.perf_counter()
-from numbatch import LLM, SamplingParams
-imported = time.perf_counter()
-llm = LLM({path!r}, threads={threads})
-loaded = time.perf_counter()
-llm.generate("Hello", SamplingParams(max_tokens=1))
-print(imported - begin, loaded - imported, time.perf_counter() - loaded, time.time())
-"""
-
-THEIRS = """
-import time
-begin = time.perf_counter()
-import numpy
-from asv_bench.peers.llama import Llama, Setting
-from llama_cpp import llama_cpp
-imported = time.perf_counter()
-llama = Llama(Setting({path!r}, "", {repacked}), {threads}, (1,))
-loaded = time.perf_counter()
-llama.generate(llama.tokens("Hello")[None], 1)
-print(imported - begin, loaded - imported, time.perf_counter() - loaded, time.time())
-"""
 
 
 def _seconds(action: Callable[[], Any]) -> float:
@@ -127,31 +98,3 @@ def beside_kernels(llm: LLM) -> float:
             del team.run_together  # type: ignore[method-assign]
         shares.append(1 - sum(inside) / all_of_it)
     return float(np.median(shares[1:]))
-
-
-def first_token(path: Path, llama: Setting | None, threads: int, rounds: int) -> None:
-    """Print how long new processes take to their first token, by turns; the JIT cache is warm."""
-    programs = {"numbatch": OURS.format(path=str(path), threads=threads)}
-    if llama is not None:
-        programs["llama.cpp"] = THEIRS.format(
-            path=str(path), repacked=llama.repacked, threads=threads
-        )
-    times: dict[str, list[list[float]]] = {name: [] for name in programs}
-    for round_number in range(rounds + 1):
-        for name, program in programs.items():
-            begin = time.time()
-            done = subprocess.run(
-                [sys.executable, "-c", program],
-                check=True, capture_output=True, text=True, env=os.environ,
-            )  # fmt: skip
-            if round_number:  # the first warms up
-                *parts, end = [float(part) for part in done.stdout.split()]
-                times[name].append([end - begin, *parts])
-    print("a new process to its first token, seconds: all, imports, loading, first token")
-    middle = {name: np.median(rows, axis=0) for name, rows in times.items()}
-    for name, row in middle.items():
-        print(f"    {name:12}" + "".join(f"{value:8.3f}" for value in row))
-    if len(middle) > 1:
-        ratio = middle["numbatch"] / middle["llama.cpp"]
-        print(f"    ratio of the whole {ratio[0]:.2f}; of loading and first token "
-              f"{sum(middle['numbatch'][2:]) / sum(middle['llama.cpp'][2:]):.2f}")  # fmt: skip

@@ -159,7 +159,7 @@ def pack_merges(
         or (lengths[byte_ids[byte_ids >= 0]] != 1).any()
     ):
         return None
-    rows = np.unique(merged)
+    rows = np.flatnonzero(np.bincount(merged))
     slots = np.empty(rows.size, np.int64)
     longest = int(lengths[rows].max(initial=1))
     _last_merges(rows, strings, byte_ids, table, longest, slots)

@@ -102,7 +102,9 @@ def merge_slots(lefts: np.ndarray, rights: np.ndarray, first_merged: int) -> np.
         firsts = np.concatenate([[0], np.cumsum(sizes)])
         pairs = np.zeros(slots + slots // 16, np.uint64)
         pairs[:slots] = _EMPTY
-        by_group = read_only(np.ascontiguousarray(keys[np.argsort(groups, kind="stable")]))
+        # NumPy sorts numbers of 16 bits by radix, seven times as fast.
+        narrow = groups.astype(np.min_scalar_type(slots // 4))
+        by_group = read_only(np.ascontiguousarray(keys[np.argsort(narrow, kind="stable")]))
         order = np.argsort(-sizes, kind="stable")
         if _fill(by_group, read_only(order), read_only(firsts), 64 - bits, pairs):
             return read_only(pairs)

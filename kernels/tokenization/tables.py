@@ -23,6 +23,7 @@ __all__ = [
     "find_pair",
     "find_string",
     "read_only",
+    "rows_of",
 ]
 
 HASH_START = np.uint64(0xCBF29CE484222325)
@@ -146,6 +147,13 @@ def _insert_strings(rows, values, offsets, slots):
 
 
 @cpu_kernel
+def _find_strings(text, starts, stops, table, rows):
+    """Fill ``rows``. No error check."""
+    for i in range(rows.size):
+        rows[i] = find_string(text, starts[i], stops[i], table)
+
+
+@cpu_kernel
 def _insert_pairs(lefts, rights, pair_ranks, pair_merged, keys, ranks, merged):
     """Fill the table; of equal pairs the last one stays. No error check."""
     for i in range(lefts.size):
@@ -200,6 +208,22 @@ def build_string_table(strings: Ragged, rows: np.ndarray) -> tuple[StringTable, 
     values, offsets = read_only(strings.values), read_only(strings.offsets)
     duplicate = int(_insert_strings(rows, values, offsets, slots))
     return StringTable(read_only(slots), values, offsets), duplicate
+
+
+def rows_of(
+    text: np.ndarray, starts: np.ndarray, stops: np.ndarray, table: StringTable
+) -> np.ndarray:
+    """Return the row of each string ``text[starts[i]:stops[i]]``, or -1, int32. No error check.
+
+    Parameters
+    ----------
+    text : uint8 array
+    starts, stops : int64 arrays, shape (strings,)
+    table : StringTable
+    """
+    rows = np.empty(starts.size, np.int32)
+    _find_strings(read_only(text), read_only(starts), read_only(stops), table, rows)
+    return rows
 
 
 def build_pair_table(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Sequence
 
 import numpy as np
+
+from numbatch.kernels.ragged import Ragged
+from numbatch.kernels.tokenization.spelled_bytes import CODES, read_spelled
 
 __all__ = ["byte_characters", "bytes_of_spelled"]
 
@@ -24,17 +25,18 @@ def byte_characters() -> str:
     return "".join(chr(spare.get(byte, byte)) for byte in range(256))
 
 
-def bytes_of_spelled(tokens: Sequence[str]) -> list[bytes | None]:
-    """Return the bytes that each token spells; None where a character spells no byte."""
-    joined = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
-    characters = byte_characters()
-    table = np.full(max(map(ord, characters)) + 2, -1, np.int16)
-    table[[ord(character) for character in characters]] = np.arange(256)
-    spelled = table[np.minimum(joined, table.size - 1)]
-    ends = np.cumsum([len(token) for token in tokens], dtype=np.int64)
-    bad = np.searchsorted(ends, np.flatnonzero(spelled < 0), side="right")
-    flat, bounds = spelled.astype(np.uint8).tobytes(), [0, *ends.tolist()]
-    rows: list[bytes | None] = [flat[a:b] for a, b in itertools.pairwise(bounds)]
-    for row in np.unique(bad).tolist():
-        rows[row] = None
-    return rows
+def bytes_of_spelled(texts: Ragged, raw: np.ndarray, *, keeps: bool) -> Ragged:
+    """Return the bytes that each row of UTF-8 spells.
+
+    Rows that are ``raw`` (a bool array), and those with a character that spells no byte, stay as
+    they are if ``keeps``; otherwise they become empty.
+    """
+    return read_spelled(texts, raw, _byte_of_character(), keeps=keeps)
+
+
+@functools.cache
+def _byte_of_character() -> np.ndarray:
+    """Return the byte that each character below ``CODES`` spells, or -1."""
+    table = np.full(CODES, -1, np.int16)
+    table[[ord(character) for character in byte_characters()]] = np.arange(256)
+    return table

@@ -19,7 +19,14 @@ from numbatch.models.tokenizers.special_names import ends_of_turn, likely_bos
 from numbatch.models.tokenizers.split_text import parse_splitter
 from numbatch.models.tokenizers.text_pipeline import build_pipeline
 from numbatch.models.tokenizers.token_writing import TokenWriting, parse_decoder
-from numbatch.models.tokenizers.vocabulary import Merges, Vocabulary, build_vocabulary, place_by_id
+from numbatch.models.tokenizers.vocabulary import (
+    Merges,
+    Vocabulary,
+    build_vocabulary,
+    byte_strings,
+    place_by_id,
+    without_rows,
+)
 
 __all__ = ["merges_of", "tokenizer_from_huggingface", "tokenizer_from_json", "usable_byte_ids"]
 
@@ -164,16 +171,16 @@ def _vocabulary(
         raise ModelError(f"{name}: model.vocab is empty")
     extra = {t.content: t.id for t in added}
     texts = place_by_id(tokens | extra, f"{name}: model.vocab")
-    raw = {t.id for t in added}
-    beyond = [index for text, index in extra.items() if text not in tokens]
+    encoded = byte_strings([text.encode() for text in texts])
+    raw, beyond = np.zeros((2, len(texts)), bool)
+    raw[[t.id for t in added]] = True
+    beyond[[index for text, index in extra.items() if text not in tokens]] = True
     if byte_level:
-        pieces = [piece or b"" for piece in bytes_of_spelled(texts)]
+        pieces = bytes_of_spelled(encoded, beyond, keeps=False)
         spelled = [byte_characters()[byte] for byte in range(256)]
     else:
-        pieces = [text.encode() for text in texts]
+        pieces = without_rows(encoded, beyond)
         spelled = [f"<0x{byte:02X}>" if model.get("byte_fallback") else "" for byte in range(256)]
-    for index in beyond:
-        pieces[index] = b""
     unknown = model.get("unk_token")
     if unknown is not None and unknown not in tokens | extra:
         raise ModelError(f"{name}: model.unk_token is {unknown!r}, which is no token")
@@ -181,7 +188,7 @@ def _vocabulary(
     byte_ids = np.array([tokens.get(text, -1) if text else -1 for text in spelled], np.int32)
     return build_vocabulary(
         pieces,
-        writing.outputs(texts, raw),
+        writing.outputs(encoded, raw),
         merges_of(model.get("merges"), tokens, f"{name}: model.merges"),
         byte_ids=usable_byte_ids(byte_ids, not byte_level, unknown_id, name),
         by_character=not byte_level,

@@ -17,7 +17,7 @@ from numbatch.models.tokenizers.special_names import ends_of_turn, likely_bos
 from numbatch.models.tokenizers.split_patterns import TIKTOKEN, TiktokenEncoding
 from numbatch.models.tokenizers.split_text import PatternSplitter, compile_pattern
 from numbatch.models.tokenizers.text_pipeline import build_pipeline
-from numbatch.models.tokenizers.vocabulary import build_vocabulary
+from numbatch.models.tokenizers.vocabulary import build_vocabulary, byte_strings
 
 __all__ = ["tokenizer_from_encoding", "tokenizer_from_ranks", "tokenizer_from_tiktoken_file"]
 
@@ -135,8 +135,8 @@ def tokenizer_from_ranks(
         missing = int(np.flatnonzero(byte_ids < 0)[0])
         raise ModelError(f"{name}: the vocabulary has no token for the byte 0x{missing:02X}")
     vocabulary = build_vocabulary(
-        pieces,
-        outputs,
+        byte_strings(pieces),
+        byte_strings(outputs),
         np.where(np.array([len(piece) for piece in pieces]) > 1, np.arange(len(pieces)), -1),
         byte_ids=byte_ids,
         by_character=False,

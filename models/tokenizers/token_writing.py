@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from numbatch.errors import ModelError
+from numbatch.kernels.ragged import Ragged
 from numbatch.models.tokenizers.byte_level import bytes_of_spelled
+from numbatch.models.tokenizers.vocabulary import byte_strings, texts_of
 
 __all__ = ["TokenWriting", "parse_decoder"]
 
@@ -29,15 +33,11 @@ class TokenWriting:
     leading_spaces: int = 0
     """How many spaces are taken off the start of a text."""
 
-    def outputs(self, texts: Sequence[str], raw: Container[int]) -> list[bytes]:
-        """Return each token's bytes; ids in ``raw`` are added tokens, which spell no bytes."""
+    def outputs(self, texts: Ragged, raw: np.ndarray) -> Ragged:
+        """Return each token's bytes; those in ``raw``, a bool array, spell no bytes."""
         if self.byte_level:
-            spelled = bytes_of_spelled(texts)
-            return [
-                text.encode() if index in raw or data is None else data
-                for index, (text, data) in enumerate(zip(texts, spelled, strict=True))
-            ]
-        return [self._plain(text) for text in texts]
+            return bytes_of_spelled(texts, raw, keeps=True)
+        return byte_strings([self._plain(text) for text in texts_of(texts)])
 
     def _plain(self, text: str) -> bytes:
         if self.byte_tokens and (byte := _BYTE.fullmatch(text)):

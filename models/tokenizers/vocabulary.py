@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ __all__ = [
     "byte_strings",
     "place_by_id",
     "ranked_merges",
+    "texts_of",
+    "without_rows",
 ]
 
 _MOST_IDS = 1 << 24
@@ -61,6 +64,19 @@ def byte_strings(strings: Sequence[bytes]) -> Ragged:
     return Ragged(np.frombuffer(b"".join(strings), np.uint8), offsets)
 
 
+def texts_of(strings: Ragged) -> list[str]:
+    """Return rows of UTF-8 as texts."""
+    data = strings.values.tobytes()
+    return [data[a:b].decode() for a, b in itertools.pairwise(strings.offsets.tolist())]
+
+
+def without_rows(strings: Ragged, left_out: np.ndarray) -> Ragged:
+    """Return byte strings of which those in ``left_out``, a bool array, are empty."""
+    lengths = np.where(left_out, 0, strings.lengths)
+    kept = np.repeat(~left_out, strings.lengths)
+    return Ragged(strings.values[kept], np.concatenate([[0], np.cumsum(lengths)]))
+
+
 def place_by_id(tokens: dict[str, int], where: str) -> list[str]:
     """Return the tokens in order of their ids, an empty string where no token has the id.
 
@@ -85,8 +101,8 @@ def place_by_id(tokens: dict[str, int], where: str) -> list[str]:
 
 
 def build_vocabulary(
-    pieces: Sequence[bytes],
-    outputs: Sequence[bytes],
+    pieces: Ragged,
+    outputs: Ragged,
     merges: Merges | np.ndarray,
     *,
     byte_ids: np.ndarray,
@@ -100,9 +116,9 @@ def build_vocabulary(
 
     Parameters
     ----------
-    pieces : sequence of bytes
+    pieces : Ragged of uint8
         Each token as it occurs in a piece of text; empty for an id that no text makes.
-    outputs : sequence of bytes
+    outputs : Ragged of uint8
         What each id decodes to.
     merges : Merges or int array, shape (tokens,)
         The list of merges; or the rank of each token, for vocabularies that merge whatever two
@@ -117,11 +133,11 @@ def build_vocabulary(
     ModelError
         If two tokens are the same bytes.
     """
-    strings = byte_strings(pieces)
-    table, duplicate = build_string_table(strings, np.flatnonzero(strings.lengths))
+    table, duplicate = build_string_table(pieces, np.flatnonzero(pieces.lengths))
     if duplicate >= 0:
-        first = pieces.index(pieces[duplicate])
-        raise ModelError(f"{where}: tokens {first} and {duplicate} are both {pieces[first]!r}")
+        piece = pieces[duplicate].tobytes()
+        first = next(row for row, each in enumerate(pieces) if each.tobytes() == piece)
+        raise ModelError(f"{where}: tokens {first} and {duplicate} are both {piece!r}")
     if not isinstance(merges, Merges):
         merges = ranked_merges(merges, table)
     tables = MergeTables(
@@ -133,7 +149,7 @@ def build_vocabulary(
         unknown_id,
         fuse_unknown,
     )
-    return Vocabulary(tables, byte_strings(outputs))
+    return Vocabulary(tables, outputs)
 
 
 def ranked_merges(ranks: np.ndarray, table: StringTable) -> Merges:
