@@ -137,15 +137,19 @@ def cuda_kernel(
     fast: bool = False,
     registers: int | None = None,
     early: bool = False,
+    shared: int = 0,
 ) -> Any:
     """Compile a function that :meth:`Gpu.launch` starts; compiled at its first launch.
 
     ``registers``: the most that a thread may have, so that more of them run at a time. ``early``:
-    it waits itself for what was started before, see :meth:`Gpu.overlapping`.
+    it waits itself for what was started before, see :meth:`Gpu.overlapping`. ``shared``: bytes that
+    its shared array without a size has, which may be more than others can.
     """
     if function is None:
-        return functools.partial(cuda_kernel, fast=fast, registers=registers, early=early)
-    return CudaKernel(function, fast, registers, early)
+        return functools.partial(
+            cuda_kernel, fast=fast, registers=registers, early=early, shared=shared
+        )
+    return CudaKernel(function, fast, registers, early, shared)
 
 
 class CudaKernel:
@@ -157,9 +161,10 @@ class CudaKernel:
         fast: bool,
         registers: int | None = None,
         early: bool = False,
+        shared: int = 0,
     ) -> None:
         self.name = function.__name__
-        self.early = early
+        self.early, self.shared = early, shared
         self.function = function
         options: dict[str, Any] = {}
         if not is_simulated():
@@ -247,7 +252,7 @@ class Gpu:
             if not self._launcher or not self._launcher.start(
                 kernel, grid, block, args, early=early
             ):
-                kernel.compiled[grid, block, self.numba_stream](*args)
+                kernel.compiled[grid, block, self.numba_stream, kernel.shared](*args)
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:

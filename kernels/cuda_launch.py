@@ -18,6 +18,9 @@ __all__ = ["Launcher"]
 MOST_SHAPES = 4096
 """Launch shapes that are kept; they are made anew beyond that."""
 
+USUAL_SHARED = 48 << 10
+"""Bytes of shared memory that any block may have."""
+
 _KEPT = "_numbatch_launch"
 """Where an array keeps the name of its type, and its values."""
 
@@ -80,18 +83,20 @@ class Launcher:
             found = self._kernels[tuple(key)] = _compiled(kernel, args, key[1:])
         if not found:
             return False
-        self._launch(self._stream, self._shape(grid, block, early), found, *values)
+        shape = self._shape(grid, block, kernel.shared, early)
+        self._launch(self._stream, shape, found, *values)
         return True
 
-    def _shape(self, grid: Any, block: Any, early: bool) -> Any:
-        shape = self._shapes.get((grid, block, early))
+    def _shape(self, grid: Any, block: Any, shared: int, early: bool) -> Any:
+        shape = self._shapes.get((grid, block, shared, early))
         if shape is None:
             if len(self._shapes) >= MOST_SHAPES:
                 self._shapes.clear()
             shape = self._config(
-                grid=_whole(grid), block=_whole(block), programmatic_stream_serialization=early
-            )
-            self._shapes[grid, block, early] = shape
+                grid=_whole(grid), block=_whole(block), shmem_size=shared,
+                programmatic_stream_serialization=early,
+            )  # fmt: skip
+            self._shapes[grid, block, shared, early] = shape
         return shape
 
 
@@ -117,4 +122,19 @@ def _compiled(kernel: Any, args: Any, kinds: list[str]) -> Any:
     made = kernel.compiled._compile_for_args(*args)
     if kinds != list(map(str, made.argument_types)):
         return False
-    return made._codelibrary.get_cufunc().kernel
+    found = made._codelibrary.get_cufunc().kernel
+    if kernel.shared > USUAL_SHARED:
+        _allow_shared(found, kernel.shared)
+    return found
+
+
+def _allow_shared(kernel: Any, size: int) -> None:
+    """Let blocks of a kernel have more shared memory than usual."""
+    from cuda.bindings import driver
+    from cuda.core import Device
+
+    which = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    device = driver.CUdevice(Device().device_id)
+    (status,) = driver.cuKernelSetAttribute(which, size, kernel.handle, device)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"a block cannot have {size:,} bytes of shared memory: {status}")

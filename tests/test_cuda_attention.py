@@ -137,3 +137,54 @@ def test_attention_in_parts(gpu, size, width, window, cap):
             gpu, "parts", rng, size, width, heads, kv_heads, [1, 5, 16, 127, 128, 129, 700], 1,
             window, cap,
         )  # fmt: skip
+
+
+@on_gpu
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (33, 0.0), (300, 2.0)])
+def test_attention_of_a_step_is_that_of_its_parts(gpu, width, window, cap):
+    from numbatch.kernels.scoring.cuda.attention_decode import (
+        WARPS,
+        attend_parts_kernel,
+        merge_parts,
+    )
+    from numbatch.kernels.scoring.cuda.attention_step import attend_step_kernel
+    from numbatch.kernels.scoring.cuda.heads import prepare_heads_words
+
+    rng = np.random.default_rng(7)
+    last = np.array([0, 5, 63, 64, 255, 256, -1, 600], np.int32)
+    n, heads, kv_heads, parts = len(last), 8, 2, 12
+    blocks = 4 * parts * 4
+    shape = (4, n * blocks, kv_heads, 16, width)
+    cache = bfloat16_array(rng.standard_normal(shape).astype(np.float32))
+    tables = gpu.upload(rng.permutation(n * blocks).reshape(n, blocks).astype(np.int32))
+    qkv = gpu.upload(
+        bfloat16_array(rng.standard_normal((n, (heads + 2 * kv_heads) * width)).astype(np.float32))
+    )
+    angles = rng.random((700, width // 2))
+    turns = [gpu.upload(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
+    positions, rows = gpu.upload(last), gpu.upload(np.arange(n, dtype=np.int32))
+    scale, cap = np.float32(width**-0.5), np.float32(cap)
+    partial = gpu.empty((n, heads, parts, width), np.float32)
+    extremes = gpu.empty((n, heads, parts, 2), np.float32)
+    first, second = gpu.upload(cache), gpu.upload(cache)
+    q = gpu.zeros((n, heads, width), np.uint16)
+    wanted, found = (gpu.zeros((n, heads * width), np.uint16) for _ in range(2))
+    gpu.launch(prepare_heads_words, n, 128, qkv, *turns, positions, rows, tables, 2, q, first)
+    gpu.launch(
+        attend_parts_kernel(width), (n, kv_heads, parts // WARPS), 32 * WARPS, q, first, tables,
+        True, rows, rows, positions, 2, window, scale, cap, partial, extremes,
+    )  # fmt: skip
+    gpu.launch(
+        merge_parts, (n, heads), width, partial, extremes, True, rows, positions, width, wanted
+    )
+    waits = gpu.zeros(n * kv_heads, np.int32)
+    for _ in range(2):
+        gpu.launch(
+            attend_step_kernel(width), (n, kv_heads, parts // WARPS), 32 * WARPS, qkv, *turns,
+            second, tables, positions, 2, heads, window, scale, cap, partial, extremes, waits,
+            found,
+        )  # fmt: skip
+    close(float32_array(gpu.download(found)), float32_array(gpu.download(wanted)), 1e-3)
+    close(float32_array(gpu.download(second)), float32_array(gpu.download(first)), 1e-4)
+    assert not gpu.download(waits).any()

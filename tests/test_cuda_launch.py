@@ -40,6 +40,7 @@ def test_an_array_keeps_what_a_launch_needs():
 def test_a_kernel_of_other_types_is_not_taken():
     code = SimpleNamespace(get_cufunc=lambda: SimpleNamespace(kernel="the kernel"))
     made = SimpleNamespace(argument_types=(types.int64, types.float32), _codelibrary=code)
-    kernel = SimpleNamespace(compiled=SimpleNamespace(_compile_for_args=lambda *_: made))
+    compiled = SimpleNamespace(_compile_for_args=lambda *_: made)
+    kernel = SimpleNamespace(compiled=compiled, shared=0)
     assert _compiled(kernel, (1, np.float32(2)), ["int64", "float32"]) == "the kernel"
     assert not _compiled(kernel, (1, 2.0), ["int64", "float64"])

@@ -205,3 +205,50 @@ def test_dense_products(gpu):
 
 
 # The second is held in registers, the last is wider than its threads can hold.
+
+
+@on_gpu
+@pytest.mark.parametrize(("columns", "stages"), [(480, 2), (2400, 4), (4608, 2), (7200, 4)])
+def test_products_of_four_bits_with_one_input(gpu, columns, stages):
+    from numbatch.kernels.scoring.cuda import matvec_packed, results
+
+    rng = np.random.default_rng(columns)
+    height = 224
+    data = quantized(rng, formats.Q4_0, (height, columns)).view(np.uint8).reshape(height, -1)
+    packed = pack_matrix(data, formats.Q4_0, columns)
+    weights = unpacked(packed).astype(np.float64)
+    x = np.zeros((1, -(-columns // 256) * 256), np.float32)
+    x[:, :columns] = rounded(rng.standard_normal((1, columns)))
+    wanted = weights @ x[0, :columns]
+    words, scales = gpu.upload(packed.words), gpu.upload(packed.scales)
+    d_x = gpu.upload(bfloat16_array(x))
+    kernel = matvec_packed.multiply_packed_kernel(stages)
+    half, full = gpu.zeros((1, height), np.uint16), gpu.zeros((1, height), np.float32)
+    none, squares = gpu.zeros(0, np.float32), gpu.zeros(height // 16, np.float32)
+    weight = rng.standard_normal(height).astype(np.float32)
+    next_x = gpu.zeros((1, 256), np.uint16)
+
+    def run(mode, rows, blocks, given=none, apart=0):
+        gpu.launch(
+            kernel, blocks, matvec_packed.THREADS, words, scales, rows, d_x, given, columns,
+            np.float32(0.5), mode, apart, 0, np.float32(3), np.float32(0), half, full,
+            gpu.upload(weight), next_x, squares,
+        )  # fmt: skip
+
+    for count in (14, 3):  # fewer than groups of rows: each goes on to further ones
+        gpu.write(full, np.ones((1, height), np.float32))
+        run(results.ADD, height, count)
+        found = gpu.download(full)[0]
+        close(found, 1 + wanted, 1e-4)
+        close(float32_array(gpu.download(next_x))[0, :height], found * weight, 8e-3)
+        close(gpu.download(squares), (found.reshape(-1, 16) ** 2).sum(axis=1), 1e-5)
+        run(results.LOGITS, height, count)
+        close(gpu.download(full)[0], 3 * wanted, 1e-4)
+        run(results.STORE, height, count)
+        close(float32_array(gpu.download(half))[0], wanted, 8e-3)
+    given = rng.random(40).astype(np.float32)
+    root = 1 / np.sqrt(given.sum(dtype=np.float64) / columns + 0.5)
+    run(results.GATED, 112, 2, gpu.upload(given), 112)
+    gate, up = wanted[:112] * root, wanted[112:] * root
+    found = float32_array(gpu.download(half))[0, :112]
+    close(found, gate / (1 + np.exp(-gate)) * up, 8e-3)

@@ -68,7 +68,10 @@ def _quantized(matrix: Matrix) -> Matrix:
     """Return random weights of the same shape as Q4_0."""
     count = matrix.rows * matrix.columns // 32
     noise = _noise().view(np.uint8)
-    blocks = np.resize(noise, (count, 18))
+    # np.resize copies all of the noise, which took longer than all else of a model of this size.
+    is_enough = noise.size >= 18 * count
+    blocks = noise[: 18 * count].copy() if is_enough else np.resize(noise, 18 * count)
+    blocks = blocks.reshape(count, 18)
     blocks[:, :2] = np.array([0.005], np.float16).view(np.uint8)
     return Matrix(blocks.reshape(matrix.rows, -1), formats.Q4_0, matrix.columns)
 

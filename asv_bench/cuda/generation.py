@@ -83,7 +83,10 @@ def peer_rate(peer: Any, given: list[np.ndarray], short: int, long: int) -> floa
 
 
 def measure(name: str, *options: str) -> None:
-    """Time a shape in bfloat16, 4-bit, and the peer; options may name one kind of weights."""
+    """Time a shape in bfloat16, 4-bit, and the peer.
+
+    Options may name one kind of weights; ``alone``: one sequence; ``nopeer``: not the peer.
+    """
     rates: dict[str, float] = {}
     settings = {"max_num_batched_tokens": 8192, "max_num_seqs": 256, "max_model_len": 1024,
                 "kv_tokens": 256 * 512}  # fmt: skip
@@ -95,8 +98,8 @@ def measure(name: str, *options: str) -> None:
         loaded = model(name, bits=bits)
         engine = make_engine(loaded, "cuda", **settings, **more)
         size = weights_of(loaded) * (2 if bits == 16 else 0.5625)
-        for count, lengths in ((each, (32, 160)) for each in (1, 16, 256)):
-            rate = tokens_a_second(engine, prompts(count), *lengths)
+        for count in (1,) if "alone" in options else (1, 16, 256):
+            rate = tokens_a_second(engine, prompts(count), 32, 160)
             rates[f"{kind} {count}"] = rate
             row(
                 f"generation {name}, {kind}, {count} sequences", f"{rate:,.0f} tok/s",
@@ -107,7 +110,7 @@ def measure(name: str, *options: str) -> None:
     if not named:
         ratio = rates["4-bit 1"] / rates["bf16 1"]
         row(f"{name}: 4-bit over bf16, 1 sequence", f"x {ratio:.2f}")
-    if "nopeer" in options or "bf16 1" not in rates:
+    if {"nopeer", "alone"} & set(options) or "bf16 1" not in rates:
         return
     for count, lengths, kind in ((1, (16, 64), "sdpa"), (256, (16, 64), "paged|sdpa")):
         peer = torch_model(name)

@@ -21,6 +21,7 @@ from numbatch.kernels.scoring.cuda.attention_decode import (
     merge_parts,
 )
 from numbatch.kernels.scoring.cuda.attention_plain import MOST_WIDTH, attend_plain
+from numbatch.kernels.scoring.cuda.attention_step import attend_step_kernel
 from numbatch.kernels.scoring.cuda.attention_tiles import TILE_WIDTHS, attend_tiles_kernel
 from numbatch.models.decoder import DecoderConfig
 
@@ -30,6 +31,9 @@ TILE_WARPS = 4
 """Warps in a block of the kernel for many queries; each takes 16 queries. Two such blocks run on a
 multiprocessor: 16,384 tokens of texts of 512 to 2,048 took 0.94 ms on an H200, with eight warps and
 one block 1.09."""
+
+FEW_TOKENS = 16
+"""New tokens, one a sequence, up to which one kernel does all of attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Attention:
         self._has_parts = self._has_tiles and sharing <= MOST_SHARING and not invariant
         self._max_sequences = max_sequences
         self._scratch: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._turns = gpu.zeros(FEW_TOKENS * config.kv_heads, np.int32)
 
     def plan(self, batch: Batch, inputs: StepInputs) -> Plan:
         """Sort the tokens of a batch by the kernel that attends for them; writes the inputs."""
@@ -160,3 +165,22 @@ class Attention:
                 merge_parts, (plan.singles, config.heads), self.width, partial, extremes,
                 plan.is_all, inputs.singles, inputs.positions, config.head_size, out,
             )  # fmt: skip
+
+    def fits_step(self, plan: Plan) -> bool:
+        """Whether :meth:`run_step` can do what a plan says."""
+        is_whole = self.width == self._config.head_size
+        return plan.is_all and self._has_parts and is_whole and plan.singles <= FEW_TOKENS
+
+    def run_step(
+        self, plan: Plan, qkv: Any, angles: tuple[Any, Any], inputs: StepInputs, plane: int,
+        window: int, out: Any,
+    ) -> None:  # fmt: skip
+        """Rotate, store and attend for one new token of each sequence, in one kernel."""
+        config, cache = self._config, self._pool.cache
+        scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
+        partial, extremes = self.scratch(plan.singles, plan.parts)
+        self._gpu.launch(
+            attend_step_kernel(self.width), (plan.singles, config.kv_heads, plan.parts // WARPS),
+            32 * WARPS, qkv, *angles, cache, inputs.tables, inputs.positions, plane, config.heads,
+            window, scale, cap, partial, extremes, self._turns, out,
+        )  # fmt: skip

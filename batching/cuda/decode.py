@@ -138,9 +138,7 @@ class Decode:
         if space is None:
             raise ValueError("begin() must come before launch()")
         forward, sampler, gpu = self._forward, self._sampler, self._gpu
-        forward.layers(n, space, self._inputs, self._plan)
-        forward.norm(forward.weights.final_norm, space.hidden, n, space.normed)
-        forward.head(space, n, self._logits)
+        forward.step(n, space, self._inputs, self._plan, self._logits)
         gpu.launch(
             sampler.kernel, n, sampler.threads, self._logits, sampler.vocabulary,
             self._parameters, self._whole, self._stops, self._counts, self._history,

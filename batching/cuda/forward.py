@@ -10,6 +10,7 @@ import numpy as np
 
 from numbatch.batching.cuda.attention import Attention
 from numbatch.batching.cuda.products import Products
+from numbatch.batching.cuda.single import SingleStep, fits_single
 from numbatch.batching.cuda.weights import DeviceLayer, DeviceNorm, DeviceWeights
 from numbatch.batching.cuda.workspace import StepInputs, Workspace
 from numbatch.batching.forward import Batch
@@ -99,6 +100,8 @@ class CudaForward:
         self._nowhere = gpu.zeros(0, np.int32)
         self._pieces: Any = None
         self._plain_pieces: list[Any] = []
+        self._is_single = not (invariant or is_simulated()) and fits_single(self)
+        self._single: SingleStep | None = None
 
     def _rotary_tables(self, frequencies: np.ndarray) -> tuple[Any, Any]:
         """Return cosine and sine for every position: float32, shape (context, pairs)."""
@@ -146,6 +149,24 @@ class CudaForward:
 
     def layers(self, n: int, space: Workspace, inputs: StepInputs, plan: Any) -> None:
         """Start the kernels of all layers; the result is ``space.hidden``."""
+        self._embed(n, space, inputs)
+        for number, layer in enumerate(self.weights.layers):
+            self._attend(number, layer, n, space, inputs, plan)
+            self._mlp(layer, n, space)
+
+    def step(self, n: int, space: Workspace, inputs: StepInputs, plan: Any, out: Any) -> None:
+        """Start the kernels of a step of one token a sequence; ``out`` gets the logits."""
+        if n == 1 and self._is_single:
+            if self._single is None:
+                self._single = SingleStep(self)
+            self._embed(n, space, inputs)
+            self._single.start(space, inputs, plan, out)
+            return
+        self.layers(n, space, inputs, plan)
+        self.norm(self.weights.final_norm, space.hidden, n, space.normed)
+        self.head(space, n, out)
+
+    def _embed(self, n: int, space: Workspace, inputs: StepInputs) -> None:
         config, gpu, weights = self.decoder.config, self.gpu, self.weights
         places = weights.none16 if weights.positions is None else weights.positions.words
         gpu.launch(
@@ -153,9 +174,6 @@ class CudaForward:
             weights.embedding.words, np.float32(config.embedding_scale), places,
             weights.positions is not None, config.width, space.hidden,
         )  # fmt: skip
-        for number, layer in enumerate(weights.layers):
-            self._attend(number, layer, n, space, inputs, plan)
-            self._mlp(layer, n, space)
 
     def _attend(
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
@@ -163,9 +181,30 @@ class CudaForward:
     ) -> None:  # fmt: skip
         self.norm(layer.attention_norm, space.hidden, n, space.normed)
         self.products.run(layer.attention_inputs, space.normed, n, space.inputs, mode=STORE)
+        self.mix(number, layer, n, space, inputs, plan)
+        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
+
+    def mix(
+        self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs,
+        plan: Any,
+    ) -> None:  # fmt: skip
+        """Attend, from ``space.inputs`` to ``space.attended``."""
+        if self._is_turned_whole(layer, space) and self.attention.fits_step(plan):
+            angles = self._angles[layer.rotary]
+            self.attention.run_step(
+                plan, space.inputs, angles, inputs, 2 * number, layer.window, space.attended
+            )
+            return
         self._prepare_heads(number, layer, n, space, inputs)
         self.attention.run(plan, space.q, inputs, 2 * number, layer.window, space.attended)
-        self._add(layer.output, space.attended, layer.post_attention_norm, n, space)
+
+    def _is_turned_whole(self, layer: DeviceLayer, space: Workspace) -> bool:
+        """Whether nothing but a rotation of whole heads, in halves, comes before attention."""
+        config, pairs = self.decoder.config, self._angles[layer.rotary][0].shape[1]
+        is_bare = not (layer.attention_inputs.has_bias or layer.query_norm.size)
+        is_whole = not config.rotary_interleaved
+        is_whole = is_whole and 2 * pairs == config.head_size == space.q.shape[2]
+        return is_bare and is_whole and pairs % 8 == 0
 
     def _prepare_heads(
         self, number: int, layer: DeviceLayer, n: int, space: Workspace, inputs: StepInputs
@@ -173,10 +212,7 @@ class CudaForward:
         """Rotate queries and keys, and store keys and values in the cache."""
         config = self.decoder.config
         cosine, sine = self._angles[layer.rotary]
-        pairs, size = cosine.shape[1], config.head_size
-        is_bare = not (layer.attention_inputs.has_bias or layer.query_norm.size)
-        is_whole = not config.rotary_interleaved and 2 * pairs == size == space.q.shape[2]
-        if is_bare and is_whole and pairs % 8 == 0:
+        if self._is_turned_whole(layer, space):
             self.gpu.launch(
                 heads.prepare_heads_words, n, block_threads(HEAD_THREADS), space.inputs, cosine,
                 sine, inputs.positions, inputs.rows, inputs.tables, 2 * number, space.q,

@@ -41,8 +41,9 @@ def _join_logs(n, peak, total, m, other_peak, other_total):
         return n + m, other_peak, other_total
     if peak == math.inf or other_peak == math.inf:
         return n + m, math.inf, 1.0
+    # One power for both cases: a GPU's warp would work out one after the other.
     if other_peak > peak:
-        return n + m, other_peak, other_total + total * math.exp(peak - other_peak)
+        peak, other_peak, total, other_total = other_peak, peak, other_total, total
     return n + m, peak, total + other_total * math.exp(other_peak - peak)
 
 

@@ -26,7 +26,14 @@ from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.tiles import scale_tile, zero_tile
 from numbatch.kernels.scoring.cuda.words import exp2, pack_pair, to_bfloat16
 
-__all__ = ["MOST_SHARING", "SPLIT", "WARPS", "attend_parts_kernel", "merge_parts"]
+__all__ = [
+    "MOST_SHARING",
+    "SPLIT",
+    "WARPS",
+    "attend_parts_kernel",
+    "merge_parts",
+    "part_attender",
+]
 
 SPLIT = 64
 """Positions in a part."""
@@ -41,65 +48,29 @@ LOG2_E = np.float32(1 / math.log(2))
 
 
 @functools.cache
-def attend_parts_kernel(width: int) -> Any:
-    """Return the kernel for a padded head size of 64 or 128.
-
-    It is launched with ``(tokens, kv_heads, parts / WARPS)`` blocks of ``32 * WARPS`` threads.
-    """
+def part_attender(width: int) -> Any:
+    """Make the function with which a warp attends over the positions of its part."""
     numbers = width // 4
 
-    @cuda_kernel(fast=True, early=True)
-    def attend_parts(
-        q, cache, tables, is_all, tokens, rows, positions, plane, window, scale, cap, partial,
-        extremes,
+    @cuda_device(fast=True)
+    def attend(
+        query, cache, plane, kv_head, blocks, positions, scale, cap, lane
     ):  # fmt: skip
-        """Attend for one token, one key head and WARPS parts. No error check.
+        """Return the sum of weighted values, the largest score and the sum of weights.
 
         Parameters
         ----------
-        q, cache, tables, plane, window, scale, cap
-            As for the tiles of many queries.
-        is_all : bool
-            Whether item, token and sequence have the same number: then nothing is looked up.
-        tokens, rows : int32 arrays, shape (at least tokens,)
-            Which rows of ``q`` are meant, and the sequence of each row of ``q``.
-        positions : int32 array
-            Of each row of ``q``; negative where nothing is to be done.
-        partial : float32 array, shape (tokens, heads, parts, width)
-            Modified in place: sums of weighted values.
-        extremes : float32 array, shape (tokens, heads, parts, 2)
-            Modified in place: the largest score, in units of log 2, and the sum of weights.
+        query : tuple
+            Of ``head_rows``.
+        blocks : tuple of four int
+            The part's blocks in the cache.
+        positions : tuple of four int32
+            Where the part starts and stops, the first and the last position that the token sees.
         """
-        begin_next()
-        thread = np.int32(cuda.threadIdx.x)
-        lane = thread & 31
+        block, block1, block2, block3 = blocks
+        start, stop, first, last = positions
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
-        item, kv_head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
-        part = np.intp(cuda.blockIdx.z) * WARPS + np.intp(thread >> 5)
-        token = item if is_all else np.intp(tokens[item])
-        row = item if is_all else np.intp(rows[token])
-        last = np.int32(positions[token])
-        start = np.int32(part * SPLIT)
-        first = np.int32(0)
-        if window > 0:
-            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
-            start = np.int32(max(start, np.int32(first & ~15)))
-        # A load takes longer than the work on a block, so no load waits for another in the loop.
-        at, most = np.intp(start >> 4), np.intp(tables.shape[1] - 1)
-        block, block1 = np.intp(tables[row, min(at, most)]), np.intp(tables[row, min(at + 1, most)])
-        block2 = np.intp(tables[row, min(at + 2, most)])
-        block3 = np.intp(tables[row, min(at + 3, most)])
-        await_previous()
-        if last < np.int32(part * SPLIT):
-            return
-        heads, kv_heads = q.shape[1], cache.shape[2]
-        sharing = heads // kv_heads
-        head = kv_head * sharing + group
-        is_there = group < sharing
-        query = head_rows(
-            q, (token * heads + (head if is_there else 0)) * width + four * 8, is_there, width
-        )
-        stop = np.int32(min(np.int32((part + 1) * SPLIT), np.int32(last + 1)))
+        kv_heads = cache.shape[2]
         key_blocks = np.intp(plane) * cache.shape[1]
         value_blocks = key_blocks + cache.shape[1]
         largest, total = np.float32(-np.inf), np.float32(0)
@@ -146,6 +117,75 @@ def attend_parts_kernel(width: int) -> Any:
             start = np.int32(start + 16)
         total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
         total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)
+        return result, largest, total
+
+    return attend
+
+
+@functools.cache
+def attend_parts_kernel(width: int) -> Any:
+    """Return the kernel for a padded head size of 64 or 128.
+
+    It is launched with ``(tokens, kv_heads, parts / WARPS)`` blocks of ``32 * WARPS`` threads.
+    """
+    attend = part_attender(width)
+
+    @cuda_kernel(fast=True, early=True)
+    def attend_parts(
+        q, cache, tables, is_all, tokens, rows, positions, plane, window, scale, cap, partial,
+        extremes,
+    ):  # fmt: skip
+        """Attend for one token, one key head and WARPS parts. No error check.
+
+        Parameters
+        ----------
+        q, cache, tables, plane, window, scale, cap
+            As for the tiles of many queries.
+        is_all : bool
+            Whether item, token and sequence have the same number: then nothing is looked up.
+        tokens, rows : int32 arrays, shape (at least tokens,)
+            Which rows of ``q`` are meant, and the sequence of each row of ``q``.
+        positions : int32 array
+            Of each row of ``q``; negative where nothing is to be done.
+        partial : float32 array, shape (tokens, heads, parts, width)
+            Modified in place: sums of weighted values.
+        extremes : float32 array, shape (tokens, heads, parts, 2)
+            Modified in place: the largest score, in units of log 2, and the sum of weights.
+        """
+        begin_next()
+        thread = np.int32(cuda.threadIdx.x)
+        lane = thread & 31
+        group, four = np.intp(lane >> 2), np.intp(lane & 3)
+        item, kv_head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
+        part = np.intp(cuda.blockIdx.z) * WARPS + np.intp(thread >> 5)
+        token = item if is_all else np.intp(tokens[item])
+        row = item if is_all else np.intp(rows[token])
+        last = np.int32(positions[token])
+        start = np.int32(part * SPLIT)
+        first = np.int32(0)
+        if window > 0:
+            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
+            start = np.int32(max(start, np.int32(first & ~15)))
+        # A load takes longer than the work on a block, so no load waits for another in the loop.
+        at, most = np.intp(start >> 4), np.intp(tables.shape[1] - 1)
+        block, block1 = np.intp(tables[row, min(at, most)]), np.intp(tables[row, min(at + 1, most)])
+        block2 = np.intp(tables[row, min(at + 2, most)])
+        block3 = np.intp(tables[row, min(at + 3, most)])
+        await_previous()
+        if last < np.int32(part * SPLIT):
+            return
+        heads = q.shape[1]
+        sharing = heads // cache.shape[2]
+        head = kv_head * sharing + group
+        is_there = group < sharing
+        query = head_rows(
+            q, (token * heads + (head if is_there else 0)) * width + four * 8, is_there, width
+        )
+        stop = np.int32(min(np.int32((part + 1) * SPLIT), np.int32(last + 1)))
+        result, largest, total = attend(
+            query, cache, plane, kv_head, (block, block1, block2, block3),
+            (start, stop, first, last), scale, cap, lane,
+        )  # fmt: skip
         if is_there:
             place = (item * heads + head) * partial.shape[2] + part
             store_partial(result, partial, place * width + four * 16)

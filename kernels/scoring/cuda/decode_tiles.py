@@ -16,7 +16,15 @@ from numba.extending import intrinsic
 from numbatch.kernels.scoring.cuda.tiles import _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
 
-__all__ = ["add_values", "head_rows", "key_scores", "load_keys", "load_values", "store_partial"]
+__all__ = [
+    "add_values",
+    "ask_for",
+    "head_rows",
+    "key_scores",
+    "load_keys",
+    "load_values",
+    "store_partial",
+]
 
 _I32, _F32, _I64 = ir.IntType(32), ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_I32, 4)
@@ -30,6 +38,20 @@ def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any, offset: in
     pointer = _element_pointer(context, builder, kind, array, element)
     loaded = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
     return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(4)]
+
+
+@intrinsic
+def ask_for(typingctx, array, at):
+    """Ask for the line of flat element ``at`` to be in the second cache when it is read."""
+
+    def emit(context, builder, signature, args):
+        pointer = _element_pointer(context, builder, signature.args[0], *args)
+        template = "{ .reg .u64 t; cvta.to.global.u64 t, $0; prefetch.global.L2 [t]; }"
+        address = builder.ptrtoint(pointer, _I64)
+        _assembly(builder, template, ir.VoidType(), "l", [address], effects=True)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), emit
 
 
 @intrinsic(prefer_literal=True)

@@ -18,7 +18,7 @@ from numbatch.kernels.scoring.cuda.words import (
     warp_sum,
 )
 
-__all__ = ["prepare_heads", "prepare_heads_words"]
+__all__ = ["prepare_heads", "prepare_heads_words", "rotated_eight"]
 
 
 @cuda_kernel
@@ -112,6 +112,18 @@ def _rotated(a, b, cosine, cosine_high, sine, sine_high):
     return first, second
 
 
+@cuda_device
+def rotated_eight(a, b, cosines, sines):
+    """Rotate eight pairs: four words of their first numbers, four of their second."""
+    c, d = cosines
+    s, t = sines
+    a0, b0 = _rotated(a[0], b[0], c[0], c[1], s[0], s[1])
+    a1, b1 = _rotated(a[1], b[1], c[2], c[3], s[2], s[3])
+    a2, b2 = _rotated(a[2], b[2], d[0], d[1], t[0], t[1])
+    a3, b3 = _rotated(a[3], b[3], d[2], d[3], t[2], t[3])
+    return (a0, a1, a2, a3), (b0, b1, b2, b3)
+
+
 @cuda_kernel(early=True)
 def prepare_heads_words(qkv, cosine, sine, positions, rows, tables, plane, q, cache):
     """:func:`prepare_heads` 16 bytes at a time, of heads that are rotated as a whole, in halves.
@@ -138,11 +150,7 @@ def prepare_heads_words(qkv, cosine, sine, positions, rows, tables, plane, q, ca
             turn = position * half + piece
             c, d = load_floats(cosine, turn), load_floats(cosine, turn + 4)
             s, t = load_floats(sine, turn), load_floats(sine, turn + 4)
-            a0, b0 = _rotated(a[0], b[0], c[0], c[1], s[0], s[1])
-            a1, b1 = _rotated(a[1], b[1], c[2], c[3], s[2], s[3])
-            a2, b2 = _rotated(a[2], b[2], d[0], d[1], t[0], t[1])
-            a3, b3 = _rotated(a[3], b[3], d[2], d[3], t[2], t[3])
-            a, b = (a0, a1, a2, a3), (b0, b1, b2, b3)
+            a, b = rotated_eight(a, b, (c, d), (s, t))
         if head < heads:
             at = (token * heads + head) * width + piece
             store_words(q, at, a)

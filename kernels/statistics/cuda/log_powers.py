@@ -55,9 +55,14 @@ def fill_table(table):
     """Write the table; all threads of a block call."""
     i = np.int32(cuda.threadIdx.x)
     while i < ENTRIES:
-        entry = _entry(i)
-        for k in range(COPIES):
-            table[i * COPIES + k] = entry
+        table[i * COPIES] = _entry(i)
+        i += THREADS
+    cuda.syncthreads()
+    i = np.int32(cuda.threadIdx.x)
+    while i < TABLE:  # neighbours write to neighbours, in no bank twice
+        entry = table[i & np.int32(-COPIES)]
+        if i & np.int32(COPIES - 1):
+            table[i] = entry
         i += THREADS
     cuda.syncthreads()
 

@@ -20,7 +20,6 @@ from numbatch.kernels.statistics.cuda.tree import (
     GROUP_LEVELS,
     LEVELS,
     TREE_THREADS,
-    collect_kernel,
     tree_kernel,
 )
 
@@ -34,7 +33,6 @@ class _Kind(NamedTuple):
     each: int
     """Blocks of values that a block of threads reduces."""
     combine: Any
-    collect: Any
     width: int
 
 
@@ -47,7 +45,7 @@ def _kind(name: str, dtype: Any, combine: Any, width: int, whole: bool) -> _Kind
         reduce, each = logs_kernel(dtype, whole), WARPS
     elif name == "pairs":
         reduce, each = reduce_pairs, WARPS
-    return _Kind(reduce, each, tree_kernel(combine, width), collect_kernel(width), width)
+    return _Kind(reduce, each, tree_kernel(combine, width), width)
 
 
 def as_device_values(array: Any, name: str = "values") -> tuple[Gpu, Any]:
@@ -98,15 +96,13 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
     nodes = gpu.empty((blocks, kind.width), np.float64)
     grid = logs_grid(gpu, blocks) if name == "logs" else blocks_for(blocks, kind.each)
     gpu.launch(kind.reduce, grid, THREADS, values, taken, blocks, nodes)
-    level, low, high = 0, first, first + blocks
-    while high - low > 1:
-        groups = ((high - 1) >> GROUP_LEVELS) - (low >> GROUP_LEVELS) + 1
-        gpu.launch(kind.combine, groups, TREE_THREADS, nodes, level, first, blocks)
-        level += GROUP_LEVELS
-        low, high = -(-low >> GROUP_LEVELS), high >> GROUP_LEVELS
     tail = taken + blocks * BLOCK
     out = gpu.empty(2 * LEVELS * kind.width + values.size - tail, np.float64)
-    gpu.launch(kind.collect, 1, THREADS, nodes, first, blocks, values, tail, out)
+    groups = ((first + blocks - 1) >> GROUP_LEVELS) - (first >> GROUP_LEVELS) + 1
+    gpu.launch(
+        kind.combine, groups, TREE_THREADS, nodes, first, blocks, values, tail,
+        gpu.zeros(1, np.int32), out,
+    )  # fmt: skip
     found = gpu.download(out)
     subtrees = found[: 2 * LEVELS * kind.width].reshape(LEVELS, 2, 1, kind.width)
     part.append_subtrees(_left_over(subtrees, first, blocks), found[subtrees.size :])

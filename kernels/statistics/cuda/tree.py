@@ -1,7 +1,8 @@
 """The tree of :mod:`~numbatch.kernels.statistics.block_tree` on the device.
 
-Nodes lie where their first block does. A launch combines the subtrees of 512 neighbours; after a
-few launches what is left are the largest complete subtrees of the interval, at most two a level.
+Nodes lie where their first block does. A block of threads combines the subtrees of 512 neighbours,
+the last one what the others left, until the largest complete subtrees of the interval remain, at
+most two a level.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_kernel
+from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import shared_body, threads_of
 from numbatch.kernels.jit import cpu_device
 
@@ -19,7 +20,6 @@ __all__ = [
     "GROUP_LEVELS",
     "LEVELS",
     "TREE_THREADS",
-    "collect_kernel",
     "subtree_at",
     "tree_kernel",
 ]
@@ -51,15 +51,10 @@ def tree_kernel(combine: Any, width: int) -> Any:
     """Make the kernel that combines nodes of ``width`` numbers by the CPU's own function."""
     join = shared_body(combine)
 
-    @cuda_kernel
-    def combine_groups(nodes, level, first, count):
-        """Combine the nodes of a level by up to 512, in place; no error check.
-
-        ``nodes[i]`` is that of block ``first + i`` and those after it, ``count`` in all.
-        """
-        held = cuda.shared.array((GROUP, width), np.float64)
-        low, high = (first + (1 << level) - 1) >> level, (first + count) >> level
-        base = ((low >> GROUP_LEVELS) + cuda.blockIdx.x) << GROUP_LEVELS
+    @cuda_device
+    def combine_group(nodes, level, first, low, high, group, held):
+        """Combine the nodes of a group from ``low`` to ``high`` of a level, in place; all call."""
+        base = group << GROUP_LEVELS
         i = cuda.threadIdx.x
         while i < GROUP:
             if low <= base + i < high:
@@ -83,28 +78,61 @@ def tree_kernel(combine: Any, width: int) -> Any:
                 for q in range(width):
                     nodes[((base + i) << level) - first, q] = held[i, q]
             i += TREE_THREADS
+        cuda.syncthreads()
 
-    return combine_groups
-
-
-def collect_kernel(width: int) -> Any:
-    """Make the kernel that collects what is left over."""
-
-    @cuda_kernel
+    @cuda_device
     def collect(nodes, first, count, values, tail, out):
-        """Write the nodes that are left over, level by level, left before right; then the tail.
-
-        No error check. ``values[tail:]`` are fewer than a block; ``out`` is of float64.
-        """
+        """Write the nodes that are left over, level by level, left before right; then the tail."""
         i = cuda.threadIdx.x
-        if i < 2 * LEVELS:
+        while i < 2 * LEVELS:
             level = i >> 1
             node = leftover(first, count, level, i & 1)
             if node >= 0:
                 for q in range(width):
                     out[i * width + q] = nodes[(node << level) - first, q]
+            i += TREE_THREADS
+        i = cuda.threadIdx.x
         while i < values.size - tail:
             out[2 * LEVELS * width + i] = values[tail + i]
-            i += cuda.blockDim.x
+            i += TREE_THREADS
 
-    return collect
+    @cuda_kernel
+    def combine_nodes(nodes, first, count, values, tail, done, out):
+        """Combine nodes to the largest complete subtrees, and collect these; no error check.
+
+        The block that is done last with its group goes on: launches of a block each for the next
+        levels and for collecting took as long as all of the first one's.
+
+        Parameters
+        ----------
+        nodes : float64 array, shape (count, width)
+            ``nodes[i]`` is that of block ``first + i``. Modified in place.
+        first, count : int
+        values, tail
+            ``values[tail:]`` are fewer than a block.
+        done : int32 array, shape (1,)
+            A 0; modified in place.
+        out : float64 array
+            Modified in place: the nodes that are left over, level by level, left before right; then
+            the values behind ``tail``.
+        """
+        held = cuda.shared.array((GROUP, width), np.float64)
+        last = cuda.shared.array(1, np.int32)
+        group = (first >> GROUP_LEVELS) + cuda.blockIdx.x
+        combine_group(nodes, 0, first, first, first + count, group, held)
+        if cuda.threadIdx.x == 0:
+            cuda.threadfence()  # what this block wrote comes before its count
+            last[0] = cuda.atomic.add(done, 0, np.int32(1))
+            cuda.threadfence()  # what the others wrote comes after it
+        cuda.syncthreads()
+        if last[0] != cuda.gridDim.x - 1:
+            return
+        level, low, high = GROUP_LEVELS, -(-first >> GROUP_LEVELS), (first + count) >> GROUP_LEVELS
+        while high - low > 1:
+            for group in range(low >> GROUP_LEVELS, ((high - 1) >> GROUP_LEVELS) + 1):
+                combine_group(nodes, level, first, low, high, group, held)
+            low, high = -(-low >> GROUP_LEVELS), high >> GROUP_LEVELS
+            level += GROUP_LEVELS
+        collect(nodes, first, count, values, tail, out)
+
+    return combine_nodes

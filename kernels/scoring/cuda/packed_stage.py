@@ -1,0 +1,149 @@
+"""What a product of 4-bit weights with one input does to a stage of a warp's weights.
+
+A stage is 256 columns of 16 rows, 128 bytes of codes and 16 of scales each. A code ``n`` becomes
+the bfloat16 128 + n, which takes a mask; 136 times the sum of a block's inputs is taken off the sum
+of its products, so that no weight has to be moved by 136 itself: that was a third of the operations
+that turn codes into weights. Of the eight columns of a tensor core's result all are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES, _halves, shared_words
+from numbatch.kernels.scoring.cuda.tiles import _int, _mma
+from numbatch.kernels.scoring.cuda.words import _assembly, _elements, _tuple
+
+__all__ = [
+    "SUMS_AT",
+    "array_address",
+    "copy_piece",
+    "multiply_stage",
+    "store_input",
+]
+
+_I64, _F32 = ir.IntType(64), ir.FloatType()
+_VOID = ir.VoidType()
+
+SUMS_AT = 512
+"""Where the sums of an input lie behind its 256 numbers."""
+
+MOVED = -136.0
+"""128 that each code is too large by, and 8 that it is less in a weight."""
+
+
+@intrinsic
+def array_address(typingctx, array):
+    """Return the address of an array's memory."""
+
+    def emit(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, _I64)
+
+    return types.int64(array), emit
+
+
+@intrinsic
+def copy_piece(typingctx, address, source):
+    """Begin to copy 16 bytes from an address in device memory to one in shared memory."""
+
+    def emit(context, builder, signature, args):
+        template = (
+            "{ .reg .u64 t; cvta.to.global.u64 t, $1; "
+            "cp.async.cg.shared.global.L2::128B [$0], [t], 16; }"
+        )
+        _assembly(builder, template, _VOID, "r,l,~{memory}", args, effects=True)
+        return context.get_dummy_value()
+
+    return types.none(types.uint32, types.int64), emit
+
+
+@intrinsic
+def store_input(typingctx, address, lane, words):
+    """Write a lane's eight bfloat16 numbers of a stage's input, and what a block's sum is off by.
+
+    Four lanes have the 32 numbers of a block.
+    """
+
+    def emit(context, builder, signature, args):
+        address, lane, words = args
+        four = _elements(builder, words, 4)
+        total = ir.Constant(_F32, 0.0)
+        for word in four:
+            low = builder.bitcast(builder.shl(word, _int(16)), _F32)
+            high = builder.bitcast(builder.and_(word, _int(0xFFFF0000)), _F32)
+            total = builder.fadd(builder.fadd(total, low), high)
+        for apart in (1, 2):
+            template = f"shfl.sync.bfly.b32 $0, $1, {apart}, 0x1f, 0xffffffff;"
+            other = _assembly(builder, template, _F32, "=f,f", [total], effects=True)
+            total = builder.fadd(total, other)
+        moved = builder.fmul(total, ir.Constant(_F32, MOVED))
+        place = builder.add(address, builder.shl(lane, _int(4)))
+        template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
+        _assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
+        block = builder.add(address, builder.and_(lane, _int(28)))
+        template = f"st.shared.f32 [$0+{SUMS_AT}], $1;"
+        _assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
+        return context.get_dummy_value()
+
+    return types.none(types.uint32, types.uint32, types.UniTuple(types.uint32, 4)), emit
+
+
+def _raised(builder: Any, word: Any, shift: int) -> Any:
+    """Turn two codes of a word into the bfloat16 numbers 128 + n."""
+    moved = builder.lshr(word, _int(shift)) if shift else word
+    template = "lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;"  # (a & b) | c
+    return _assembly(builder, template, ir.IntType(32), "=r,r", [moved])
+
+
+def _chunks(builder: Any, address: Any) -> list[list[Any]]:
+    """Return a lane's words of a row: four of pairs of numbers for each 32 columns."""
+    words = shared_words(builder, address)
+    words += shared_words(builder, builder.xor(address, _int(64)))
+    return [[_raised(builder, word, shift) for shift in (0, 4, 8, 12)] for word in words]
+
+
+@intrinsic
+def multiply_stage(typingctx, total, address, scale_address, x_address, sums_address):
+    """Add the products of a stage of weights with an input.
+
+    Parameters
+    ----------
+    total : tuple of two float32
+        Of the rows ``g`` and ``g + 8``.
+    address, scale_address, x_address, sums_address : uint32
+        In shared memory: this lane's first piece of row ``g``, the scales of row ``g``, this lane's
+        piece of the input, and what the sums of its blocks are off by.
+    """
+
+    def emit(context, builder, signature, args):
+        total_, address, scale_at, x_at, sums_at = args
+        totals = _elements(builder, total_, 2)
+        own = _chunks(builder, address)
+        below = _chunks(builder, builder.add(address, _int(8 * ROW_BYTES)))
+        factors = [
+            _halves(builder, shared_words(builder, each))
+            for each in (scale_at, builder.add(scale_at, _int(8 * 16)))
+        ]
+        sums = shared_words(builder, sums_at)
+        sums += shared_words(builder, builder.add(sums_at, _int(16)))
+        for chunk in range(8):
+            b = shared_words(builder, builder.add(x_at, _int(64 * chunk)))
+            tile = [ir.Constant(_F32, 0.0)] * 4
+            for i in (0, 2):
+                a = [own[chunk][i], below[chunk][i], own[chunk][i + 1], below[chunk][i + 1]]
+                tile = _mma(builder, tile, a, b[i : i + 2])
+            moved = builder.bitcast(sums[chunk], _F32)
+            for row in (0, 1):
+                # Beginning with it would take four moves a tile, since products overwrite theirs.
+                operands = [builder.fadd(tile[2 * row], moved), factors[row][chunk], totals[row]]
+                template = "fma.rn.f32 $0, $1, $2, $3;"
+                totals[row] = _assembly(builder, template, _F32, "=f,f,f,f", operands)
+        return _tuple(builder, totals)
+
+    word = types.uint32
+    return total(total, word, word, word, word), emit
