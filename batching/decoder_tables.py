@@ -108,7 +108,8 @@ class DecoderTables:
             raise ModelError(str(error)) from error
         for (row, i, linear, _), matrix in zip(found, prepared, strict=True):
             attention = row is not self.head and i in (QUERY, KEY, VALUE)
-            row[i] = self._record(linear, matrix, ATTENTION_TERMS if attention else 1)
+            given = ATTENTION_TERMS if attention else 1
+            row[i] = self._record(linear, matrix, given if i == VALUE else 1, given)
 
     def _keep(self, values: np.ndarray) -> int:
         """Return the address of a float32 copy that is padded by zeros to whole vectors."""
@@ -123,7 +124,9 @@ class DecoderTables:
         bias = 0 if norm.bias is None else self._keep(norm.bias)
         return self._keep(norm.weight), bias, len(norm.weight)
 
-    def _record(self, linear: Linear, prepared: Prepared, terms: int) -> tuple[int, ...]:
+    def _record(
+        self, linear: Linear, prepared: Prepared, terms: int, given: int
+    ) -> tuple[int, ...]:
         if isinstance(prepared, np.ndarray):
             self._kept.append(prepared)
         else:
@@ -131,7 +134,7 @@ class DecoderTables:
             self.nbytes += prepared.nbytes
         weight = linear.weight
         bias = 0 if linear.bias is None else self._keep(linear.bias)
-        return matrix_record(prepared, weight.format, weight.columns, bias, terms)
+        return matrix_record(prepared, weight.format, weight.columns, bias, terms, given)
 
 
 def input_sizes(decoder: Decoder, compute: int) -> tuple[tuple[int, int], ...]:

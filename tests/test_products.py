@@ -77,22 +77,22 @@ def packed(rng, name, rows, columns):
 class Product:
     """A matrix prepared for an arithmetic."""
 
-    def __init__(self, compute, data, name, columns, bias=None, terms=1):
+    def __init__(self, compute, data, name, columns, bias=None, terms=1, given=None):
         self.compute, self.columns, self.rows = COMPUTE[compute], columns, len(data)
-        self.terms = terms
+        self.given = given or terms
         self.bias = None if bias is None else np.pad(bias, (0, -len(bias) % 16))
         self.prepared = prepare(
             self.compute, [(data, CODES[name], columns)], ["it"], ThreadTeam(1)
         )[0]
         address = 0 if bias is None else self.bias.ctypes.data
-        record = matrix_record(self.prepared, CODES[name], columns, address, terms)
+        record = matrix_record(self.prepared, CODES[name], columns, address, terms, self.given)
         self.matrix = np.array([record], MATRIX)
 
     def __call__(self, x, parts=1, out=None):
         wide = np.zeros((len(x), padded(self.columns)), np.float32)
         wide[:, : self.columns] = x
-        activations = Activations.empty(self.compute, len(x), self.columns, self.terms).arrays
-        _convert(self.compute, self.terms, wide, self.columns, activations)
+        activations = Activations.empty(self.compute, len(x), self.columns, self.given).arrays
+        _convert(self.compute, self.given, wide, self.columns, activations)
         add = out is not None
         if out is None:
             out = np.full((len(x), padded(self.rows)), np.nan, np.float32)
@@ -135,6 +135,16 @@ def test_two_terms_of_int8_are_nearly_exact(rng, name, columns):
     for count in (*range(1, 13), 16, 33):
         assert np.array_equal(multiply(x[:count]), found[:count])
     assert np.array_equal(multiply(x, parts=3), found)
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q8_0"])
+def test_the_first_of_two_terms_alone(rng, name):
+    data = packed(rng, name, 75, 352)
+    x = rng.standard_normal((70, 352)).astype(np.float32)
+    plain = Product("int8", data, name, 352)(x)
+    multiply = Product("int8", data, name, 352, given=2)
+    for count in (*range(1, 13), 33, 70):
+        assert np.array_equal(multiply(x[:count]), plain[:count])
 
 
 @pytest.mark.parametrize("name", ["Q4_1", "F16"])

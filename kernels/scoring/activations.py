@@ -37,8 +37,10 @@ COMPUTE = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 ATTENTION_TERMS = 2
 """Terms of int8 that what queries, keys and values are made of is the sum of.
 
-An eighth of a small model's products, which lift its perplexity as much as all others: by 0.55 %
-with one term everywhere, by 0.25 % with two here (SmolLM2, weights as they are).
+Values take both, queries and keys the first. Perplexity of SmolLM2 on Python's documentation is
+0.55 % above float32's with one term for all three, 0.38 % with two for queries and keys alone, 0.35
+% with two for values alone and 0.33 % with two for all, which takes 7 % longer. (English 0.40 with
+two for queries and keys, 0.20 for values, 0.21 for all; of 55 languages 0.47, 0.26 and 0.12.)
 """
 
 

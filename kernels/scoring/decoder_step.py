@@ -139,7 +139,7 @@ def run_layers(
             stop = min(row + block, last)
             n, (low_row, high_row) = stop - row, _part(row, stop, place, team)
             norm_and_convert(low_row, high_row, c, norm[ATTENTION_NORM], hidden, normed,
-                             activations, matrix[QUERY].terms)  # fmt: skip
+                             activations, matrix[QUERY].given)  # fmt: skip
             since = mark(ticks, NORMING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
@@ -178,7 +178,7 @@ def run_layers(
             )  # fmt: skip
             since = mark(ticks, OUTPUTTING, since)
             norm_and_convert(low_row, high_row, c, norm[MLP_NORM], hidden, normed, before_mlp,
-                             matrix[UP].terms)  # fmt: skip
+                             matrix[UP].given)  # fmt: skip
             since = mark(ticks, NORMING, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)

@@ -8,7 +8,7 @@ scaled, in float32, from the first block to the last::
     total += sum((byte of w - 128) * code of x) * scale of x * scale of w    8 bits
 
 So every path and every number of rows gives the same bits. Activations of two terms (quantize.py)
-are two rows here, whose totals are added at the end.
+are two rows here, whose totals are added at the end, or of which the second is passed over.
 
 Six rows of activations meet a panel at a time: twelve sums and twelve totals stay in registers,
 and weights are unpacked between products, which use other units of the CPU. Limit: a block of one
@@ -101,7 +101,9 @@ def _store(out, to, a, b, two, bias, n, add):
 
 
 @cpu_device
-def _rows_6(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to, two, bias, n, add):
+def _rows_6(
+    data, begin, size, bits, x, row, count, blocks, apart, terms, ask, out, to, two, bias, n, add
+):  # fmt: skip
     """Multiply six rows of x with a panel, or its first half.
 
     If ``count`` is less the last rows, of which only their memory counts, are dropped. Meanwhile
@@ -114,11 +116,11 @@ def _rows_6(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to,
         prefetch_to_write(out, to + i * out.shape[1] + LANES)
     a0 = a1 = a2 = a3 = a4 = a5 = splat(np.float32(0))
     b0 = b1 = b2 = b3 = b4 = b5 = splat(np.float32(0))
-    width = blocks * BLOCK
+    width = apart * BLOCK
     for index in range(blocks):
-        block, p0 = begin + size * index, row * blocks + index
-        p1, p2, p3 = p0 + blocks, p0 + 2 * blocks, p0 + 3 * blocks
-        p4, p5, at = p0 + 4 * blocks, p0 + 5 * blocks, p0 * BLOCK
+        block, p0 = begin + size * index, row * apart + index
+        p1, p2, p3 = p0 + apart, p0 + 2 * apart, p0 + 3 * apart
+        p4, p5, at = p0 + 4 * apart, p0 + 5 * apart, p0 * BLOCK
         for line in range(first_line, last_line):
             prefetch_to_l2(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
@@ -163,14 +165,16 @@ def _rows_6(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to,
 
 
 @cpu_device
-def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to, two, bias, n, add):
+def _rows_2(
+    data, begin, size, bits, x, row, count, blocks, apart, terms, ask, out, to, two, bias, n, add
+):  # fmt: skip
     """Multiply two rows of x with a panel, or the first: the same sums as :func:`_rows_6`."""
     codes, factors, sums = x
     a0 = a1 = b0 = b1 = splat(np.float32(0))
     later, first_line, last_line = ask
     for index in range(blocks):
-        block, p0 = begin + size * index, row * blocks + index
-        p1, at = p0 + blocks, p0 * BLOCK
+        block, p0 = begin + size * index, row * apart + index
+        p1, at = p0 + apart, p0 * BLOCK
         for line in range(first_line, last_line):
             prefetch_to_l2(data, block + later + 64 * line)
         c0 = d0 = _start(sums, p0, bits)
@@ -180,7 +184,7 @@ def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to,
             bl, bh = _codes(data, block + 64, j, bits)
             c = at + 8 * j
             c0, d0 = _add(codes, c, c0, d0, al, ah, bl, bh)
-            c1, d1 = _add(codes, c + blocks * BLOCK, c1, d1, al, ah, bl, bh)
+            c1, d1 = _add(codes, c + apart * BLOCK, c1, d1, al, ah, bl, bh)
         sa, sb = _scales(data, block, 0, bits), _scales(data, block, 1, bits)
         a0, b0 = _scale(factors, p0, bits, c0, d0, a0, b0, sa, sb)
         a1, b1 = _scale(factors, p1, bits, c1, d1, a1, b1, sa, sb)
@@ -193,7 +197,9 @@ def _rows_2(data, begin, size, bits, x, row, count, blocks, terms, ask, out, to,
 
 
 @cpu_device
-def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, shift, bias, add):
+def _all_rows(
+    start, stop, data, size, bits, jump, x, rows, blocks, terms, given, out, shift, bias, add
+):  # fmt: skip
     """Multiply all rows with panels that begin at matrix rows ``start`` to ``stop - 1``.
 
     While a panel is multiplied, the next one is asked for, by each strip of six rows a part of it,
@@ -201,7 +207,7 @@ def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, 
     come to the second level: a Zen 4 waits for 24 lines at most that come to the first, which took
     8 rows of bytes 85 us where these take 46.
     """
-    panel_bytes, number = blocks * size, rows * terms
+    panel_bytes, number, apart = blocks * size, rows * terms, given // terms * blocks
     rest, lines, last = number % ROWS, size // 64, (stop - 1) // PANEL
     # Two or three strips of two take longer than one of six, and with bytes they do from memory.
     filled = rest >= 5 or (bits == 8 and 3 <= number < ROWS)
@@ -214,18 +220,20 @@ def _all_rows(start, stop, data, size, bits, jump, x, rows, blocks, terms, out, 
         for row in range(0, whole, ROWS):
             to, line = row // terms * out.shape[1] + n - shift, row // ROWS * each
             ask = later, min(line, lines), min(line + each, lines)
-            _rows_6(data, at, size, bits, x, row, number - row, blocks, terms, ask,
+            _rows_6(data, at, size, bits, x, row, number - row, blocks, apart, terms, ask,
                     out, to, two, bias, n, add)  # fmt: skip
         asked = lines if whole == 0 and (strips > 1 or ASKS_AHEAD) else 0
         for row in range(whole, number, 2):
             to, line = row // terms * out.shape[1] + n - shift, row // 2 * each
             ask = later, min(line, asked), min(line + each, asked)
-            _rows_2(data, at, size, bits, x, row, number - row, blocks, terms, ask,
+            _rows_2(data, at, size, bits, x, row, number - row, blocks, apart, terms, ask,
                     out, to, two, bias, n, add)  # fmt: skip
 
 
 @cpu_device
-def multiply_int8(start, stop, data, bits, jump, x, rows, blocks, terms, out, shift, bias, add):
+def multiply_int8(
+    start, stop, data, bits, jump, x, rows, blocks, terms, given, out, shift, bias, add
+):  # fmt: skip
     """Multiply the first rows of x with rows ``start`` to ``stop - 1`` of a matrix.
 
     No error check.
@@ -244,8 +252,11 @@ def multiply_int8(start, stop, data, bits, jump, x, rows, blocks, terms, out, sh
         number of rows, and for six.
     rows : intp
         How many rows of x.
-    blocks, terms : intp
-        Blocks of a row of the matrix; terms of a row of x.
+    blocks : intp
+        Of a row of the matrix.
+    terms, given : intp
+        How many terms of a row of x are multiplied, and how many it has: one of one or two, or both
+        of two.
     out : float32 array, shape (at least rows, columns)
         Modified in place: matrix row n goes to column ``n - shift``; up to a multiple of 16.
     shift : intp
@@ -254,8 +265,8 @@ def multiply_int8(start, stop, data, bits, jump, x, rows, blocks, terms, out, sh
         Whether outputs are added to what is in ``out``.
     """
     if bits == 4:
-        _all_rows(start, stop, data, BYTES_4, 4, jump, x, rows, blocks, terms, out, shift, bias,
-                  add)  # fmt: skip
+        _all_rows(start, stop, data, BYTES_4, 4, jump, x, rows, blocks, terms, given, out, shift,
+                  bias, add)  # fmt: skip
     else:
-        _all_rows(start, stop, data, BYTES_8, 8, jump, x, rows, blocks, terms, out, shift, bias,
-                  add)  # fmt: skip
+        _all_rows(start, stop, data, BYTES_8, 8, jump, x, rows, blocks, terms, given, out, shift,
+                  bias, add)  # fmt: skip

@@ -44,7 +44,8 @@ MATRIX = np.dtype(
         ("rows", np.int64),
         ("columns", np.int64),
         ("stride", np.int64),  # bytes of 16 rows, or of a row in the file's format
-        ("terms", np.int64),  # of which each activation is the sum; int8 only
+        ("terms", np.int64),  # of each activation that it is multiplied with; int8 only
+        ("given", np.int64),  # of which each activation is the sum
     ]
 )
 """A matrix as a kernel reads it."""
@@ -94,7 +95,7 @@ def prepared_bytes(compute: int, format: int, rows: int, columns: int) -> int:
 
 
 def matrix_record(
-    prepared: Prepared, format: int, columns: int, bias: int, terms: int = 1
+    prepared: Prepared, format: int, columns: int, bias: int, terms: int = 1, given: int = 1
 ) -> tuple[int, ...]:
     """Return the fields of ``MATRIX``; ``bias`` is an address, 0 for none."""
     if isinstance(prepared, np.ndarray):
@@ -103,7 +104,7 @@ def matrix_record(
         data = prepared.data
         stride = data.shape[1] // prepared.panel * LANES
         shape = (prepared.bits, prepared.rows, prepared.columns, stride)
-    return (data.ctypes.data, bias, *shape, terms)
+    return (data.ctypes.data, bias, *shape, terms, given)
 
 
 def product_memory(compute: int, columns: int, rows: int) -> int:
@@ -169,11 +170,11 @@ def multiply_range(
         )  # fmt: skip
     elif compute == INT8:
         data = array_at(matrix.data, ((panels + panels % 2) * matrix.stride,), np.uint8)
-        place = first * blocks * matrix.terms
+        place = first * blocks * matrix.given
         multiply_int8(
             start, stop, data, matrix.bits, jump,
             (codes[place * 32 :], factors[2 * place :], sums[place:]),
-            rows, blocks, matrix.terms, out, shift, bias, add,
+            rows, blocks, matrix.terms, matrix.given, out, shift, bias, add,
         )  # fmt: skip
     else:
         width = (columns + LANES - 1) // LANES * LANES
