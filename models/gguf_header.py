@@ -2,6 +2,11 @@
 
 The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every length
 that a file names is checked before it is used.
+
+The ``gguf`` package reads arrays element by element, 3.2 s for SmolLM2's 98,000 strings, and slices
+past the end of a short file without noticing. With both replaced in a class derived from its
+reader, of which little was left in use, a file took 47 ms, half of all that llama.cpp takes to the
+first token; it takes 5 ms here. The tests write their files with the package.
 """
 
 from __future__ import annotations
