@@ -46,6 +46,9 @@ __all__ = [
 RESAMPLES = 2000
 """Of the bootstrap; the intervals are those of medians."""
 
+LEAST = 1e-10
+"""Seconds; nothing is faster. Of what takes no time the clock's own may be more than was measured."""
+
 
 def _check_callable(**operations: Any) -> None:
     for name, operation in operations.items():
@@ -150,7 +153,7 @@ def measure_operation(
         # Few calls after a long operation find its code in the caches, and not the clock's.
         few = calls < 100
         overhead = loop_overhead(calls, idle) if few else float(np.median(taken[:, 1]))
-    times = taken[:, 0] - overhead
+    times = np.maximum(taken[:, 0] - overhead, LEAST)
     peak = peak_memory_of(f, wait) if measure_memory else None
     summary = _summary(times, confidence)
     return OperationStats(
@@ -300,8 +303,7 @@ def compare(
             else:
                 discarded += 1
     times = np.array(rounds) * 1e-9 / calls - overhead
-    # Nothing is faster than a tenth of a nanosecond: a ratio to 0 would say nothing.
-    times = np.maximum(times, 1e-10)
+    times = np.maximum(times, LEAST)
     places = resample_places(len(times), RESAMPLES)
     medians = np.median(times[places], axis=1)
     low, high = _interval(medians[:, 0] / medians[:, 1], confidence)

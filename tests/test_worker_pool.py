@@ -112,8 +112,10 @@ def test_a_request_that_kills_its_workers_fails_alone(pool):
     params = SamplingParams(max_tokens=100, ignore_eos=True)
     pool.submit(Request("bad", np.arange(9), params), lambda _, result: results.append(result))
     for _ in range(MOST_DEATHS):
-        while not pool.scheduler.running:
+        pool._hand_out()
+        while not pool.scheduler.running:  # until a worker is ready; it gets no time to finish
             pool.step()
+            pool._hand_out()
         (worker,) = [each for each in pool.workers if each.tasks]
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
