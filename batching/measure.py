@@ -47,7 +47,7 @@ RESAMPLES = 2000
 """Of the bootstrap; the intervals are those of medians."""
 
 LEAST = 1e-10
-"""Seconds; nothing is faster. Of what takes no time the clock's own may be more than was measured."""
+"""Seconds; nothing is faster. What takes no time may take less than the clock itself."""
 
 
 def _check_callable(**operations: Any) -> None:
