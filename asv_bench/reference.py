@@ -1,4 +1,4 @@
-"""Measure what the README's table says: ``python -m asv_bench.reference``.
+"""Measure accuracy, memory, starts and speed: ``python -m asv_bench.reference``.
 
 Log-probabilities against transformers (float32, on the weights that its own GGUF loader
 dequantizes), memory, time to the first token, and speed. The text is Python's own documentation,
