@@ -19,6 +19,7 @@ from numbatch.kernels.simd import (
 from numbatch.kernels.simd64 import fill, sum_lanes64
 from numbatch.kernels.simd64_lines import add_stretch, join_vectors, start_sums, stretch_of
 from numbatch.kernels.simd_bytes import dot_bytes
+from numbatch.kernels.simd_path import reads_by_four_streams
 
 __all__ = [
     "CHAINS",
@@ -33,7 +34,10 @@ __all__ = [
 ]
 
 CHUNK = 1 << 13
-"""Numbers that :func:`read_numbers` reads for one item, at four places in turn."""
+"""Numbers that :func:`read_numbers` reads for one item."""
+
+STREAMS = 4 if reads_by_four_streams() else 1
+"""Places of a chunk that are read in turn, whichever is faster."""
 
 CHAINS = 12
 """Sums that :func:`multiply_add` keeps apart; more than a core's units times their latency."""
@@ -58,16 +62,18 @@ def read_numbers(start, stop, numbers, out):
     """
     for chunk in range(start, stop):
         low, high = chunk * CHUNK, min(chunk * CHUNK + CHUNK, numbers.size)
-        quarter = (high - low) // 4 // stretch_of(numbers) * stretch_of(numbers)
+        part = (high - low) // STREAMS // stretch_of(numbers) * stretch_of(numbers)
         a = b = c = d = start_sums(numbers)
-        for i in range(low, low + quarter, stretch_of(numbers)):
-            a, b = add_stretch(a, numbers, i), add_stretch(b, numbers, i + quarter)
-            c = add_stretch(c, numbers, i + 2 * quarter)
-            d = add_stretch(d, numbers, i + 3 * quarter)
+        for i in range(low, low + part, stretch_of(numbers)):
+            a = add_stretch(a, numbers, i)
+            if STREAMS == 4:
+                b = add_stretch(b, numbers, i + part)
+                c = add_stretch(c, numbers, i + 2 * part)
+                d = add_stretch(d, numbers, i + 3 * part)
         rest = fill(0.0)
         total = sum_lanes64(join_vectors(a, rest) + join_vectors(b, rest))
         total += sum_lanes64(join_vectors(c, rest) + join_vectors(d, rest))
-        for i in range(low + 4 * quarter, high):
+        for i in range(low + STREAMS * part, high):
             total += numbers[i]
         out[chunk] = total
 

@@ -10,7 +10,7 @@ from llvmlite import binding as llvm
 from numbatch.errors import InputError
 from numbatch.kernels import amx
 
-__all__ = ["PATHS", "gains_by_prefetch", "simd_path"]
+__all__ = ["PATHS", "gains_by_prefetch", "reads_by_four_streams", "simd_path"]
 
 PATHS = ("amx", "avx512", "avx2", "portable")
 """From the widest to what every CPU has; each needs a CPU that has its instructions.
@@ -58,5 +58,14 @@ def gains_by_prefetch() -> bool:
 
     Weights that meet one row in int8: 14 instead of 9.5 GB/s on a core of an Emerald Rapids, but 21
     instead of 26 on a Zen 4, whose own prefetcher does better.
+    """
+    return not llvm.get_host_cpu_name().startswith("znver")
+
+
+def reads_by_four_streams() -> bool:
+    """Return whether memory is read faster at four places in turn than from end to end.
+
+    Sums of 10 million float32: 1.3 to 1.7 times as fast on an Emerald Rapids, but 0.6 times on a
+    Zen 4.
     """
     return not llvm.get_host_cpu_name().startswith("znver")
