@@ -27,7 +27,7 @@ CHARACTERS = 1500
 
 ARITHMETIC = (
     *(("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "int8")),
-    ("int8", "bfloat16"),
+    *(("int8", "bfloat16"), ("int8", "int8")),
 )
 """``compute`` and ``kv_dtype``."""
 

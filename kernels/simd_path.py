@@ -59,7 +59,7 @@ def gains_by_prefetch() -> bool:
     Weights that meet one row in int8: 14 instead of 9.5 GB/s on a core of an Emerald Rapids, but 21
     instead of 26 on a Zen 4, whose own prefetcher does better.
     """
-    return not llvm.get_host_cpu_name().startswith("znver")
+    return not _is_zen()
 
 
 def reads_by_four_streams() -> bool:
@@ -68,4 +68,8 @@ def reads_by_four_streams() -> bool:
     Sums of 10 million float32: 1.3 to 1.7 times as fast on an Emerald Rapids, but 0.6 times on a
     Zen 4.
     """
-    return not llvm.get_host_cpu_name().startswith("znver")
+    return not _is_zen()
+
+
+def _is_zen() -> bool:
+    return llvm.get_host_cpu_name().startswith("znver")
