@@ -107,7 +107,7 @@ class ForwardPass:
         self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
         self._logprob_scratch = logprob.logprob_scratch(team.threads)
         self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
-        self._splitter = RowSplitter(decoder, team.threads)
+        self._splitter = RowSplitter(decoder, self._compute, team.threads)
         self._counter = np.zeros(8, np.int64)
         self.cycles = np.zeros((team.threads, 0), np.bool_)
 

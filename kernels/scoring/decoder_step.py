@@ -96,11 +96,11 @@ def run_layers(
     tokens, positions, rows, slots, tables
         As in ``batching.forward.Batch``.
     ranges : int64 array, shape (threads, 2)
-        The rows of each thread, from a multiple of 32 on; if not ``apart`` all rows.
+        The rows of each thread (bfloat16: from a multiple of 32 on); if not ``apart`` all rows.
     apart : bool
         Whether each thread has rows of its own.
     block : int
-        Rows that go through a layer at a time: a multiple of 32.
+        Rows that go through a layer at a time; in bfloat16 a multiple of 32.
     plans : int64 array, shape (windows, tokens + 2, 4)
         Of attention; see ``attention.plan_attention``. If ``apart``, tiles break where blocks do.
     cache : array

@@ -147,7 +147,7 @@ def multiply_range(
     activations : tuple
         ``Activations.arrays``.
     first, rows : int
-        Which rows of activations: ``first`` is a multiple of 32.
+        Which rows of activations; in bfloat16 ``first`` is a multiple of 32.
     out : float32 array, shape (at least rows, at least 16 * panels)
         Modified in place: matrix row n goes to column ``n - shift``, activations ``first`` to
         row 0.
