@@ -33,12 +33,8 @@ def paged(rng, lengths, kv_heads, size, width):
 
 def attend(gpu, kernel, rng, size, width, heads, kv_heads, lengths, new, window, cap):
     """Run an attention kernel on the last ``new`` tokens of sequences; compare with the naive."""
-    from numbatch.kernels.scoring.cuda.attention_decode import (
-        SPLIT,
-        WARPS,
-        attend_parts_kernel,
-        merge_parts,
-    )
+    from numbatch.kernels.scoring.cuda.attention_decode import WARPS, attend_parts_kernel
+    from numbatch.kernels.scoring.cuda.attention_merge import HEADS, SPLIT, merge_parts
     from numbatch.kernels.scoring.cuda.attention_plain import attend_plain
     from numbatch.kernels.scoring.cuda.attention_tiles import attend_tiles_kernel
 
@@ -72,7 +68,16 @@ def attend(gpu, kernel, rng, size, width, heads, kv_heads, lengths, new, window,
             each, d_row, d_positions, 0, window, scale, cap, partial, extremes,
         )  # fmt: skip
         gpu.launch(
-            merge_parts, (n, heads), width, partial, extremes, is_all, each, d_positions, size, out
+            merge_parts,
+            (n, -(-heads // HEADS)),
+            (width // 4, HEADS),
+            partial,
+            extremes,
+            is_all,
+            each,
+            d_positions,
+            size,
+            out,
         )
     else:
         warps = int(kernel)
@@ -128,7 +133,7 @@ def test_a_query_has_the_same_bits_in_any_tile(gpu):
 
 
 @on_gpu
-@pytest.mark.parametrize(("size", "width"), [(64, 64), (128, 128), (80, 128)])
+@pytest.mark.parametrize(("size", "width"), [(64, 64), (128, 128), (80, 128), (50, 64)])
 @pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (33, 0.0), (300, 2.0)])
 def test_attention_in_parts(gpu, size, width, window, cap):
     rng = np.random.default_rng(4)
@@ -143,21 +148,26 @@ def test_attention_in_parts(gpu, size, width, window, cap):
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (33, 0.0), (300, 2.0)])
 def test_attention_of_a_step_is_that_of_its_parts(gpu, width, window, cap):
-    from numbatch.kernels.scoring.cuda.attention_decode import (
-        WARPS,
-        attend_parts_kernel,
-        merge_parts,
+    from numbatch.kernels.scoring.cuda.attention_decode import WARPS, attend_parts_kernel
+    from numbatch.kernels.scoring.cuda.attention_merge import HEADS, merge_parts
+    from numbatch.kernels.scoring.cuda.attention_step import (
+        SPAN,
+        STEP_THREADS,
+        attend_step_kernel,
     )
-    from numbatch.kernels.scoring.cuda.attention_step import attend_step_kernel
     from numbatch.kernels.scoring.cuda.heads import prepare_heads_words
 
     rng = np.random.default_rng(7)
-    last = np.array([0, 5, 63, 64, 255, 256, -1, 600], np.int32)
+    last = np.array([0, 5, 21, 31, 32, 63, 64, 255, 256, -1, 600], np.int32)
     n, heads, kv_heads, parts = len(last), 8, 2, 12
     blocks = 4 * parts * 4
     shape = (4, n * blocks, kv_heads, 16, width)
     cache = bfloat16_array(rng.standard_normal(shape).astype(np.float32))
-    tables = gpu.upload(rng.permutation(n * blocks).reshape(n, blocks).astype(np.int32))
+    pages = rng.permutation(n * blocks).reshape(n, blocks).astype(np.int32)
+    for own, length in zip(pages, last, strict=True):  # not to be read
+        cache[:, own[max(length, 0) // 16 + 1 :]] = 0x7FC0
+        cache[:, own[max(length, 0) // 16], :, max(length, 0) % 16 :] = 0x7FC0
+    tables = gpu.upload(pages)
     qkv = gpu.upload(
         bfloat16_array(rng.standard_normal((n, (heads + 2 * kv_heads) * width)).astype(np.float32))
     )
@@ -176,15 +186,24 @@ def test_attention_of_a_step_is_that_of_its_parts(gpu, width, window, cap):
         True, rows, rows, positions, 2, window, scale, cap, partial, extremes,
     )  # fmt: skip
     gpu.launch(
-        merge_parts, (n, heads), width, partial, extremes, True, rows, positions, width, wanted
-    )
+        merge_parts, (n, heads // HEADS), (width // 4, HEADS), partial, extremes, True, rows,
+        positions, width, wanted,
+    )  # fmt: skip
     waits = gpu.zeros(n * kv_heads, np.int32)
-    for _ in range(2):
+
+    def run(parts, out):
         gpu.launch(
-            attend_step_kernel(width), (n, kv_heads, parts // WARPS), 32 * WARPS, qkv, *turns,
-            second, tables, positions, 2, heads, window, scale, cap, partial, extremes, waits,
-            found,
+            attend_step_kernel(width), (n, kv_heads, parts), STEP_THREADS, qkv, *turns, second,
+            tables, positions, 2, heads, window, scale, cap, partial, extremes, waits, out,
         )  # fmt: skip
-    close(float32_array(gpu.download(found)), float32_array(gpu.download(wanted)), 1e-3)
-    close(float32_array(gpu.download(second)), float32_array(gpu.download(first)), 1e-4)
-    assert not gpu.download(waits).any()
+        assert not gpu.download(waits).any()
+        return float32_array(gpu.download(out))
+
+    for _ in range(2):
+        close(run(-(-700 // SPAN), found), float32_array(gpu.download(wanted)), 1e-3)
+    stored, own = (np.nan_to_num(float32_array(gpu.download(x))) for x in (second, first))
+    close(stored, own, 1e-4)
+    # One block is enough for the shorter ones, which then write their results at once.
+    gpu.write(positions, np.where(last < SPAN, last, -1).astype(np.int32))
+    alone = run(1, gpu.zeros((n, heads * width), np.uint16))
+    close(alone[last < SPAN], float32_array(gpu.download(found))[last < SPAN], 1e-3)

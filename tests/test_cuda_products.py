@@ -222,7 +222,7 @@ def test_products_of_four_bits_with_one_input(gpu, columns, stages):
     wanted = weights @ x[0, :columns]
     words, scales = gpu.upload(packed.words), gpu.upload(packed.scales)
     d_x = gpu.upload(bfloat16_array(x))
-    kernel = matvec_packed.multiply_packed_kernel(stages)
+    kernel = matvec_packed.multiply_packed_kernel(stages, columns > 4096)
     half, full = gpu.zeros((1, height), np.uint16), gpu.zeros((1, height), np.float32)
     none, squares = gpu.zeros(0, np.float32), gpu.zeros(height // 16, np.float32)
     weight = rng.standard_normal(height).astype(np.float32)

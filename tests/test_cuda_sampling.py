@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cuda_cases import SIMULATED, needs_device
 
-from numbatch.kernels.scoring.cuda import logprob
+from numbatch.kernels.scoring.cuda import logit_parts, logprob
 from numbatch.kernels.scoring.cuda.sampling import RECORD, sample_kernel
 
 pytestmark = needs_device
@@ -52,12 +52,19 @@ def draw(gpu, logits, params, seeds, process=None, prompt=None, wanted=2):
     counts = gpu.zeros((n, vocabulary), np.int32)
     room = np.concatenate([history, np.zeros((n, 4), np.int32)], 1).astype(np.int32)
     record = gpu.zeros((n, RECORD + 2 * wanted), np.int32)
+    d_logits, positions = gpu.upload(logits), gpu.upload(np.full(n, past - 1, np.int32))
+    count = logit_parts.part_count(vocabulary)
+    parts = gpu.empty((n, count, 2), np.float32), gpu.empty((n, count), np.float64)
     gpu.launch(
-        sample_kernel(process), n, 4 if SIMULATED else 512, gpu.upload(logits), vocabulary,
+        logit_parts.reduce_logits, (count, n), 4 if SIMULATED else logit_parts.PART_THREADS,
+        d_logits, vocabulary, positions, *parts,
+    )  # fmt: skip
+    gpu.launch(
+        sample_kernel(process), n, 4 if SIMULATED else 512, d_logits, vocabulary, *parts,
         gpu.upload(np.tile(np.array(params[:6], np.float64), (n, 1))),
         gpu.upload(whole.astype(np.int64)), gpu.upload(np.full((n, 1), -1, np.int32)), counts,
         gpu.upload(room), True, gpu.zeros(n, np.int32),
-        gpu.upload(np.full(n, past - 1, np.int32)), wanted, record,
+        positions, wanted, record,
     )  # fmt: skip
     assert not gpu.download(counts).any()
     found = gpu.download(record)

@@ -12,12 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from asv_bench.cuda.common import copy_bandwidth, limits, row, seconds_of, torch_seconds
 from numbatch.kernels.cuda import Gpu
-from numbatch.kernels.scoring.cuda.attention_decode import (
-    SPLIT,
-    WARPS,
-    attend_parts_kernel,
-    merge_parts,
-)
+from numbatch.kernels.scoring.cuda.attention_decode import WARPS, attend_parts_kernel
+from numbatch.kernels.scoring.cuda.attention_merge import HEADS as MERGED
+from numbatch.kernels.scoring.cuda.attention_merge import SPLIT, merge_parts
 from numbatch.kernels.scoring.cuda.attention_tiles import attend_tiles_kernel
 
 HEADS, KV_HEADS = 32, 8
@@ -115,8 +112,8 @@ def decode(size: int, sequences: int, length: int) -> None:
             extremes,
         )  # fmt: skip
         gpu.launch(
-            merge_parts, (sequences, HEADS), size, partial, extremes, True, each, positions, size,
-            out,
+            merge_parts, (sequences, HEADS // MERGED), (size // 4, MERGED), partial, extremes,
+            True, each, positions, size, out,
         )  # fmt: skip
 
     ours()

@@ -15,13 +15,16 @@ from numbatch.errors import DeviceError
 from numbatch.kernels.cuda import Gpu, is_simulated
 from numbatch.kernels.scoring.cuda.attention_decode import (
     MOST_SHARING,
-    SPLIT,
     WARPS,
     attend_parts_kernel,
-    merge_parts,
 )
+from numbatch.kernels.scoring.cuda.attention_merge import HEADS, SPLIT, merge_parts
 from numbatch.kernels.scoring.cuda.attention_plain import MOST_WIDTH, attend_plain
-from numbatch.kernels.scoring.cuda.attention_step import attend_step_kernel
+from numbatch.kernels.scoring.cuda.attention_step import (
+    SPAN,
+    STEP_THREADS,
+    attend_step_kernel,
+)
 from numbatch.kernels.scoring.cuda.attention_tiles import TILE_WIDTHS, attend_tiles_kernel
 from numbatch.models.decoder import DecoderConfig
 
@@ -162,8 +165,9 @@ class Attention:
                 window, scale, cap, partial, extremes,
             )  # fmt: skip
             gpu.launch(
-                merge_parts, (plan.singles, config.heads), self.width, partial, extremes,
-                plan.is_all, inputs.singles, inputs.positions, config.head_size, out,
+                merge_parts, (plan.singles, -(-config.heads // HEADS)), (self.width // 4, HEADS),
+                partial, extremes, plan.is_all, inputs.singles, inputs.positions, config.head_size,
+                out,
             )  # fmt: skip
 
     def fits_step(self, plan: Plan) -> bool:
@@ -179,8 +183,9 @@ class Attention:
         config, cache = self._config, self._pool.cache
         scale, cap = np.float32(config.attention_scale), np.float32(config.attention_softcap)
         partial, extremes = self.scratch(plan.singles, plan.parts)
+        parts = -(-plan.parts * SPLIT // SPAN)
         self._gpu.launch(
-            attend_step_kernel(self.width), (plan.singles, config.kv_heads, plan.parts // WARPS),
-            32 * WARPS, qkv, *angles, cache, inputs.tables, inputs.positions, plane, config.heads,
-            window, scale, cap, partial, extremes, self._turns, out,
+            attend_step_kernel(self.width), (plan.singles, config.kv_heads, parts), STEP_THREADS,
+            qkv, *angles, cache, inputs.tables, inputs.positions, plane, config.heads, window,
+            scale, cap, partial, extremes, self._turns, out,
         )  # fmt: skip

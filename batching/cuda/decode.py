@@ -49,7 +49,8 @@ class Decode:
         self._space: Workspace | None = None
         self._graphs: dict[tuple[Any, ...], Any] = {}
         self._pending: list[tuple[Any, np.ndarray]] = []
-        self._kept: list[Any] = []
+        self._state: list[tuple[int, int]] = []  # arrivals and lengths at the last begin()
+        self._launched = 0
 
     def _open(self) -> None:
         """Allocate the memory of all steps, at the first."""
@@ -61,6 +62,7 @@ class Decode:
             tile_tokens=np.arange(n), tile_counts=ones, positions=-ones,
         )  # fmt: skip
         self._logits = gpu.empty((n, self._sampler.vocabulary), np.float32)
+        self._parts = self._sampler.parts(n)
         self._parameters = gpu.zeros((n, len(PARAMETERS)), np.float64)
         self._whole = gpu.zeros((n, len(WHOLE)), np.int64)
         self._stops = gpu.zeros((n, 1), np.int32)
@@ -80,17 +82,32 @@ class Decode:
         self._gpu.use()
         if self._space is None:
             self._open()
-        gpu, n = self._gpu, len(sequences)
+        n = len(sequences)
         self._sequences, self._bucket = n, min(self._max, 1 << (n - 1).bit_length())
+        state = [(sequence.arrival, sequence.length) for sequence in sequences]
+        # Where the same sequences go on, the GPU has all of their state but new blocks.
+        if state != [(arrival, length + self._launched) for arrival, length in self._state]:
+            self._state = []  # in case there is no memory for it
+            self._write_state(sequences)
+        self._state, self._launched = state, 0
+        tables = np.zeros((self._bucket, self._forward.blocks), np.int32)
+        for i, sequence in enumerate(sequences):
+            tables[i, : len(sequence.blocks)] = sequence.blocks
+        self._inputs.write(tables=tables)
+        length = max(sequence.length for sequence in sequences) - 1 + steps
+        self._plan = self._forward.attention.single_plan(self._bucket, length)
+        if self._plan.parts:
+            self._forward.attention.scratch(self._bucket, self._plan.parts)
+
+    def _write_state(self, sequences: Rows[Sequence]) -> None:
+        gpu, n = self._gpu, len(sequences)
         rows = SamplingRows.of(sequences, self._sampler.seed, self._sampler.eos_ids)
         self._fit(rows)
-        tables = np.zeros((self._bucket, self._forward.blocks), np.int32)
         positions = np.full(self._bucket, -1, np.int32)
         tokens = np.zeros(self._bucket, np.int32)
         for i, sequence in enumerate(sequences):
-            tables[i, : len(sequence.blocks)] = sequence.blocks
             positions[i], tokens[i] = sequence.length - 1, sequence.tokens[sequence.length - 1]
-        self._inputs.write(tables=tables, positions=positions, tokens=tokens)
+        self._inputs.write(positions=positions, tokens=tokens)
         gpu.write(self._parameters, rows.parameters)
         gpu.write(self._whole, rows.whole)
         stops = np.full((n, self._stops.shape[1]), -1, np.int32)
@@ -99,11 +116,6 @@ class Decode:
         if rows.has_history:
             gpu.write(self._history, histories(sequences, self._forward.context))
         self._has_history = rows.has_history
-        length = int(positions.max()) + steps
-        self._plan = self._forward.attention.single_plan(self._bucket, length)
-        if self._plan.parts:
-            self._forward.attention.scratch(self._bucket, self._plan.parts)
-        gpu.synchronize()  # the host's arrays may go now
 
     def _fit(self, rows: SamplingRows) -> None:
         """Make room for as many stop tokens, likeliest tokens and as much history as are asked."""
@@ -131,19 +143,19 @@ class Decode:
             if isinstance(state, str):
                 state = self._graphs[key] = self._capture()
             state.launch(self._gpu.stream)
+        self._launched += 1
         self._pending.append(self._read_record())
 
     def _start_kernels(self) -> None:
         n, space = self._bucket, self._space
         if space is None:
             raise ValueError("begin() must come before launch()")
-        forward, sampler, gpu = self._forward, self._sampler, self._gpu
+        forward, sampler = self._forward, self._sampler
         forward.step(n, space, self._inputs, self._plan, self._logits)
-        gpu.launch(
-            sampler.kernel, n, sampler.threads, self._logits, sampler.vocabulary,
-            self._parameters, self._whole, self._stops, self._counts, self._history,
-            self._has_history, self._inputs.tokens, self._inputs.positions, self.wanted,
-            self._record,
+        sampler.start(
+            n, self._logits, self._parts, self._parameters, self._whole, self._stops, self._counts,
+            self._history, self._has_history, self._inputs.tokens, self._inputs.positions,
+            self.wanted, self._record,
         )  # fmt: skip
 
     def _capture(self) -> Any:

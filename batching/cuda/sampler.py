@@ -14,6 +14,7 @@ from numbatch.batching.sampler import Drawn, request_seed
 from numbatch.batching.sequence import Sequence
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu, is_simulated
+from numbatch.kernels.scoring.cuda.logit_parts import PART_THREADS, part_count, reduce_logits
 from numbatch.kernels.scoring.cuda.sampling import PARAMETERS, RECORD, WHOLE, sample_kernel
 
 __all__ = ["CudaSampler", "SamplingRows"]
@@ -101,6 +102,26 @@ class CudaSampler:
             self._counts = self._gpu.zeros((rows, self.vocabulary), np.int32)
         return self._counts
 
+    def parts(self, rows: int) -> tuple[Any, Any]:
+        """Return memory for what :meth:`start` learns of the parts of so many rows."""
+        shape = (rows, part_count(self.vocabulary))
+        return self._gpu.empty((*shape, 2), np.float32), self._gpu.empty(shape, np.float64)
+
+    def start(
+        self, n: int, logits: Any, parts: tuple[Any, Any], parameters: Any, whole: Any, stops: Any,
+        counts: Any, history: Any, has_history: bool, tokens: Any, positions: Any, wanted: int,
+        record: Any,
+    ) -> None:  # fmt: skip
+        """Start the kernels that draw a token from each of ``n`` rows; see ``sample_kernel``."""
+        self._gpu.launch(
+            reduce_logits, (part_count(self.vocabulary), n), min(self.threads, PART_THREADS),
+            logits, self.vocabulary, positions, *parts,
+        )  # fmt: skip
+        self._gpu.launch(
+            self.kernel, n, self.threads, logits, self.vocabulary, *parts, parameters, whole,
+            stops, counts, history, has_history, tokens, positions, wanted, record,
+        )  # fmt: skip
+
     def prepare(self, params: SamplingParams) -> None:
         """Raise InputError if a request asks for what is for the CPU."""
         if params.logits_processor is not None:
@@ -126,10 +147,10 @@ class CudaSampler:
             counts = self.counts(n)
         positions = gpu.upload(np.array([s.length - 1 for s in sequences], np.int32))
         record = gpu.zeros((n, RECORD + 2 * rows.wanted), np.int32)
-        gpu.launch(
-            self.kernel, n, self.threads, logits, self.vocabulary, gpu.upload(rows.parameters),
-            gpu.upload(rows.whole), gpu.upload(rows.stops), counts, history, rows.has_history,
-            gpu.empty(n, np.int32), positions, rows.wanted, record,
+        self.start(
+            n, logits, self.parts(n), gpu.upload(rows.parameters), gpu.upload(rows.whole),
+            gpu.upload(rows.stops), counts, history, rows.has_history, gpu.empty(n, np.int32),
+            positions, rows.wanted, record,
         )  # fmt: skip
         return _drawn(gpu.download(record), rows.wanted)
 

@@ -101,10 +101,10 @@ class SingleStep:
         rows = apart or part.rows
         none = self._forward.weights.none16
         half, full = (out, self._unused) if mode in (STORE, GATED) else (none, out)
-        stages, blocks = packed_launch(mode, rows, self._multiprocessors)
+        stages, is_long, blocks = packed_launch(mode, rows, part.columns, self._multiprocessors)
         self._gpu.launch(
-            multiply_packed_kernel(stages), blocks, THREADS, part.words, part.scales, rows, x,
-            squares, config.width, np.float32(config.norm_epsilon), mode, apart, code,
+            multiply_packed_kernel(stages, is_long), blocks, THREADS, part.words, part.scales,
+            rows, x, squares, config.width, np.float32(config.norm_epsilon), mode, apart, code,
             np.float32(scale), np.float32(cap), half, full,
             *(following or (self._none, none, self._unread)),
         )  # fmt: skip

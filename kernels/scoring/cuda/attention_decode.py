@@ -1,7 +1,7 @@
 """Attention of one new token a sequence, split over the positions that it looks at.
 
 A warp takes 64 positions of a sequence for all heads that share a key, and leaves a partial
-result; a second kernel puts the parts together in order. Parts begin at multiples of 64, so a
+result; ``attention_merge`` puts the parts together in order. Parts begin at multiples of 64, so a
 sequence's bits depend on itself alone.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
+from numbatch.kernels.scoring.cuda.attention_merge import SPLIT
 from numbatch.kernels.scoring.cuda.decode_tiles import (
     add_values,
     head_rows,
@@ -24,19 +25,15 @@ from numbatch.kernels.scoring.cuda.decode_tiles import (
 )
 from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.tiles import scale_tile, zero_tile
-from numbatch.kernels.scoring.cuda.words import exp2, pack_pair, to_bfloat16
+from numbatch.kernels.scoring.cuda.words import exp2, pack_pair
 
 __all__ = [
     "MOST_SHARING",
-    "SPLIT",
     "WARPS",
+    "attend_block",
     "attend_parts_kernel",
-    "merge_parts",
-    "part_attender",
+    "four_lanes_sum",
 ]
-
-SPLIT = 64
-"""Positions in a part."""
 
 WARPS = 4
 """Parts in a block of threads."""
@@ -47,8 +44,63 @@ MOST_SHARING = 8
 LOG2_E = np.float32(1 / math.log(2))
 
 
+@cuda_device(fast=True)
+def attend_block(state, query, keys, values, start, bounds, scale, cap, four):
+    """Attend over a block of 16 positions, of which a warp has the keys and the values.
+
+    Parameters
+    ----------
+    state : tuple
+        The sum of weighted values, the largest score and this lane's sum of weights so far; the
+        same is returned.
+    query, keys, values : tuples
+        Of ``head_rows``, ``load_keys`` and ``load_values``.
+    start : int32
+        Where the block starts.
+    bounds : tuple of three int32
+        Where the positions of the part stop, the first and the last that the token sees.
+    four : int
+        This lane's place among the four of a key.
+    """
+    result, largest, total = state
+    stop, first, last = bounds
+    factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else np.float32(cap * LOG2_E)
+    s = key_scores(query, keys)
+    s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
+    if cap != np.float32(0):
+        s0, s1 = math.tanh(s0 * scale / cap), math.tanh(s1 * scale / cap)
+        s2, s3 = math.tanh(s2 * scale / cap), math.tanh(s3 * scale / cap)
+    key = np.int32(start + np.int32(2 * four))
+    if start + 16 > stop or start < first:
+        low = np.float32(-np.inf)
+        s0 = s0 if first <= key <= last else low
+        s1 = s1 if first <= key + 1 <= last else low
+        s2 = s2 if first <= key + 8 <= last else low
+        s3 = s3 if first <= key + 9 <= last else low
+    top = max(max(s0, s1), max(s2, s3)) * factor
+    top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 1))
+    top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 2))
+    top = max(top, largest)
+    shrink = exp2(largest - top)
+    w0, w1 = exp2(s0 * factor - top), exp2(s1 * factor - top)
+    w2, w3 = exp2(s2 * factor - top), exp2(s3 * factor - top)
+    total = total * shrink + ((w0 + w1) + (w2 + w3))
+    result = scale_tile(result, shrink, shrink)
+    result = add_values(
+        result, pack_pair(w0, w1), pack_pair(w2, w3), values, np.int32(last + 1 - key)
+    )
+    return result, top, total
+
+
+@cuda_device
+def four_lanes_sum(total):
+    """Return the sum over the four lanes of a key."""
+    total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
+    return total + cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)
+
+
 @functools.cache
-def part_attender(width: int) -> Any:
+def _part_attender(width: int) -> Any:
     """Make the function with which a warp attends over the positions of its part."""
     numbers = width // 4
 
@@ -73,9 +125,7 @@ def part_attender(width: int) -> Any:
         kv_heads = cache.shape[2]
         key_blocks = np.intp(plane) * cache.shape[1]
         value_blocks = key_blocks + cache.shape[1]
-        largest, total = np.float32(-np.inf), np.float32(0)
-        result = zero_tile(numbers)
-        factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else np.float32(cap * LOG2_E)
+        state = zero_tile(numbers), np.float32(-np.inf), np.float32(0)
         if start >= stop:
             block = np.intp(0)
         step = kv_heads * (16 * width)
@@ -89,35 +139,11 @@ def part_attender(width: int) -> Any:
             if start + 16 < stop:
                 block, block1, block2 = block1, block2, block3
             ahead = load_keys(cache, (key_blocks + block) * step + keys, width)
-            s = key_scores(query, here)
-            s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
-            if cap != np.float32(0):
-                s0, s1 = math.tanh(s0 * scale / cap), math.tanh(s1 * scale / cap)
-                s2, s3 = math.tanh(s2 * scale / cap), math.tanh(s3 * scale / cap)
-            key = np.int32(start + np.int32(2 * four))
-            if start + 16 > stop or start < first:
-                low = np.float32(-np.inf)
-                s0 = s0 if first <= key <= last else low
-                s1 = s1 if first <= key + 1 <= last else low
-                s2 = s2 if first <= key + 8 <= last else low
-                s3 = s3 if first <= key + 9 <= last else low
-            top = max(max(s0, s1), max(s2, s3)) * factor
-            top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 1))
-            top = max(top, cuda.shfl_xor_sync(0xFFFFFFFF, top, 2))
-            top = max(top, largest)
-            shrink = exp2(largest - top)
-            w0, w1 = exp2(s0 * factor - top), exp2(s1 * factor - top)
-            w2, w3 = exp2(s2 * factor - top), exp2(s3 * factor - top)
-            total = total * shrink + ((w0 + w1) + (w2 + w3))
-            largest = top
-            result = scale_tile(result, shrink, shrink)
-            result = add_values(
-                result, pack_pair(w0, w1), pack_pair(w2, w3), own, np.int32(last + 1 - key)
-            )
+            bounds = (stop, first, last)
+            state = attend_block(state, query, here, own, start, bounds, scale, cap, four)
             start = np.int32(start + 16)
-        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
-        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)
-        return result, largest, total
+        result, largest, total = state
+        return result, largest, four_lanes_sum(total)
 
     return attend
 
@@ -128,7 +154,7 @@ def attend_parts_kernel(width: int) -> Any:
 
     It is launched with ``(tokens, kv_heads, parts / WARPS)`` blocks of ``32 * WARPS`` threads.
     """
-    attend = part_attender(width)
+    attend = _part_attender(width)
 
     @cuda_kernel(fast=True, early=True)
     def attend_parts(
@@ -194,59 +220,3 @@ def attend_parts_kernel(width: int) -> Any:
                 extremes[item, head, part, 1] = total
 
     return attend_parts
-
-
-@cuda_device(fast=True)
-def _joined(total, value, height, part_total, part_value):
-    """Add a part; one that saw nothing left no value."""
-    if height > np.float32(-np.inf):
-        weight = exp2(height)
-        total += weight * part_total
-        value += weight * part_value
-    return total, value
-
-
-@cuda_kernel(fast=True, early=True)
-def merge_parts(partial, extremes, is_all, tokens, positions, head_size, out):
-    """Put the parts of a token (block x) and a head (block y) together. No error check.
-
-    Parameters
-    ----------
-    partial, extremes, is_all, tokens, positions
-        As :func:`attend_parts_kernel`'s kernel left them.
-    head_size : int
-    out : uint16 array, shape (tokens, at least heads * head_size)
-        Modified in place.
-    """
-    begin_next()
-    item, head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
-    token = item if is_all else np.intp(tokens[item])
-    last = np.intp(positions[token])
-    await_previous()
-    if last < 0:
-        return
-    i, ends = np.intp(cuda.threadIdx.x), last // SPLIT
-    largest, total, value = np.float32(-np.inf), np.float32(0), np.float32(0)
-    for part in range(0, ends + 1, 4):
-        # Four parts are under way at a time; behind the last it is read again, and left out.
-        p1, p2, p3 = min(part + 1, ends), min(part + 2, ends), min(part + 3, ends)
-        t0, t1 = extremes[item, head, part, 0], extremes[item, head, p1, 0]
-        t2, t3 = extremes[item, head, p2, 0], extremes[item, head, p3, 0]
-        s0, s1 = extremes[item, head, part, 1], extremes[item, head, p1, 1]
-        s2, s3 = extremes[item, head, p2, 1], extremes[item, head, p3, 1]
-        v0, v1 = partial[item, head, part, i], partial[item, head, p1, i]
-        v2, v3 = partial[item, head, p2, i], partial[item, head, p3, i]
-        top = max(max(largest, max(t0, t1)), max(t2, t3))
-        if top == np.float32(-np.inf):
-            continue
-        shrink = exp2(largest - top)
-        total, value, largest = total * shrink, value * shrink, top
-        total, value = _joined(total, value, t0 - top, s0, v0)
-        if p1 > part:
-            total, value = _joined(total, value, t1 - top, s1, v1)
-        if p2 > p1:
-            total, value = _joined(total, value, t2 - top, s2, v2)
-        if p3 > p2:
-            total, value = _joined(total, value, t3 - top, s3, v3)
-    if i < head_size:
-        out[token, head * head_size + i] = to_bfloat16(value / total)

@@ -1,9 +1,9 @@
 """All of attention of one new token a sequence in one kernel, where few tokens make launches count.
 
-A block takes what heads that share a key do of a token, and four parts of its positions: it rotates
-the queries in registers, the warp that has the new position rotates and stores the key and stores
-the value, and the block of a token and key that is done last puts the parts together. Three kernels
-did this one after the other, each waiting for the whole of the one before it.
+A block takes what heads that share a key do of a token, and 256 of its positions; a warp takes 32.
+What earlier steps wrote is in registers before the products that this one waits for are there. Then
+the new key is rotated and put among the others in registers, and stored for later steps. The block
+of a token and key that is done last puts the blocks together.
 """
 
 from __future__ import annotations
@@ -14,22 +14,35 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.attention_decode import SPLIT, WARPS, part_attender
-from numbatch.kernels.scoring.cuda.decode_tiles import ask_for, head_rows, store_partial
+from numbatch.kernels.scoring.cuda.attention_decode import (
+    MOST_SHARING,
+    attend_block,
+    four_lanes_sum,
+)
+from numbatch.kernels.scoring.cuda.attention_merge import joined_columns, merged_columns
+from numbatch.kernels.scoring.cuda.decode_tiles import (
+    head_rows,
+    load_keys,
+    load_values,
+    put_row,
+    store_partial,
+    store_pieces,
+)
 from numbatch.kernels.scoring.cuda.heads import rotated_eight
 from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
-from numbatch.kernels.scoring.cuda.words import (
-    exp2,
-    load_floats,
-    load_words,
-    pack_pair,
-    store_words,
-)
+from numbatch.kernels.scoring.cuda.tiles import zero_tile
+from numbatch.kernels.scoring.cuda.words import load_floats, load_words, store_words
 
-__all__ = ["attend_step_kernel"]
+__all__ = ["SPAN", "STEP_THREADS", "attend_step_kernel"]
 
-LINE = 64
-"""Numbers of a line of the caches."""
+STEP_WARPS = 8
+STEP_THREADS = 32 * STEP_WARPS
+
+OWN = 32
+"""Positions of a warp."""
+
+SPAN = OWN * STEP_WARPS
+"""Positions of a block."""
 
 
 @cuda_device
@@ -37,55 +50,9 @@ def _angles(table, at):
     return load_floats(table, at), load_floats(table, at + 4)
 
 
-@cuda_device(fast=True)
-def _joined(total, values, height, part_total, own):
-    """Add four columns of a part; one that saw nothing left no value."""
-    a, b, c, d = values
-    if height > np.float32(-np.inf):
-        weight = exp2(height)
-        total += weight * part_total
-        a, b = a + weight * own[0], b + weight * own[1]
-        c, d = c + weight * own[2], d + weight * own[3]
-    return total, (a, b, c, d)
-
-
-@cuda_device(fast=True)
-def _merged(partial, extremes, item, head, i, ends):
-    """Return columns ``i`` to ``i + 3`` of a head, from the parts up to ``ends``, in order."""
-    parts, width = partial.shape[2], partial.shape[3]
-    at = ((item * partial.shape[1] + head) * parts) * width + i
-    zero = np.float32(0)
-    largest, total, values = np.float32(-np.inf), zero, (zero, zero, zero, zero)
-    for part in range(0, ends + 1, 4):
-        # Four parts are under way at a time; behind the last it is read again, and left out.
-        p1, p2, p3 = min(part + 1, ends), min(part + 2, ends), min(part + 3, ends)
-        t0, t1 = extremes[item, head, part, 0], extremes[item, head, p1, 0]
-        t2, t3 = extremes[item, head, p2, 0], extremes[item, head, p3, 0]
-        s0, s1 = extremes[item, head, part, 1], extremes[item, head, p1, 1]
-        s2, s3 = extremes[item, head, p2, 1], extremes[item, head, p3, 1]
-        v0, v1 = load_floats(partial, at + part * width), load_floats(partial, at + p1 * width)
-        v2, v3 = load_floats(partial, at + p2 * width), load_floats(partial, at + p3 * width)
-        top = max(max(largest, max(t0, t1)), max(t2, t3))
-        if top == np.float32(-np.inf):
-            continue
-        shrink, largest = exp2(largest - top), top
-        total *= shrink
-        a, b, c, d = values
-        values = (a * shrink, b * shrink, c * shrink, d * shrink)
-        total, values = _joined(total, values, t0 - top, s0, v0)
-        if p1 > part:
-            total, values = _joined(total, values, t1 - top, s1, v1)
-        if p2 > p1:
-            total, values = _joined(total, values, t2 - top, s2, v2)
-        if p3 > p2:
-            total, values = _joined(total, values, t3 - top, s3, v3)
-    a, b, c, d = values
-    return a / total, b / total, c / total, d / total
-
-
 @functools.cache
 def _head_turner(width: int) -> Any:
-    """Make the functions that load a lane's angles, and rotate its part of a query."""
+    """Make the functions that load a lane's angles, rotate its part of a head and load values."""
     half = width // 2
 
     if width == 128:
@@ -105,6 +72,10 @@ def _head_turner(width: int) -> Any:
             c, d = rotated_eight(query[4:8], query[12:16], second[0], second[1])
             return a + c + b + d
 
+        @cuda_device
+        def load_value(qkv, at):
+            return load_words(qkv, at) + load_words(qkv, at + 64)
+
     else:
 
         @cuda_device
@@ -117,49 +88,42 @@ def _head_turner(width: int) -> Any:
             a, b = rotated_eight(query[0:4], query[4:8], angles[0], angles[1])
             return a + b
 
-    return load_angles, turn
+        @cuda_device
+        def load_value(qkv, at):
+            return load_words(qkv, at)
+
+    return load_angles, turn, load_value
+
+
+@functools.cache
+def _row_putter(width: int) -> Any:
+    """Make the function that puts the new key and value among those of a block."""
+    below = width // 8
+    second, third, fourth = width // 16, 2 * width // 16, 3 * width // 16
+
+    @cuda_device
+    def put(keys, values, key, value, row, group, four):
+        """Put them in their places, if ``row``, at least 0, says that they belong here."""
+        keys = put_row(keys, key, 0, row == group)
+        keys = put_row(keys, key, below, row == group + 8)
+        values = put_row(values, value, 0, row == 2 * four)
+        values = put_row(values, value, second, row == 2 * four + 1)
+        values = put_row(values, value, third, row == 2 * four + 8)
+        return keys, put_row(values, value, fourth, row == 2 * four + 9)
+
+    return put
 
 
 @functools.cache
 def attend_step_kernel(width: int) -> Any:
     """Return the kernel for heads of 64 or 128 that are rotated as a whole, in halves.
 
-    It is launched with ``(tokens, kv_heads, parts / WARPS)`` blocks of ``32 * WARPS`` threads.
+    It is launched with ``(tokens, kv_heads, parts)`` blocks of ``STEP_THREADS`` threads; a part has
+    ``SPAN`` positions.
     """
-    half = width // 2
-    pieces = half // 8
-    attend = part_attender(width)
-    load_angles, turn = _head_turner(width)
-
-    @cuda_device
-    def ask_for_block(cache, plane, block, kv_head, lane):
-        """Ask for a block's keys and values: no kernel of this step but this one writes any."""
-        kv_heads = cache.shape[2]
-        apart = cache.shape[1] * kv_heads * (16 * width)
-        at = ((np.intp(plane) * cache.shape[1] + block) * kv_heads + kv_head) * (16 * width)
-        if lane < width // 4:
-            ask_for(cache, at + LINE * np.intp(lane))
-            ask_for(cache, at + apart + LINE * np.intp(lane))
-
-    @cuda_device
-    def store_new(qkv, at, cosine, sine, position, cache, plane, block, kv_head, heads, lane):
-        """Rotate and store the key of a position, and store its value; ``at``: of the token."""
-        kv_heads = cache.shape[2]
-        apart = cache.shape[1] * kv_heads * (16 * width)
-        place = ((np.intp(plane) * cache.shape[1] + block) * kv_heads + kv_head) * (16 * width)
-        place += (position & 15) * width
-        if lane < pieces:
-            piece = 8 * np.intp(lane)
-            own = at + (heads + kv_head) * width + piece
-            a, b = load_words(qkv, own), load_words(qkv, own + half)
-            turned = position * half + piece
-            a, b = rotated_eight(a, b, _angles(cosine, turned), _angles(sine, turned))
-            store_words(cache, place + piece, a)
-            store_words(cache, place + piece + half, b)
-        elif lane < 3 * pieces:
-            piece = 8 * (np.intp(lane) - pieces)
-            own = at + (heads + kv_heads + kv_head) * width + piece
-            store_words(cache, place + apart + piece, load_words(qkv, own))
+    quarter, numbers = width // 4, width // 4
+    load_angles, turn, load_value = _head_turner(width)
+    put = _row_putter(width)
 
     @cuda_kernel(fast=True, early=True)
     def attend_step(
@@ -177,8 +141,12 @@ def attend_step_kernel(width: int) -> Any:
         cosine, sine, cache, tables, positions, plane
             As for ``prepare_heads``. ``cache`` is modified in place.
         heads : int
-        window, scale, cap, partial, extremes
+        window, scale, cap
             As for ``attend_parts``.
+        partial : float32 array, shape (tokens, heads, at least parts, width)
+            Modified in place: sums of weighted values.
+        extremes : float32 array, shape (tokens, heads, at least parts, 2)
+            Modified in place: the largest score, in units of log 2, and the sum of weights.
         turns : int32 array, shape (at least tokens * kv_heads,)
             Zeros, and zeros again afterwards.
         out : uint16 array, shape (tokens, at least heads * width)
@@ -186,76 +154,108 @@ def attend_step_kernel(width: int) -> Any:
         """
         begin_next()
         done = cuda.shared.array(1, np.int32)
+        sums = cuda.shared.array((1, MOST_SHARING, STEP_WARPS, width), np.float32, alignment=16)
+        tops = cuda.shared.array((1, MOST_SHARING, STEP_WARPS, 2), np.float32)
         thread = np.int32(cuda.threadIdx.x)
-        lane, warp = thread & 31, thread >> 5
+        lane, warp = thread & 31, np.intp(thread >> 5)
         group, four = np.intp(lane >> 2), np.intp(lane & 3)
         token, kv_head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
-        part = np.intp(cuda.blockIdx.z) * WARPS + np.intp(warp)
+        part = np.intp(cuda.blockIdx.z)
         last = np.int32(positions[token])
-        start = np.int32(part * SPLIT)
-        first = np.int32(0)
-        if window > 0:
-            first = np.int32(max(np.int32(0), np.int32(last - window + 1)))
-            start = np.int32(max(start, np.int32(first & ~15)))
-        at, most = np.intp(start >> 4), np.intp(tables.shape[1] - 1)
-        blocks = (
-            np.intp(tables[token, min(at, most)]), np.intp(tables[token, min(at + 1, most)]),
-            np.intp(tables[token, min(at + 2, most)]), np.intp(tables[token, min(at + 3, most)]),
-        )  # fmt: skip
         position = np.intp(max(last, np.int32(0)))
+        start = np.int32(part * SPAN + warp * OWN)
+        first = np.int32(max(np.int32(0), np.int32(last - window + 1))) if window > 0 else 0
+        at, most = np.intp(start >> 4), np.intp(tables.shape[1] - 1)
+        block = np.intp(tables[token, min(at, most)])
+        block1 = np.intp(tables[token, min(at + 1, most)])
         newest = np.intp(tables[token, position >> 4])
         angles = load_angles(cosine, sine, position, four)
-        if start <= last:
-            ask_for_block(cache, plane, blocks[0], kv_head, lane)
-        if start + 16 <= last:
-            ask_for_block(cache, plane, blocks[1], kv_head, lane)
-        if start + 32 <= last:
-            ask_for_block(cache, plane, blocks[2], kv_head, lane)
-        if start + 48 <= last:
-            ask_for_block(cache, plane, blocks[3], kv_head, lane)
+        kv_heads = cache.shape[2]
+        step, apart = kv_heads * (16 * width), cache.shape[1] * kv_heads * (16 * width)
+        base = np.intp(plane) * apart + kv_head * (16 * width)
+        own_keys = base + group * width + four * 8
+        own_values = base + apart + 2 * four * width + group * 8
+        # No kernel of this step but this one writes any.
+        keys = load_keys(cache, block * step + own_keys, width)
+        values = load_values(cache, block * step + own_values, width)
+        keys1 = load_keys(cache, block1 * step + own_keys, width)
         await_previous()
         if last < 0:
             return
-        sharing = heads // cache.shape[2]
-        head = kv_head * sharing + group
+        sharing = heads // kv_heads
         is_there = group < sharing
+        head = kv_head * sharing + (group if is_there else 0)
         row = token * qkv.shape[1]
-        if last >= np.int32(part * SPLIT):
-            own = row + (head if is_there else 0) * width + four * 8
-            query = turn(head_rows(qkv, own, is_there, width), angles)
-            if last < np.int32((part + 1) * SPLIT):
-                store_new(
-                    qkv, row, cosine, sine, position, cache, plane, newest, kv_head, heads, lane
-                )
-            cuda.syncwarp()
-            stop = np.int32(min(np.int32((part + 1) * SPLIT), np.int32(last + 1)))
-            result, largest, total = attend(
-                query, cache, plane, kv_head, blocks, (start, stop, first, last), scale, cap, lane
+        state = zero_tile(numbers), np.float32(-np.inf), np.float32(0)
+        bounds = (np.int32(last + 1), first, last)
+        if start <= last:
+            query = head_rows(qkv, row + head * width + four * 8, is_there, width)
+            own = row + (heads + kv_head) * width
+            key = head_rows(qkv, own + four * 8, True, width)
+            value = load_value(qkv, own + kv_heads * width + group * 8)
+            values1 = load_values(cache, block1 * step + own_values, width)
+            query, key = turn(query, angles), turn(key, angles)
+            place = np.int32(last - start)  # 32 or more: another warp has it
+            keys, values = put(
+                keys, values, key, value, place if place < 16 else np.int32(-1), group, four
             )
-            if is_there:
-                place = (token * heads + head) * partial.shape[2] + part
-                store_partial(result, partial, place * width + four * 16)
+            keys1, values1 = put(
+                keys1, values1, key, value, np.int32(place - 16) if place < 32 else np.int32(-1),
+                group, four,
+            )  # fmt: skip
+            if place < OWN:
+                key_place = newest * step + base + (position & 15) * width
+                if group == 0:
+                    store_pieces(cache, key_place + 8 * four, key, 32)
                 if four == 0:
+                    store_pieces(cache, key_place + apart + 8 * group, value, 64)
+            if start + 16 > first:
+                state = attend_block(state, query, keys, values, start, bounds, scale, cap, four)
+            start = np.int32(start + 16)
+            if start <= last and start + 16 > first:
+                state = attend_block(state, query, keys1, values1, start, bounds, scale, cap, four)
+        result, largest, total = state
+        total = four_lanes_sum(total)
+        if is_there:
+            store_partial(result, sums, (group * STEP_WARPS + warp) * width + four * 16)
+            if four == 0:
+                tops[0, group, warp, 0], tops[0, group, warp, 1] = largest, total
+        cuda.syncthreads()
+        is_alone = cuda.gridDim.z == 1
+        column = 4 * np.intp(thread % np.int32(quarter))
+        for own_head in range(thread // np.int32(quarter), sharing, STEP_THREADS // quarter):
+            head = kv_head * sharing + own_head
+            if is_alone:
+                words = merged_columns(sums, tops, 0, own_head, column, STEP_WARPS - 1)
+                store_words(out, token * out.shape[1] + head * width + column, words)
+            else:
+                columns, largest, total = joined_columns(
+                    sums, tops, 0, own_head, column, STEP_WARPS - 1
+                )
+                a, b, c, d = columns
+                partial[token, head, part, column] = a
+                partial[token, head, part, column + 1] = b
+                partial[token, head, part, column + 2] = c
+                partial[token, head, part, column + 3] = d
+                if column == 0:
                     extremes[token, head, part, 0] = largest
                     extremes[token, head, part, 1] = total
+        if is_alone:
+            return
+        cuda.threadfence()  # what this block wrote comes before its turn
         cuda.syncthreads()
-        if cuda.gridDim.z > 1:
-            if thread == 0:
-                turn_at = token * cache.shape[2] + kv_head
-                cuda.threadfence()  # what this block wrote comes before its turn
-                done[0] = cuda.atomic.add(turns, turn_at, np.int32(1))
-                cuda.threadfence()  # what the others wrote comes after it
-                if done[0] == cuda.gridDim.z - 1:
-                    turns[turn_at] = np.int32(0)
-            cuda.syncthreads()
-            if done[0] != cuda.gridDim.z - 1:
-                return
-        column = 4 * np.intp(lane)
-        if column < width:
-            for own_head in range(np.intp(warp), sharing, WARPS):
-                head = kv_head * sharing + own_head
-                a, b, c, d = _merged(partial, extremes, token, head, column, np.intp(last) // SPLIT)
-                words = (pack_pair(a, b), pack_pair(c, d))
-                store_words(out, token * out.shape[1] + head * width + column, words)
+        if thread == 0:
+            turn_at = token * kv_heads + kv_head
+            done[0] = cuda.atomic.add(turns, turn_at, np.int32(1))
+            cuda.threadfence()  # what the others wrote comes after it
+            if done[0] == cuda.gridDim.z - 1:
+                turns[turn_at] = np.int32(0)
+        cuda.syncthreads()
+        if done[0] != cuda.gridDim.z - 1:
+            return
+        for own_head in range(thread // np.int32(quarter), sharing, STEP_THREADS // quarter):
+            head = kv_head * sharing + own_head
+            words = merged_columns(partial, extremes, token, head, column, position // SPAN)
+            store_words(out, token * out.shape[1] + head * width + column, words)
 
     return attend_step

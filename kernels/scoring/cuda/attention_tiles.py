@@ -2,8 +2,7 @@
 
 A block works on up to ``16 * warps`` queries of one sequence and one head; each warp on 16 of them.
 Keys and values come through shared memory, 64 positions at a time, from the blocks of the KV cache.
-While one product runs, the operands of the next arrive: values during the products with keys, the
-next keys during softmax and the products with values. Source: Dao 2023, arXiv 2307.08691.
+While some are worked on, the next arrive beside them. Source: Dao 2023, arXiv 2307.08691.
 
 A query's sums run over its positions in order, 64 at a time from a multiple of 64. So its bits do
 not depend on the queries beside it, on the chunk that it came in, or on ``warps``.
@@ -146,13 +145,22 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
     threads = 32 * warps
     pieces = width // 8
     rows = 16 * warps
-    # Keys, then the queries, where values come to lie when the queries are in registers.
-    numbers, half = (KEYS + max(KEYS, rows)) * width, width // 2
+    # Keys and values, twice; the queries come by the second place, before they are in registers.
+    tile_bytes, half = 2 * KEYS * width, width // 2
     copy_cached = _cache_copier(width, threads)
+
+    @cuda_device
+    def copy_both(place, cache, pages, key_blocks, kv_head, kv_heads, start, end):
+        """Begin to copy keys, and values behind them."""
+        copy_cached(place, cache, pages, key_blocks, kv_head, kv_heads, start, end)
+        values = place + np.uint32(tile_bytes)
+        blocks = key_blocks + cache.shape[1]
+        copy_cached(values, cache, pages, blocks, kv_head, kv_heads, start, end)
+
     # With heads of 64 two blocks run on a multiprocessor.
     registers = 128 if width == 64 and warps == 8 else None
 
-    @cuda_kernel(fast=True, registers=registers)
+    @cuda_kernel(fast=True, registers=registers, shared=4 * tile_bytes)
     def attend_tiles(
         q, cache, tables, tile_rows, tile_tokens, tile_counts, positions, plane, head_size,
         window, scale, cap, out,
@@ -177,9 +185,9 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
         out : uint16 array, shape (tokens, at least heads * head_size)
             Modified in place.
         """
-        shared = cuda.shared.array(numbers, np.uint16)
+        shared = cuda.shared.array(0, np.uint16)
         base = shared_address(shared)
-        values_base = base + np.uint32(2 * KEYS * width)
+        queries_base = base + np.uint32(2 * tile_bytes)
         thread = np.int32(cuda.threadIdx.x)
         lane, warp = thread & 31, thread >> 5
         tile, head = np.intp(cuda.blockIdx.x), np.intp(cuda.blockIdx.y)
@@ -190,7 +198,6 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
         kv_head = head // (heads // kv_heads)
         entry = np.intp(tile_rows[tile])
         key_blocks = np.intp(plane) * cache.shape[1]
-        value_blocks = key_blocks + cache.shape[1]
 
         # Where this lane reads in step 0 of a product, for four 8 x 8 matrices at a time.
         offset_a = _place(lane & 15, lane >> 4, width)
@@ -201,7 +208,7 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
             row, piece = at // np.int32(pieces), at % np.int32(pieces)
             there = row < count
             source = ((token + (np.intp(row) if there else 0)) * heads + head) * width + piece * 8
-            copy_words(values_base + _place(row, piece, width), q, source, there)
+            copy_words(queries_base + _place(row, piece, width), q, source, there)
         finish_copies()
         own = np.int32(begin + warp * 16 + (lane >> 2))
         below = np.int32(own + 8)
@@ -216,16 +223,20 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
         factor = np.float32(scale * LOG2_E) if cap == np.float32(0) else LOG2_E
 
         pages = _find_pages(tables, entry, start, end)
-        copy_cached(base, cache, pages, key_blocks, kv_head, kv_heads, start, end)
+        copy_both(base, cache, pages, key_blocks, kv_head, kv_heads, start, end)
+        pages = _find_pages(tables, entry, np.int32(start + KEYS), end)
         copies_done(0)
         cuda.syncthreads()
-        queries = load_rows(values_base + np.uint32(warp * (32 * width)) + offset_a, width)
+        queries = load_rows(queries_base + np.uint32(warp * (32 * width)) + offset_a, width)
+        here, other = base, queries_base
         while start < end:
             copies_done(0)
-            cuda.syncthreads()  # the keys are there, and nobody reads the last values any more
-            copy_cached(values_base, cache, pages, value_blocks, kv_head, kv_heads, start, end)
-            pages = _find_pages(tables, entry, np.int32(start + KEYS), end)
-            scores = score_tile(queries, base + offset_b, KEYS)
+            cuda.syncthreads()  # keys and values are there, and nobody reads those before any more
+            following = np.int32(start + KEYS)
+            if following < end:
+                copy_both(other, cache, pages, key_blocks, kv_head, kv_heads, following, end)
+                pages = _find_pages(tables, entry, np.int32(following + KEYS), end)
+            scores = score_tile(queries, here + offset_b, KEYS)
             if cap != np.float32(0):
                 scores = softcap_tile(scores, scale / cap, cap)
             if start + np.int32(KEYS - 1) > begin or window > 0:
@@ -245,12 +256,9 @@ def attend_tiles_kernel(width: int, warps: int) -> Any:
             total_below = total_below * shrink_below + more_below
             result = scale_tile(result, shrink, shrink_below)
             packed = pack_tile(weights)
-            copies_done(0)
-            cuda.syncthreads()  # the values are there, and nobody reads these keys any more
-            start = np.int32(start + KEYS)
-            if start < end:
-                copy_cached(base, cache, pages, key_blocks, kv_head, kv_heads, start, end)
-            result = value_tile(result, packed, values_base + offset_a)
+            result = value_tile(result, packed, here + np.uint32(tile_bytes) + offset_a)
+            start = following
+            here, other = other, here
 
         total, total_below = _row_total(total), _row_total(total_below)
         result = scale_tile(result, np.float32(1) / total, np.float32(1) / total_below)

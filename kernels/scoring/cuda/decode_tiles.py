@@ -18,12 +18,13 @@ from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _el
 
 __all__ = [
     "add_values",
-    "ask_for",
     "head_rows",
     "key_scores",
     "load_keys",
     "load_values",
+    "put_row",
     "store_partial",
+    "store_pieces",
 ]
 
 _I32, _F32, _I64 = ir.IntType(32), ir.FloatType(), ir.IntType(64)
@@ -38,20 +39,6 @@ def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any, offset: in
     pointer = _element_pointer(context, builder, kind, array, element)
     loaded = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
     return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(4)]
-
-
-@intrinsic
-def ask_for(typingctx, array, at):
-    """Ask for the line of flat element ``at`` to be in the second cache when it is read."""
-
-    def emit(context, builder, signature, args):
-        pointer = _element_pointer(context, builder, signature.args[0], *args)
-        template = "{ .reg .u64 t; cvta.to.global.u64 t, $0; prefetch.global.L2 [t]; }"
-        address = builder.ptrtoint(pointer, _I64)
-        _assembly(builder, template, ir.VoidType(), "l", [address], effects=True)
-        return context.get_dummy_value()
-
-    return types.none(array, types.int64), emit
 
 
 @intrinsic(prefer_literal=True)
@@ -110,6 +97,41 @@ def load_values(typingctx, cache, at, width):
         return _tuple(builder, words)
 
     return types.UniTuple(types.uint32, columns // 4)(cache, types.int64, width), emit
+
+
+@intrinsic(prefer_literal=True)
+def put_row(typingctx, words, row, at, is_there):
+    """Put a row's words in the place of those from ``at``, a literal, on, if it belongs there."""
+    first = int(at.literal_value)
+
+    def emit(context, builder, signature, args):
+        out = _elements(builder, args[0], words.count)
+        for i, word in enumerate(_elements(builder, args[1], row.count), first):
+            out[i] = builder.select(args[3], word, out[i])
+        return _tuple(builder, out)
+
+    return words(words, row, at, types.boolean), emit
+
+
+@intrinsic(prefer_literal=True)
+def store_pieces(typingctx, array, at, words, apart):
+    """Write words, 16 bytes at a time, from flat element ``at`` on; pieces are ``apart`` apart."""
+    step = int(apart.literal_value)
+
+    def emit(context, builder, signature, args):
+        array, at = args[:2]
+        given = _elements(builder, args[2], words.count)
+        for piece in range(words.count // 4):
+            value = ir.Constant(_VECTOR, ir.Undefined)
+            for lane in range(4):
+                number = ir.Constant(_I32, lane)
+                value = builder.insert_element(value, given[4 * piece + lane], number)
+            element = builder.add(at, ir.Constant(_I64, step * piece))
+            pointer = _element_pointer(context, builder, signature.args[0], array, element)
+            builder.store(value, builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, words, apart), emit
 
 
 @intrinsic

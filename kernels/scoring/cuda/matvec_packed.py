@@ -21,9 +21,12 @@ from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES
 from numbatch.kernels.scoring.cuda.overlap import await_previous, begin_next
 from numbatch.kernels.scoring.cuda.packed_stage import (
+    INPUT_BYTES,
     SUMS_AT,
     array_address,
+    bring_input,
     copy_piece,
+    load_piece,
     multiply_stage,
     store_input,
 )
@@ -34,7 +37,7 @@ from numbatch.kernels.scoring.cuda.tiles import (
     shared_address,
     zero_tile,
 )
-from numbatch.kernels.scoring.cuda.words import load_words, to_bfloat16, warp_sum
+from numbatch.kernels.scoring.cuda.words import to_bfloat16, warp_sum
 
 __all__ = ["GROUP", "THREADS", "multiply_packed_kernel", "packed_launch"]
 
@@ -50,14 +53,17 @@ THREADS = 32 * WARPS
 SCALES_AT = GROUP * ROW_BYTES
 STAGE_BYTES = SCALES_AT + GROUP * 16
 
-INPUT_BYTES, INPUTS = 640, 2
-"""Of a stage's input with its sums, a multiple of 128, and how many of them a warp keeps."""
+INPUTS = 2
+"""Stages of the input in shared memory."""
 
 SUMS = WARPS * GROUP
 """Of a group; those of the next one are elsewhere, lest they be written where others still read."""
 
 REGISTERS = 80
 """Of a thread; with 64 there is room for one block more, and products took 7 to 24 % longer."""
+
+FEW_REGISTERS = 120
+"""The same where only two blocks run on a multiprocessor."""
 
 MANY, FEW = (2, 3), (4, 2)
 """Stages of a warp under way, and blocks that run on a multiprocessor then.
@@ -67,24 +73,43 @@ and others one, as blocks of the kernel before leave: 4,096 x 14,336 weights too
 on an H200, with room for three 14.5.
 """
 
+SQUARES_AT = 576
+"""Where a warp leaves its sum of squares, in what is left behind a stage of its input."""
 
-def packed_launch(mode: int, rows: int, multiprocessors: int) -> tuple[int, int]:
-    """Return the stages of the kernel that takes a product of so many results, and its blocks."""
+
+def packed_launch(
+    mode: int, rows: int, columns: int, multiprocessors: int
+) -> tuple[int, bool, int]:
+    """Return how to run a product of so many results of so many columns.
+
+    Returns
+    -------
+    int, bool, int
+        What :func:`multiply_packed_kernel` is asked for, and blocks.
+    """
     groups = rows // (GROUP // 2 if mode == GATED else GROUP)
-    if groups <= FEW[1] * multiprocessors:
-        return FEW[0], groups
-    return MANY[0], min(groups, MANY[1] * multiprocessors)
+    is_long = columns > WARPS * COLUMNS * INPUTS
+    if groups > FEW[1] * multiprocessors:
+        return MANY[0], is_long, min(groups, MANY[1] * multiprocessors)
+    return FEW[0], is_long, groups
 
 
 @cuda_device
-def _root(sums, width, epsilon, lane):
-    """Return what a norm divides by, over 1, from sums of squares; 1 where there are none."""
-    if sums.size == 0:
-        return np.float32(1)
-    total = np.float32(0)
-    for i in range(lane, sums.size, 32):
-        total += sums[i]
-    total = warp_sum(total)
+def _squares_of(squares, thread):
+    """Return a thread's share of the sum of squares that a norm is made from."""
+    size = squares.size
+    total = squares[min(thread, size - 1)]
+    if thread >= size:
+        total = np.float32(0)
+    for i in range(thread + THREADS, size, THREADS):
+        total += squares[i]
+    return total
+
+
+@cuda_device
+def _root(shared, at, apart, width, epsilon, lane):
+    """Return what a norm divides by, over 1, from the sums of squares that warps left."""
+    total = warp_sum(shared[at + (lane & 7) * apart]) / np.float32(32 // WARPS)
     return np.float32(1) / np.float32(math.sqrt(total / np.float32(width) + epsilon))
 
 
@@ -115,14 +140,19 @@ def _write(mode, first, second, code, scale, cap, row, out, out32):
 
 
 @functools.cache
-def multiply_packed_kernel(depth: int) -> Any:
-    """Return the kernel with so many stages; :func:`packed_launch` says which."""
+def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
+    """Return the kernel with so many stages, for inputs of which warps have more than ``INPUTS``.
+
+    :func:`packed_launch` says which.
+    """
+    registers = REGISTERS if depth == MANY[0] else FEW_REGISTERS
     own_bytes = depth * STAGE_BYTES + INPUTS * INPUT_BYTES
     sums_at = WARPS * own_bytes // 4
     shared_bytes = 4 * (sums_at + 2 * SUMS)
+    squares_at, own_floats = (depth * STAGE_BYTES + SQUARES_AT) // 4, own_bytes // 4
     left_over = depth - 1
 
-    @cuda_kernel(fast=True, registers=REGISTERS, early=True, shared=shared_bytes)
+    @cuda_kernel(fast=True, registers=registers, early=True, shared=shared_bytes)
     def multiply_packed(
         words, scales, rows, x, squares, width, epsilon, mode, apart, code, scale, cap, out, out32,
         weight, next_x, next_squares,
@@ -178,9 +208,9 @@ def multiply_packed_kernel(depth: int) -> Any:
         next_group, left = first, count
         source = codes + (np.int64(first) << np.int64(bits)) * row_bytes
         source_scale = factors + (np.int64(first) << np.int64(bits)) * scale_bytes
-        for ahead in range(depth):
+        for early in range(depth):
             if next_group < groups and count > 0:
-                place = base + np.uint32(ahead * STAGE_BYTES)
+                place = base + np.uint32(early * STAGE_BYTES)
                 _copy_stage(place + to, place + to_scale, source, source_scale, apart_bytes, lane)
                 source, source_scale, left = source + 128, source_scale + 16, np.int32(left - 1)
                 if left == 0:
@@ -188,26 +218,33 @@ def multiply_packed_kernel(depth: int) -> Any:
                     at = np.int64(next_group) << np.int64(bits)
                     source, source_scale = codes + at * row_bytes, factors + at * scale_bytes
             finish_copies()
+        own_row = (np.intp(first) << np.intp(4)) + np.intp(lane & 15)
+        factor = np.float32(0)
+        if warp == 0 and weight.size:
+            factor = weight[own_row]
         await_previous()
-        own_x = np.int64(start) * COLUMNS + np.int64(lane) * 8
-        ahead_x = load_words(x, own_x)
-        root, before = np.float32(1), np.float32(0)
-        if warp == 0:
-            root = _root(squares, width, epsilon, np.int64(lane))
-            if mode == ADD:
-                before = out32[0, (np.intp(first) << np.intp(4)) + np.intp(lane & 15)]
+        inputs = base + np.uint32(depth * STAGE_BYTES)
+        before, square, has_norm = np.float32(0), np.float32(0), squares.size > 0
+        if has_norm:
+            square = _squares_of(squares, np.int64(thread))
+        if warp == 0 and mode == ADD:
+            before = out32[0, own_row]
+        # The first stages of the input are asked for at once, and one more; of a longer one the
+        # next is under way while a stage is multiplied.
+        own_x = array_address(x) + np.int64(start) * 512 + np.int64(lane) * 16
+        if is_long:
+            ahead_x = load_piece(own_x + 512 * INPUTS)
+            ahead_at = np.int32(INPUTS + 1) if count > INPUTS + 1 else np.int32(0)
+        bring_input(inputs, np.uint32(lane), own_x, count, INPUTS)
+        root = np.float32(0)
         own = np.uint32(group * np.int32(ROW_BYTES) + (four << 4)) + np.uint32((group & 1) << 6)
         own_scale = np.uint32(np.int32(SCALES_AT) + (group << 4))
-        inputs = base + np.uint32(depth * STAGE_BYTES)
-        slot, is_kept, sums = np.int32(0), False, np.intp(sums_at)
+        slot, side, sums = np.int32(0), np.int32(1), np.intp(sums_at)
         while first < groups:
             total = zero_tile(2)
             for stage in range(count):
-                input_at = inputs + np.uint32(np.int32(stage & 1) * np.int32(INPUT_BYTES))
-                if not is_kept:
-                    store_input(input_at, np.uint32(lane), ahead_x)
-                    following = stage + 1 if stage + 1 < count else 0
-                    ahead_x = load_words(x, own_x + following * COLUMNS)
+                side = np.int32(side ^ 1) if is_long else np.int32(stage & 1)
+                input_at = inputs + np.uint32(side * np.int32(INPUT_BYTES))
                 copies_done(left_over)
                 cuda.syncwarp()
                 place = base + np.uint32(slot * np.int32(STAGE_BYTES))
@@ -216,6 +253,11 @@ def multiply_packed_kernel(depth: int) -> Any:
                     input_at + np.uint32(SUMS_AT),
                 )  # fmt: skip
                 cuda.syncwarp()
+                if is_long:
+                    store_input(input_at, np.uint32(lane), ahead_x)
+                    ahead_x = load_piece(own_x + np.int64(ahead_at) * 512)
+                    ahead_at = np.int32(ahead_at + 1)
+                    ahead_at = ahead_at if ahead_at < count else np.int32(0)
                 if next_group < groups:
                     _copy_stage(
                         place + to, place + to_scale, source, source_scale, apart_bytes, lane
@@ -228,29 +270,37 @@ def multiply_packed_kernel(depth: int) -> Any:
                         source, source_scale = codes + at * row_bytes, factors + at * scale_bytes
                 finish_copies()
                 slot = np.int32(slot + 1) if slot + 1 < depth else np.int32(0)
-            is_kept = count <= INPUTS
+            is_first = first == np.int32(cuda.blockIdx.x)
+            if has_norm and is_first:
+                # Not before: waiting for the squares would hold the products up.
+                square = warp_sum(square)
+                if lane == 0:
+                    shared[squares_at + warp * own_floats] = square
             if four == 0:
-                held = sums + np.intp(warp) * GROUP + np.intp(group)
-                shared[held], shared[held + 8] = total[0], total[1]
+                own_sum = sums + np.intp(warp) * GROUP + np.intp(group)
+                shared[own_sum], shared[own_sum + 8] = total[0], total[1]
             cuda.syncthreads()
             if warp == 0:
-                value, held = np.float32(0), sums + np.intp(lane & 15)
+                value, first_sum = np.float32(0), sums + np.intp(lane & 15)
                 for each in range(WARPS):
-                    value += shared[held + each * GROUP]
-                value *= root
+                    value += shared[first_sum + each * GROUP]
+                if has_norm:
+                    if is_first:
+                        root = _root(shared, squares_at, own_floats, width, epsilon, lane)
+                    value *= root
                 if mode == ADD:
                     row = (np.intp(first) << np.intp(4)) + np.intp(lane & 15)
-                    if first != np.int32(cuda.blockIdx.x):
+                    if not is_first:
                         before = out32[0, row]
+                        factor = weight[row] if weight.size else factor
                     value += before
-                    square = value * value if lane < 16 else np.float32(0)
-                    square = warp_sum(square)
+                    own_square = warp_sum(value * value if lane < 16 else np.float32(0))
                     if lane < 16:
                         out32[0, row] = value
                         if weight.size:
-                            next_x[0, row] = to_bfloat16(value * weight[row])
+                            next_x[0, row] = to_bfloat16(value * factor)
                     if lane == 0:
-                        next_squares[first] = square
+                        next_squares[first] = own_square
                 else:
                     below = cuda.shfl_down_sync(0xFFFFFFFF, value, 8)
                     if lane < 8:

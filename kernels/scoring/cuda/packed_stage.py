@@ -19,9 +19,12 @@ from numbatch.kernels.scoring.cuda.tiles import _int, _mma
 from numbatch.kernels.scoring.cuda.words import _assembly, _elements, _tuple
 
 __all__ = [
+    "INPUT_BYTES",
     "SUMS_AT",
     "array_address",
+    "bring_input",
     "copy_piece",
+    "load_piece",
     "multiply_stage",
     "store_input",
 ]
@@ -29,8 +32,9 @@ __all__ = [
 _I64, _F32 = ir.IntType(64), ir.FloatType()
 _VOID = ir.VoidType()
 
-SUMS_AT = 512
-"""Where the sums of an input lie behind its 256 numbers."""
+SUMS_AT, INPUT_BYTES = 512, 640
+"""Where the sums of a stage's input lie behind its 256 numbers, and how far stages are apart: a
+multiple of 128."""
 
 MOVED = -136.0
 """128 that each code is too large by, and 8 that it is less in a weight."""
@@ -62,6 +66,48 @@ def copy_piece(typingctx, address, source):
     return types.none(types.uint32, types.int64), emit
 
 
+def _store_input(builder: Any, address: Any, lane: Any, four: list[Any]) -> None:
+    """Write a lane's piece of an input, as :func:`store_input` says."""
+    total = ir.Constant(_F32, 0.0)
+    for word in four:
+        low = builder.bitcast(builder.shl(word, _int(16)), _F32)
+        high = builder.bitcast(builder.and_(word, _int(0xFFFF0000)), _F32)
+        total = builder.fadd(builder.fadd(total, low), high)
+    for apart in (1, 2):
+        template = f"shfl.sync.bfly.b32 $0, $1, {apart}, 0x1f, 0xffffffff;"
+        other = _assembly(builder, template, _F32, "=f,f", [total], effects=True)
+        total = builder.fadd(total, other)
+    moved = builder.fmul(total, ir.Constant(_F32, MOVED))
+    place = builder.add(address, builder.shl(lane, _int(4)))
+    template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
+    _assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
+    block = builder.add(address, builder.and_(lane, _int(28)))
+    template = f"st.shared.f32 [$0+{SUMS_AT}], $1;"
+    _assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
+
+
+_PIECE = ir.LiteralStructType([ir.IntType(32)] * 4)
+
+
+def _load_piece(builder: Any, address: Any) -> list[Any]:
+    """Load 16 bytes of device memory, in the order in which it is said."""
+    template = "{ .reg .u64 t; cvta.to.global.u64 t, $4; ld.global.v4.u32 {$0,$1,$2,$3}, [t]; }"
+    constraints = "=r,=r,=r,=r,l,~{memory}"
+    return _elements(
+        builder, _assembly(builder, template, _PIECE, constraints, [address], effects=True), 4
+    )
+
+
+@intrinsic
+def load_piece(typingctx, address):
+    """Begin to load 16 bytes of device memory, as four words."""
+
+    def emit(context, builder, signature, args):
+        return _tuple(builder, _load_piece(builder, args[0]))
+
+    return types.UniTuple(types.uint32, 4)(types.int64), emit
+
+
 @intrinsic
 def store_input(typingctx, address, lane, words):
     """Write a lane's eight bfloat16 numbers of a stage's input, and what a block's sum is off by.
@@ -70,27 +116,44 @@ def store_input(typingctx, address, lane, words):
     """
 
     def emit(context, builder, signature, args):
-        address, lane, words = args
-        four = _elements(builder, words, 4)
-        total = ir.Constant(_F32, 0.0)
-        for word in four:
-            low = builder.bitcast(builder.shl(word, _int(16)), _F32)
-            high = builder.bitcast(builder.and_(word, _int(0xFFFF0000)), _F32)
-            total = builder.fadd(builder.fadd(total, low), high)
-        for apart in (1, 2):
-            template = f"shfl.sync.bfly.b32 $0, $1, {apart}, 0x1f, 0xffffffff;"
-            other = _assembly(builder, template, _F32, "=f,f", [total], effects=True)
-            total = builder.fadd(total, other)
-        moved = builder.fmul(total, ir.Constant(_F32, MOVED))
-        place = builder.add(address, builder.shl(lane, _int(4)))
-        template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
-        _assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
-        block = builder.add(address, builder.and_(lane, _int(28)))
-        template = f"st.shared.f32 [$0+{SUMS_AT}], $1;"
-        _assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
+        _store_input(builder, args[0], args[1], _elements(builder, args[2], 4))
         return context.get_dummy_value()
 
     return types.none(types.uint32, types.uint32, types.UniTuple(types.uint32, 4)), emit
+
+
+@intrinsic(prefer_literal=True)
+def bring_input(typingctx, address, lane, source, count, most):
+    """:func:`store_input` for the first stages, whose loads are under way at once.
+
+    Parameters
+    ----------
+    address : uint32
+        In shared memory; stages are ``INPUT_BYTES`` apart.
+    lane : uint32
+    source : int64
+        The address of this lane's first eight numbers.
+    count : int32
+        How many stages there are.
+    most : int
+        A literal: how many are brought. Where there are fewer, the first is brought again.
+    """
+    stages = int(most.literal_value)
+
+    def emit(context, builder, signature, args):
+        address, lane, source, count = args[:4]
+        words = [_load_piece(builder, source)]
+        for stage in range(1, stages):
+            here = builder.add(source, ir.Constant(_I64, 512 * stage))
+            is_there = builder.icmp_signed(">", count, _int(stage))
+            words.append(_load_piece(builder, builder.select(is_there, here, source)))
+        for stage, four in enumerate(words):
+            place = builder.add(address, _int(INPUT_BYTES * stage)) if stage else address
+            _store_input(builder, place, lane, four)
+        return context.get_dummy_value()
+
+    word = types.uint32
+    return types.none(word, word, types.int64, types.int32, most), emit
 
 
 def _raised(builder: Any, word: Any, shift: int) -> Any:

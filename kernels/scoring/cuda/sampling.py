@@ -17,16 +17,9 @@ from typing import Any
 import numpy as np
 
 from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel
+from numbatch.kernels.scoring.cuda.logit_parts import join_parts
 from numbatch.kernels.scoring.cuda.overlap import await_previous
-from numbatch.kernels.scoring.cuda.sampling_steps import (
-    coin,
-    exponentials,
-    four_logits,
-    highest,
-    order_key,
-    penalized,
-    plain,
-)
+from numbatch.kernels.scoring.cuda.sampling_steps import coin, order_key, penalized, plain
 from numbatch.kernels.scoring.cuda.words import block_max, block_sum
 
 __all__ = ["PARAMETERS", "RECORD", "WHOLE", "sample_kernel"]
@@ -70,8 +63,8 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
 
     @cuda_kernel(early=True)
     def sample(
-        logits, vocabulary, parameters, whole, stops, counts, history, has_history,
-        tokens, positions, wanted, record,
+        logits, vocabulary, extremes, parts, parameters, whole, stops, counts, history,
+        has_history, tokens, positions, wanted, record,
     ):  # fmt: skip
         """Draw a token for row block x, note it, and end the row where it is done. No error check.
 
@@ -79,6 +72,8 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         ----------
         logits : float32 array, shape (at least rows, at least vocabulary)
         vocabulary : int
+        extremes, parts : float32 and float64 arrays
+            As ``reduce_logits`` left them.
         parameters, whole : float64 and int64 arrays, shape (rows, columns)
             See ``PARAMETERS`` and ``WHOLE``; ``top_k`` 0: all.
         stops : int32 array, shape (rows, n)
@@ -105,68 +100,26 @@ def sample_kernel(process: Callable[..., Any] | None = None) -> Any:
         buckets = cuda.shared.array(BUCKETS, np.uint64)
         sums = cuda.shared.array(BUCKETS, np.float64)
         found = cuda.shared.array(4, np.int64)
-        await_previous()
         row = np.intp(cuda.blockIdx.x)
         thread, threads = np.intp(cuda.threadIdx.x), np.intp(cuda.blockDim.x)
         position = np.intp(positions[row])
-        if position < 0:
-            if thread == 0:
-                record[row, 0] = -2
-            return
         length = position + 1
         temperature, top_p, min_p = parameters[row, 0], parameters[row, 1], parameters[row, 2]
         repetition = np.float32(parameters[row, 3])
         presence, frequency = np.float32(parameters[row, 4]), np.float32(parameters[row, 5])
         top_k, prompt, seed = np.intp(whole[row, 0]), np.intp(whole[row, 1]), whole[row, 2]
+        await_previous()
+        if position < 0:
+            if thread == 0:
+                record[row, 0] = -2
+            return
         at = length - prompt
         has_penalties = repetition != 1 or presence != 0 or frequency != 0
 
         # The model's own distribution: its largest logit and its sum.
-        top, place, broken = np.float32(-np.inf), np.intp(vocabulary), np.float32(0)
-        total = np.float64(0)
-        low = np.float32(-np.inf)
-        if logits.shape[1] % 4 == 0 and vocabulary % 4 == 0:
-            for begin in range(4 * thread, vocabulary, 16 * threads):
-                # Four loads of 16 bytes are under way at a time.
-                i1, i2, i3 = begin + 4 * threads, begin + 8 * threads, begin + 12 * threads
-                a, b = (
-                    four_logits(logits, row, begin, vocabulary),
-                    four_logits(logits, row, i1, vocabulary),
-                )
-                c, d = (
-                    four_logits(logits, row, i2, vocabulary),
-                    four_logits(logits, row, i3, vocabulary),
-                )
-                before = top
-                top, place, broken = highest(a, begin, top, place, broken)
-                top, place, broken = highest(b, i1, top, place, broken)
-                top, place, broken = highest(c, i2, top, place, broken)
-                top, place, broken = highest(d, i3, top, place, broken)
-                if top > low:
-                    part = exponentials(a, top) + exponentials(b, top)
-                    part += exponentials(c, top) + exponentials(d, top)
-                    total = total * np.float64(np.float32(math.exp(before - top)))
-                    total += np.float64(part)
-        else:
-            for i in range(thread, vocabulary, threads):
-                x = logits[row, i]
-                before = top
-                if math.isnan(x):
-                    broken = np.float32(1)
-                if x > top:
-                    top, place = x, i
-                if top > low:
-                    total = total * np.float64(np.float32(math.exp(before - top)))
-                    total += np.float64(np.float32(math.exp(x - top)))
-        peak = block_max(top, slots, thread, threads, LANES)
-        cuda.syncthreads()
-        broken = block_max(broken, slots, thread, threads, LANES)
-        cuda.syncthreads()
-        own = np.float32(-place) if top == peak else np.float32(-vocabulary)
-        best = -np.intp(block_max(own, slots, thread, threads, LANES))
-        if top > np.float32(-np.inf):
-            total *= np.float64(np.float32(math.exp(top - peak)))
-        total = block_sum(total, totals, thread, threads, LANES)
+        peak, best, broken, total = join_parts(
+            extremes, parts, row, vocabulary, slots, totals, thread, threads
+        )
         norm = np.float64(peak) + math.log(total) if total > 0 else np.float64(0)
         if broken > 0 or not math.isfinite(peak):
             if thread == 0:
