@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import typeof, types
 
-from numbatch.kernels.cuda_launch import _SCALARS, _compiled, _keep
+from numbatch.kernels.cuda.launch import _SCALARS, _compiled, _keep
 
 
 @pytest.mark.parametrize("kind", _SCALARS, ids=lambda kind: kind.__name__)

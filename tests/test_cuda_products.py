@@ -204,12 +204,10 @@ def test_dense_products(gpu):
     close(float32_array(gpu.download(half)), x @ weight.T, 4e-3)
 
 
-# The second is held in registers, the last is wider than its threads can hold.
-
-
 @on_gpu
-@pytest.mark.parametrize(("columns", "stages"), [(480, 2), (2400, 4), (4608, 2), (7200, 4)])
-def test_products_of_four_bits_with_one_input(gpu, columns, stages):
+@pytest.mark.parametrize("shape", [0, 1])
+@pytest.mark.parametrize("columns", [480, 2400, 4608, 7200])
+def test_products_of_four_bits_with_one_input(gpu, columns, shape):
     from numbatch.kernels.scoring.cuda import matvec_packed, results
 
     rng = np.random.default_rng(columns)
@@ -222,7 +220,7 @@ def test_products_of_four_bits_with_one_input(gpu, columns, stages):
     wanted = weights @ x[0, :columns]
     words, scales = gpu.upload(packed.words), gpu.upload(packed.scales)
     d_x = gpu.upload(bfloat16_array(x))
-    kernel = matvec_packed.multiply_packed_kernel(stages, columns > 4096)
+    kernel = matvec_packed.multiply_packed_kernel(shape, columns > 4096)
     half, full = gpu.zeros((1, height), np.uint16), gpu.zeros((1, height), np.float32)
     none, squares = gpu.zeros(0, np.float32), gpu.zeros(height // 16, np.float32)
     weight = rng.standard_normal(height).astype(np.float32)

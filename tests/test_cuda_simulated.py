@@ -60,24 +60,24 @@ class FakeRuntime:
 def test_drivers_that_cannot_be_used(version, devices, message):
     from types import SimpleNamespace
 
-    from numbatch.kernels import cuda
+    from numbatch.kernels.cuda import installation
 
     fake = SimpleNamespace(cuda=SimpleNamespace(runtime=FakeRuntime(version, devices)))
     with pytest.raises(DeviceError, match=message):
-        cuda._count_devices(fake)
+        installation.count_devices(fake)
 
 
 def test_numpy_that_is_too_new_is_named(monkeypatch):
-    from numbatch.kernels import cuda
+    from numbatch.kernels.cuda import installation
 
-    monkeypatch.setattr(cuda.np, "__version__", "2.5.2")
+    monkeypatch.setattr(installation.np, "__version__", "2.5.2")
     with pytest.raises(DeviceError, match=r"NumPy 2\.5\.2 is too new for numba-cuda"):
-        cuda._check_installation()
+        installation.check_installation()
 
 
 def test_missing_packages_are_named(monkeypatch):
-    from numbatch.kernels import cuda
+    from numbatch.kernels.cuda import installation
 
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"needs numba-cuda.*numbatch\[cuda\]"):
-        cuda._check_installation()
+        installation.check_installation()

@@ -62,15 +62,11 @@ class Attention:
     gpu : Gpu
     config : DecoderConfig
     pool : KVPool
-    max_sequences : int
-        The most tokens that are attended for one by one.
     invariant : bool
         Whether one kernel must attend for all tokens, lest the bits of a token depend on which.
     """
 
-    def __init__(
-        self, gpu: Gpu, config: DecoderConfig, pool: KVPool, max_sequences: int, *, invariant: bool
-    ) -> None:
+    def __init__(self, gpu: Gpu, config: DecoderConfig, pool: KVPool, *, invariant: bool) -> None:
         self._gpu, self._config, self._pool = gpu, config, pool
         self._invariant = invariant
         self.width = padded_head(config.head_size)
@@ -80,7 +76,6 @@ class Attention:
         self._has_tiles = self.width in TILE_WIDTHS and even and not is_simulated()
         sharing = config.heads // config.kv_heads
         self._has_parts = self._has_tiles and sharing <= MOST_SHARING and not invariant
-        self._max_sequences = max_sequences
         self._scratch: dict[tuple[int, int], tuple[Any, Any]] = {}
         self._turns = gpu.zeros(FEW_TOKENS * config.kv_heads, np.int32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +10,19 @@ import numpy as np
 from numbatch.batching.cuda.attention import Attention
 from numbatch.batching.cuda.products import Products
 from numbatch.batching.cuda.single import SingleStep, fits_single
+from numbatch.batching.cuda.target_scorer import TargetScorer
 from numbatch.batching.cuda.weights import DeviceLayer, DeviceNorm, DeviceWeights
-from numbatch.batching.cuda.workspace import StepInputs, Workspace
+from numbatch.batching.cuda.workspace import StepInputs, Workspace, block_threads
 from numbatch.batching.forward import Batch
 from numbatch.batching.kv_pool import KVPool
 from numbatch.kernels.cuda import LANES, Gpu, is_simulated
 from numbatch.kernels.scoring.activation import ACTIVATIONS
-from numbatch.kernels.scoring.cuda import activation, heads, logprob, norms, rows
+from numbatch.kernels.scoring.cuda import activation, heads, norms, rows
 from numbatch.kernels.scoring.cuda.results import ADD, GATED, LOGITS, STORE
 from numbatch.kernels.threads import ThreadTeam
 from numbatch.models.decoder import Decoder
 
-__all__ = ["CudaForward", "HiddenStates", "block_threads"]
+__all__ = ["CudaForward", "HiddenStates"]
 
 ROW_THREADS = 512
 """Threads that work on one row between two products."""
@@ -34,11 +34,6 @@ HEAD_THREADS = 384
 
 SMALLEST = 64
 """Tokens that buffers are made for at least."""
-
-
-def block_threads(threads: int) -> int:
-    """Return the threads of a block; the simulator's are Python's, so it has four at most."""
-    return min(threads, 4) if is_simulated() else threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +86,14 @@ class CudaForward:
         self.max_tokens, self.max_sequences, self.context = max_tokens, max_sequences, context
         config = decoder.config
         self.products = Products(gpu, weights, invariant=invariant)
-        self.attention = Attention(gpu, config, pool, max_sequences, invariant=invariant)
+        self.attention = Attention(gpu, config, pool, invariant=invariant)
         self.blocks = pool.blocks_for(context)
         self.smallest = SMALLEST
         self.inputs = StepInputs(gpu, max_tokens, max_sequences, self.blocks)
         self._workspace: Workspace | None = None
         self._angles = [self._rotary_tables(each) for each in weights.frequencies]
         self._nowhere = gpu.zeros(0, np.int32)
-        self._pieces: Any = None
-        self._plain_pieces: list[Any] = []
+        self._target_scorer = TargetScorer(gpu, config, weights.head, self.products, max_tokens)
         self._is_single = not (invariant or is_simulated()) and fits_single(self)
         self._single: SingleStep | None = None
 
@@ -309,64 +303,7 @@ class CudaForward:
 
     def logprobs(self, hidden: HiddenStates, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability of a target after each hidden state, and whether it is the likeliest."""
-        gpu, n = self.gpu, len(targets)
-        space = self.workspace(n)
-        places = gpu.upload(hidden.places.astype(np.int32))
+        space, n = self.workspace(len(targets)), len(targets)
+        places = self.gpu.upload(hidden.places.astype(np.int32))
         self.norm(self.weights.final_norm, space.hidden, n, space.normed, places)
-        wanted = gpu.upload(targets.astype(np.int32))
-        largest, target_logits = gpu.empty(n, np.float32), gpu.empty(n, np.float32)
-        sums, best = gpu.empty(n, np.float64), gpu.empty(n, np.int32)
-        if self._pieces is None:
-            held = min(logprob.TOKENS, self.max_tokens)
-            self._pieces = gpu.empty((held, logprob.PIECE), np.float32)
-        for piece, low, first in self._head_pieces(n):
-            count = min(logprob.TOKENS, n - first)
-            self._reduce(
-                space, piece, low, first, count, wanted, largest, sums, best, target_logits
-            )
-        result, greedy = gpu.empty(n, np.float32), gpu.empty(n, np.uint8)
-        threads = block_threads(128)
-        gpu.launch(
-            logprob.finish_logprobs, -(-n // threads), threads, n, largest, sums, best,
-            target_logits, wanted, result, greedy,
-        )  # fmt: skip
-        return gpu.download(result), gpu.download(greedy).astype(np.bool_)
-
-    def _head_pieces(self, n: int) -> Iterator[tuple[Any, int, int]]:
-        """Go through pieces of the head's weight and of ``n`` tokens: weight, entry and token.
-
-        Packed weights are unpacked once for all tokens.
-        """
-        head, vocabulary = self.weights.head, self.decoder.config.vocabulary
-        lows = range(0, vocabulary, logprob.PIECE)
-        firsts = range(0, n, logprob.TOKENS)
-
-        def piece(low: int) -> Any:
-            return self.products.piece(head, low, min(low + logprob.PIECE, vocabulary))
-
-        if head.parts[0].kind == "plain":
-            if not self._plain_pieces:
-                self._plain_pieces = [piece(low) for low in lows]
-            for first in firsts:
-                for own, low in zip(self._plain_pieces, lows, strict=True):
-                    yield own, low, first
-            return
-        for low in lows:
-            own = piece(low)
-            for first in firsts:
-                yield own, low, first
-
-    def _reduce(
-        self, space: Workspace, piece: Any, low: int, first: int, count: int, targets: Any,
-        largest: Any, sums: Any, best: Any, wanted: Any,
-    ) -> None:  # fmt: skip
-        """Reduce the logits of some tokens and a piece of the vocabulary."""
-        config, bias = self.decoder.config, self.weights.head.bias
-        scale, cap = np.float32(config.logit_scale), np.float32(config.logit_softcap)
-        threads = block_threads(logprob.REDUCE_THREADS)
-        self.products.of_piece(piece, space.normed, first, count, self._pieces)
-        blocks = -(-count // (threads // LANES))
-        self.gpu.launch(
-            logprob.reduce_piece, blocks, threads, self._pieces, count, low, piece.rows, bias,
-            scale, cap, targets, first, largest, sums, best, wanted,
-        )  # fmt: skip
+        return self._target_scorer.run(space.normed, targets)

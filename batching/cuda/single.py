@@ -101,9 +101,9 @@ class SingleStep:
         rows = apart or part.rows
         none = self._forward.weights.none16
         half, full = (out, self._unused) if mode in (STORE, GATED) else (none, out)
-        stages, is_long, blocks = packed_launch(mode, rows, part.columns, self._multiprocessors)
+        shape, is_long, blocks = packed_launch(mode, rows, part.columns, self._multiprocessors)
         self._gpu.launch(
-            multiply_packed_kernel(stages, is_long), blocks, THREADS, part.words, part.scales,
+            multiply_packed_kernel(shape, is_long), blocks, THREADS, part.words, part.scales,
             rows, x, squares, config.width, np.float32(config.norm_epsilon), mode, apart, code,
             np.float32(scale), np.float32(cap), half, full,
             *(following or (self._none, none, self._unread)),

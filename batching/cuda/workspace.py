@@ -1,4 +1,4 @@
-"""What the layers write, on a GPU."""
+"""What the layers write, on a GPU, and how many threads do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import numpy as np
 
 from numbatch.batching.cuda.pool import padded_head
 from numbatch.batching.cuda.weights import DeviceWeights
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.cuda import Gpu, is_simulated
 from numbatch.kernels.scoring.cuda.packing import padded_columns
 from numbatch.models.decoder import DecoderConfig
 
-__all__ = ["StepInputs", "Workspace"]
+__all__ = ["StepInputs", "Workspace", "block_threads"]
+
+
+def block_threads(threads: int) -> int:
+    """Return the threads of a block; the simulator's are Python's, so it has four at most."""
+    return min(threads, 4) if is_simulated() else threads
 
 
 class Workspace:

@@ -124,7 +124,7 @@ def rotated_eight(a, b, cosines, sines):
     return (a0, a1, a2, a3), (b0, b1, b2, b3)
 
 
-@cuda_kernel(early=True)
+@cuda_kernel(early=True, registers=40)
 def prepare_heads_words(qkv, cosine, sine, positions, rows, tables, plane, q, cache):
     """:func:`prepare_heads` 16 bytes at a time, of heads that are rotated as a whole, in halves.
 

@@ -59,22 +59,14 @@ INPUTS = 2
 SUMS = WARPS * GROUP
 """Of a group; those of the next one are elsewhere, lest they be written where others still read."""
 
-REGISTERS = 80
-"""Of a thread; with 64 there is room for one block more, and products took 7 to 24 % longer."""
+SHAPES = ((2, 3, 80), (4, 2, 120))
+"""Stages of a warp under way, blocks that run on a multiprocessor, and registers of a thread.
 
-FEW_REGISTERS = 120
-"""The same where only two blocks run on a multiprocessor."""
-
-MANY, FEW = (2, 3), (4, 2)
-"""Stages of a warp under way, and blocks that run on a multiprocessor then.
-
-Where each multiprocessor has two groups at most it must have no room for three, else some get three
-and others one, as blocks of the kernel before leave: 4,096 x 14,336 weights took 12.7 us in a graph
-on an H200, with room for three 14.5.
+The first is for what is done with one group a block, and not with two blocks. The second has
+registers for more operations under way: 28,672 x 4,096 weights took 1 us less with it, and with 80
+registers 2 us more. Of 4,096 x 14,336 weights it takes one group a block; with room for three, as
+blocks of the kernel before leave, some multiprocessors got three and others one.
 """
-
-SQUARES_AT = 576
-"""Where a warp leaves its sum of squares, in what is left behind a stage of its input."""
 
 
 def packed_launch(
@@ -89,9 +81,9 @@ def packed_launch(
     """
     groups = rows // (GROUP // 2 if mode == GATED else GROUP)
     is_long = columns > WARPS * COLUMNS * INPUTS
-    if groups > FEW[1] * multiprocessors:
-        return MANY[0], is_long, min(groups, MANY[1] * multiprocessors)
-    return FEW[0], is_long, groups
+    first, second = (blocks * multiprocessors for _, blocks, _ in SHAPES)
+    shape = 0 if second < groups <= first else 1
+    return shape, is_long, min(groups, second if shape else first)
 
 
 @cuda_device
@@ -107,9 +99,9 @@ def _squares_of(squares, thread):
 
 
 @cuda_device
-def _root(shared, at, apart, width, epsilon, lane):
+def _root(shared, at, width, epsilon, lane):
     """Return what a norm divides by, over 1, from the sums of squares that warps left."""
-    total = warp_sum(shared[at + (lane & 7) * apart]) / np.float32(32 // WARPS)
+    total = warp_sum(shared[at + (lane & (WARPS - 1))]) / np.float32(32 // WARPS)
     return np.float32(1) / np.float32(math.sqrt(total / np.float32(width) + epsilon))
 
 
@@ -140,16 +132,16 @@ def _write(mode, first, second, code, scale, cap, row, out, out32):
 
 
 @functools.cache
-def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
-    """Return the kernel with so many stages, for inputs of which warps have more than ``INPUTS``.
+def multiply_packed_kernel(shape: int, is_long: bool) -> Any:
+    """Return the kernel with a shape of ``SHAPES``, for long inputs or others.
 
-    :func:`packed_launch` says which.
+    Of a long one warps have more stages than ``INPUTS``. :func:`packed_launch` says which.
     """
-    registers = REGISTERS if depth == MANY[0] else FEW_REGISTERS
+    depth, _, registers = SHAPES[shape]
     own_bytes = depth * STAGE_BYTES + INPUTS * INPUT_BYTES
     sums_at = WARPS * own_bytes // 4
-    shared_bytes = 4 * (sums_at + 2 * SUMS)
-    squares_at, own_floats = (depth * STAGE_BYTES + SQUARES_AT) // 4, own_bytes // 4
+    squares_at = sums_at + 2 * SUMS
+    shared_bytes = 4 * (squares_at + WARPS)
     left_over = depth - 1
 
     @cuda_kernel(fast=True, registers=registers, early=True, shared=shared_bytes)
@@ -233,8 +225,9 @@ def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
         # next is under way while a stage is multiplied.
         own_x = array_address(x) + np.int64(start) * 512 + np.int64(lane) * 16
         if is_long:
-            ahead_x = load_piece(own_x + 512 * INPUTS)
-            ahead_at = np.int32(INPUTS + 1) if count > INPUTS + 1 else np.int32(0)
+            ahead_at = np.int32(INPUTS) if count > INPUTS else np.int32(0)
+            ahead_x = load_piece(own_x + np.int64(ahead_at) * 512)
+            ahead_at = np.int32(ahead_at + 1) if ahead_at + 1 < count else np.int32(0)
         bring_input(inputs, np.uint32(lane), own_x, count, INPUTS)
         root = np.float32(0)
         own = np.uint32(group * np.int32(ROW_BYTES) + (four << 4)) + np.uint32((group & 1) << 6)
@@ -256,8 +249,7 @@ def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
                 if is_long:
                     store_input(input_at, np.uint32(lane), ahead_x)
                     ahead_x = load_piece(own_x + np.int64(ahead_at) * 512)
-                    ahead_at = np.int32(ahead_at + 1)
-                    ahead_at = ahead_at if ahead_at < count else np.int32(0)
+                    ahead_at = np.int32(ahead_at + 1) if ahead_at + 1 < count else np.int32(0)
                 if next_group < groups:
                     _copy_stage(
                         place + to, place + to_scale, source, source_scale, apart_bytes, lane
@@ -275,7 +267,7 @@ def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
                 # Not before: waiting for the squares would hold the products up.
                 square = warp_sum(square)
                 if lane == 0:
-                    shared[squares_at + warp * own_floats] = square
+                    shared[squares_at + warp] = square
             if four == 0:
                 own_sum = sums + np.intp(warp) * GROUP + np.intp(group)
                 shared[own_sum], shared[own_sum + 8] = total[0], total[1]
@@ -286,7 +278,7 @@ def multiply_packed_kernel(depth: int, is_long: bool) -> Any:
                     value += shared[first_sum + each * GROUP]
                 if has_norm:
                     if is_first:
-                        root = _root(shared, squares_at, own_floats, width, epsilon, lane)
+                        root = _root(shared, squares_at, width, epsilon, lane)
                     value *= root
                 if mode == ADD:
                     row = (np.intp(first) << np.intp(4)) + np.intp(lane & 15)

@@ -1,8 +1,8 @@
 """What a product of 4-bit weights with one input does to a stage of a warp's weights.
 
 A stage is 256 columns of 16 rows, 128 bytes of codes and 16 of scales each. A code ``n`` becomes
-the bfloat16 128 + n, which takes a mask; 136 times the sum of a block's inputs is taken off the sum
-of its products, so that no weight has to be moved by 136 itself: that was a third of the operations
+the bfloat16 128 + n, which takes a mask; the sum of a block's products begins with -136 times that
+of its inputs, so that no weight has to be moved by 136 itself: that was a third of the operations
 that turn codes into weights. Of the eight columns of a tensor core's result all are the same.
 """
 
@@ -33,8 +33,8 @@ _I64, _F32 = ir.IntType(64), ir.FloatType()
 _VOID = ir.VoidType()
 
 SUMS_AT, INPUT_BYTES = 512, 640
-"""Where the sums of a stage's input lie behind its 256 numbers, and how far stages are apart: a
-multiple of 128."""
+"""Where the sums of a stage's input lie behind its 256 numbers, four times each, and how far stages
+are apart."""
 
 MOVED = -136.0
 """128 that each code is too large by, and 8 that it is less in a weight."""
@@ -81,7 +81,7 @@ def _store_input(builder: Any, address: Any, lane: Any, four: list[Any]) -> None
     place = builder.add(address, builder.shl(lane, _int(4)))
     template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
     _assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
-    block = builder.add(address, builder.and_(lane, _int(28)))
+    block = builder.add(address, builder.shl(lane, _int(2)))
     template = f"st.shared.f32 [$0+{SUMS_AT}], $1;"
     _assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
 
@@ -192,18 +192,16 @@ def multiply_stage(typingctx, total, address, scale_address, x_address, sums_add
             _halves(builder, shared_words(builder, each))
             for each in (scale_at, builder.add(scale_at, _int(8 * 16)))
         ]
-        sums = shared_words(builder, sums_at)
-        sums += shared_words(builder, builder.add(sums_at, _int(16)))
         for chunk in range(8):
             b = shared_words(builder, builder.add(x_at, _int(64 * chunk)))
-            tile = [ir.Constant(_F32, 0.0)] * 4
+            # Four times what the sum of the block is off by, for products to begin with.
+            moved = shared_words(builder, builder.add(sums_at, _int(16 * chunk)))
+            tile = [builder.bitcast(word, _F32) for word in moved]
             for i in (0, 2):
                 a = [own[chunk][i], below[chunk][i], own[chunk][i + 1], below[chunk][i + 1]]
                 tile = _mma(builder, tile, a, b[i : i + 2])
-            moved = builder.bitcast(sums[chunk], _F32)
             for row in (0, 1):
-                # Beginning with it would take four moves a tile, since products overwrite theirs.
-                operands = [builder.fadd(tile[2 * row], moved), factors[row][chunk], totals[row]]
+                operands = [tile[2 * row], factors[row][chunk], totals[row]]
                 template = "fma.rn.f32 $0, $1, $2, $3;"
                 totals[row] = _assembly(builder, template, _F32, "=f,f,f,f", operands)
         return _tuple(builder, totals)
