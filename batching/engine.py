@@ -244,7 +244,18 @@ class Engine:
                 finished += self._run(chunks)
                 self._learn(chunks, guesses, time.perf_counter() - begin)
                 self._drafter.learn()
+            else:
+                finished += self._take_late()
             return [self._deliver(sequence, result) for sequence, result in finished]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def _take_late(self) -> list[tuple[Sequence, Result]]:
+        """Wait for what earlier steps left under way, and return it: on the CPU nothing is."""
+        return []
 
     def _step_tokens(self) -> int:
         if not self._sizes_steps:

@@ -85,12 +85,11 @@ class Service:
             thread.join()
 
     def _serve(self) -> None:
-        scheduler = self.engine.scheduler
         try:
             while self._wait_for_work():
                 for _ in range(min(len(self._calls), CALLS)):
                     self._calls.popleft()()
-                if scheduler.running or scheduler.waiting:
+                if self.engine.has_work:
                     self.engine.step()
                     for job in list(self._jobs):
                         job.stepped()
@@ -101,10 +100,9 @@ class Service:
                 job.abort(error)
 
     def _wait_for_work(self) -> bool:
-        scheduler = self.engine.scheduler
         with self._changed:
             while not self._is_closing:
-                if self._calls or (self._jobs and (scheduler.running or scheduler.waiting)):
+                if self._calls or (self._jobs and self.engine.has_work):
                     return True
                 if not self._jobs:
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,22 @@ def _scored_parts(chunks: list[Chunk]) -> list[ScoredPart]:
                 parts.append(ScoredPart(sequence, slice(low, high), places))
         begin += length
     return parts
+
+
+def _asked(parts: list[ScoredPart]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hidden states that tell of parts, and the tokens that they are asked for."""
+    places = np.concatenate([part.places for part in parts])
+    return places, np.concatenate([part.sequence.tokens[part.tokens] for part in parts])
+
+
+def _fill_in(parts: list[ScoredPart], logprobs: np.ndarray, greedy: np.ndarray) -> None:
+    """Note log-probabilities in the sequences of parts."""
+    begin = 0
+    for part in parts:
+        end = begin + len(part.places)
+        _opened(part.sequence)[part.tokens] = logprobs[begin:end]
+        part.sequence.greedy[part.tokens] = greedy[begin:end]
+        begin = end
 
 
 def _failure(part: ScoredPart) -> tuple[Sequence, Result] | None:
@@ -154,15 +171,23 @@ class StepOutputs:
 
     def _score(self, parts: list[ScoredPart], hidden: np.ndarray) -> None:
         """Fill in log-probabilities, without rows of logits."""
-        places = np.concatenate([part.places for part in parts])
-        targets = np.concatenate([part.sequence.tokens[part.tokens] for part in parts])
-        logprobs, greedy = self._forward.logprobs(hidden[places], targets)
-        begin = 0
-        for part in parts:
-            end = begin + len(part.places)
-            _opened(part.sequence)[part.tokens] = logprobs[begin:end]
-            part.sequence.greedy[part.tokens] = greedy[begin:end]
-            begin = end
+        places, targets = _asked(parts)
+        _fill_in(parts, *self._forward.logprobs(hidden[places], targets))
+
+    def begin_scoring(self, chunks: list[Chunk], hidden: Any) -> Callable[[], Finished]:
+        """Start what :meth:`score` does, on a GPU; return what waits for the result."""
+        parts = _scored_parts(chunks)
+        if not parts:
+            return list
+        places, targets = _asked(parts)
+        forward: Any = self._forward
+        found = forward.begin_logprobs(hidden[places], targets)
+
+        def finish() -> Finished:
+            _fill_in(parts, *found())
+            return [each for part in parts if (each := _failure(part)) is not None]
+
+        return finish
 
     def sample(self, chunks: list[Chunk], hidden: np.ndarray) -> Finished:
         """Draw the next tokens of sequences that have caught up; return those that they ended.

@@ -39,7 +39,7 @@ def serve(connection: Connection) -> None:
     threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
     known: dict[int, Sequence] = {}
     while True:
-        is_idle = not (engine.scheduler.running or engine.scheduler.waiting)
+        is_idle = not engine.has_work
         while is_idle or not messages.empty():
             _take(engine, connection, messages.get(), known)
             is_idle = False

@@ -138,22 +138,64 @@ def test_a_model_that_does_not_fit_says_what_would(model, monkeypatch):
         DeviceWeights(gpu, model.decoder)
 
 
-def test_nan_fails_the_request_alone(tmp_path):
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A model whose hidden states are not numbers where it has seen token 7."""
     import torch
     from tiny_models import make_model, make_tokenizer
 
-    broken = make_model("llama", num_hidden_layers=1)
+    folder = tmp_path_factory.mktemp("broken")
+    made = make_model("llama", num_hidden_layers=1)
     with torch.no_grad():
-        broken.model.embed_tokens.weight[7] = float("nan")
-    broken.save_pretrained(tmp_path)
-    make_tokenizer().save(str(tmp_path / "tokenizer.json"))
+        made.model.embed_tokens.weight[7] = float("nan")
+    made.save_pretrained(folder)
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    return load_model(folder)
+
+
+def test_nan_fails_the_request_alone(broken):
     params = SamplingParams(max_tokens=3, ignore_eos=True, temperature=0)
     good, bad = Request("good", np.array([1, 2]), params), Request("bad", np.array([7]), params)
-    engine = make_engine(load_model(tmp_path), "cuda", **SIZES)
+    engine = make_engine(broken, "cuda", **SIZES)
     results = {result.id: result for result in engine.run([bad, good])}
     assert results["bad"].error == "the model's logits are not numbers (NaN)"
     assert len(results["good"].token_ids) == 3
     assert not isinstance(results["good"], FailedResult)
+    assert engine.scheduler.pool.free_blocks == engine.scheduler.pool.blocks
+
+
+def test_nan_fails_a_text_alone_whose_next_chunk_is_under_way(broken):
+    tokens = np.arange(20, 56)  # three steps
+    bad, worse = tokens.copy(), tokens.copy()
+    bad[2], worse[30] = 7, 7
+    engine = make_engine(broken, "cuda", **SIZES)
+    texts = {"good": tokens, "bad": bad, "short": tokens[:4], "worse": worse}
+    results = list(engine.run([Request(name, each) for name, each in texts.items()]))
+    assert sorted(result.id for result in results) == sorted(texts)
+    for result in results:
+        if result.id in ("bad", "worse"):
+            assert "are NaN or infinite" in result.error
+        else:
+            assert np.isfinite(result.logprobs[1:]).all()
+    assert engine.scheduler.pool.free_blocks == engine.scheduler.pool.blocks
+    assert not engine.has_work
+
+
+def test_scores_come_a_step_later(model):
+    engine = make_engine(model, "cuda", **SIZES)
+    (wanted,) = engine.run([Request("wanted", np.arange(2, 30))])
+    came = []
+    for name in ("kept", "cancelled"):
+        engine.submit(Request(name, np.arange(2, 30)), lambda _, result: came.append(result))
+    while engine.has_work:
+        engine.step()
+        for sequence in list(engine.scheduler.running):
+            if sequence.request.id == "cancelled" and sequence.computed:
+                engine.cancel(sequence)
+    kept, cancelled = sorted(came, key=lambda result: result.id, reverse=True)
+    assert np.allclose(kept.logprobs, wanted.logprobs, atol=1e-2, equal_nan=True)
+    assert cancelled.error == "cancelled"
+    assert engine.step() == []
     assert engine.scheduler.pool.free_blocks == engine.scheduler.pool.blocks
 
 

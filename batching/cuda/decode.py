@@ -17,8 +17,7 @@ from numbatch.batching.cuda.forward import CudaForward
 from numbatch.batching.cuda.sampler import CudaSampler, SamplingRows, histories
 from numbatch.batching.cuda.workspace import StepInputs, Workspace
 from numbatch.batching.sequence import Sequence
-from numbatch.errors import DeviceError
-from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.cuda import Download, Gpu, is_simulated
 from numbatch.kernels.scoring.cuda.sampling import PARAMETERS, RECORD, WHOLE
 
 __all__ = ["Decode"]
@@ -48,7 +47,7 @@ class Decode:
         self.wanted = 0
         self._space: Workspace | None = None
         self._graphs: dict[tuple[Any, ...], Any] = {}
-        self._pending: list[tuple[Any, np.ndarray]] = []
+        self._pending: list[Download] = []
         self._state: list[tuple[int, int]] = []  # arrivals and lengths at the last begin()
         self._launched = 0
 
@@ -144,7 +143,7 @@ class Decode:
                 state = self._graphs[key] = self._capture()
             state.launch(self._gpu.stream)
         self._launched += 1
-        self._pending.append(self._read_record())
+        self._pending.append(self._gpu.begin_download(self._record, self._sequences))
 
     def _start_kernels(self) -> None:
         n, space = self._bucket, self._space
@@ -169,23 +168,6 @@ class Decode:
             raise
         return stream.end_capture()
 
-    def _read_record(self) -> tuple[Any, np.ndarray]:
-        """Start copying the step's record to pinned memory; return an event and the memory."""
-        if is_simulated():
-            return None, self._record.copy_to_host()[: self._sequences].copy()
-        import cupy
-
-        shape = (self._sequences, self._record.shape[1])
-        pinned = cupy.cuda.alloc_pinned_memory(4 * shape[0] * shape[1])
-        host = np.frombuffer(pinned, np.int32, shape[0] * shape[1]).reshape(shape)
-        cupy.cuda.runtime.memcpyAsync(
-            host.ctypes.data, array_pointer(self._record), host.nbytes,
-            cupy.cuda.runtime.memcpyDeviceToHost, self._gpu.stream.ptr,
-        )  # fmt: skip
-        event = cupy.cuda.Event(block=False, disable_timing=True)
-        event.record(self._gpu.stream)
-        return event, host
-
     def wait(self) -> np.ndarray:
         """Return the record of the oldest step that was not waited for.
 
@@ -194,10 +176,4 @@ class Decode:
         DeviceError
             If a kernel failed.
         """
-        event, host = self._pending.pop(0)
-        if event is not None:
-            try:
-                event.synchronize()
-            except Exception as error:
-                raise DeviceError(self._gpu.failure(error)) from error
-        return host
+        return self._pending.pop(0).wait()

@@ -1,14 +1,17 @@
-"""The engine on a GPU: decode steps run ahead of the host."""
+"""The engine on a GPU: the host prepares a step while the one before runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from numbatch.batching.cuda.decode import Decode
 from numbatch.batching.engine import Engine
-from numbatch.batching.results import Result
 from numbatch.batching.scheduler import Chunk
 from numbatch.batching.sequence import Sequence
+from numbatch.batching.step_batch import make_batch
+from numbatch.batching.step_outputs import Finished, scored
 
 __all__ = ["CudaEngine"]
 
@@ -17,6 +20,17 @@ AHEAD = 16
 
 SHORT_AHEAD = 4
 """The same where a target for the time of a step is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LateStep:
+    """A step that was started: its chunks, the texts that it completes, and what waits for it."""
+
+    chunks: list[Chunk]
+    complete: list[Sequence]
+    finish: Callable[[], Finished]
+    begin: Any
+    end: Any
 
 
 class CudaEngine(Engine):
@@ -31,9 +45,66 @@ class CudaEngine(Engine):
         self._decode = Decode(self.backend.gpu, forward, draws, sequences)
         self._ahead = SHORT_AHEAD if self.sizer.target is not None else AHEAD
         self._steps = 1
+        self._late: _LateStep | None = None
 
-    def _run(self, chunks: list[Chunk]) -> list[tuple[Sequence, Result]]:
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return super().has_work or self._late is not None
+
+    def _run(self, chunks: list[Chunk]) -> Finished:
         self._steps = 1
+        if all(chunk.sequence.params is None for chunk in chunks):
+            return self._run_scoring(chunks)
+        late = self._take_late()
+        chunks = _live(chunks)
+        return late + self._run_sampling(chunks) if chunks else late
+
+    def _run_scoring(self, chunks: list[Chunk]) -> Finished:
+        """Start a step that only scores; return the results of the one before it.
+
+        What comes next does not depend on scores, so the host reads them when the next step runs.
+        """
+        gpu = self.backend.gpu
+        gpu.use()
+        try:
+            begin = gpu.mark()
+            hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
+            finish = self._outputs.begin_scoring(chunks, hidden)
+            end = gpu.mark()
+        except MemoryError:
+            late = self._take_late()
+            chunks = _live(chunks)
+            return late + super()._run(chunks) if chunks else late
+        late = self._take_late()
+        live = _live(chunks)
+        self.scheduler.advance(live)
+        complete = [chunk.sequence for chunk in live if chunk.sequence.behind == 0]
+        for sequence in complete:
+            self.scheduler.finish(sequence)  # what comes to its blocks next comes after this step
+        self._late = _LateStep(chunks, complete, finish, begin, end)
+        self._steps = 0
+        return late
+
+    def _take_late(self) -> Finished:
+        """Wait for the scores of the step that was started last; return what it finished."""
+        late, self._late = self._late, None
+        if late is None:
+            return []
+        # Who is done but not complete was cancelled, or failed before.
+        failed = {
+            sequence: result
+            for sequence, result in late.finish()
+            if not sequence.is_done or sequence in late.complete
+        }
+        for sequence in failed:
+            if not sequence.is_done:
+                self.scheduler.finish(sequence)
+        super()._learn(late.chunks, 0, self.backend.gpu.seconds_between(late.begin, late.end))
+        whole = [(each, scored(each)) for each in late.complete if each not in failed]
+        return [*failed.items(), *whole]
+
+    def _run_sampling(self, chunks: list[Chunk]) -> Finished:
         if any(not _decodes(chunk) for chunk in chunks):
             return super()._run(chunks)
         sequences = [chunk.sequence for chunk in chunks]
@@ -45,7 +116,8 @@ class CudaEngine(Engine):
         return self._run_ahead(sequences, steps)
 
     def _learn(self, chunks: list[Chunk], guesses: int, seconds: float) -> None:
-        super()._learn(chunks, guesses, seconds / self._steps)
+        if self._steps:
+            super()._learn(chunks, guesses, seconds / self._steps)
 
     def _room(self, sequences: list[Sequence]) -> int:
         """Lend blocks for several steps; return for how many."""
@@ -63,9 +135,9 @@ class CudaEngine(Engine):
             sequence.blocks += pool.lend(missing(sequence, steps)) or []
         return steps
 
-    def _run_ahead(self, sequences: list[Sequence], steps: int) -> list[tuple[Sequence, Result]]:
+    def _run_ahead(self, sequences: list[Sequence], steps: int) -> Finished:
         """Run steps until one is done with a sequence, always one ahead of the host."""
-        finished: list[tuple[Sequence, Result]] = []
+        finished: Finished = []
         launched = done = 0
         live = set(sequences)
         while launched < steps and not finished:
@@ -82,15 +154,13 @@ class CudaEngine(Engine):
             self.scheduler.finish(sequence)
         return finished
 
-    def _take(
-        self, sequences: list[Sequence], live: set[Sequence]
-    ) -> list[tuple[Sequence, Result]]:
+    def _take(self, sequences: list[Sequence], live: set[Sequence]) -> Finished:
         """Note the tokens of a step; return the sequences that they ended."""
         record = self._decode.wait()
         rows = [i for i, sequence in enumerate(sequences) if sequence in live]
         own = [sequences[i] for i in rows]
         tokens = self._draws.take(record[rows], self._decode.wanted, own)
-        finished: list[tuple[Sequence, Result]] = []
+        finished: Finished = []
         advanced: list[Chunk] = []
         for sequence, token in zip(own, tokens, strict=True):
             advanced.append(Chunk(sequence, sequence.computed, 1))
@@ -100,6 +170,11 @@ class CudaEngine(Engine):
                 finished.append((sequence, result))
         self.scheduler.advance(advanced)
         return finished
+
+
+def _live(chunks: list[Chunk]) -> list[Chunk]:
+    """Return the chunks of sequences that are not finished."""
+    return [chunk for chunk in chunks if not chunk.sequence.is_done]
 
 
 def _decodes(chunk: Chunk) -> bool:

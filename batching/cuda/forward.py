@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numbatch.batching.cuda.attention import Attention
 from numbatch.batching.cuda.products import Products
 from numbatch.batching.cuda.single import SingleStep, fits_single
-from numbatch.batching.cuda.target_scorer import TargetScorer
+from numbatch.batching.cuda.target_scorer import Scores, TargetScorer
 from numbatch.batching.cuda.weights import DeviceLayer, DeviceNorm, DeviceWeights
 from numbatch.batching.cuda.workspace import StepInputs, Workspace, block_threads
 from numbatch.batching.forward import Batch
@@ -301,9 +302,13 @@ class CudaForward:
         if head.has_bias:
             self.gpu.launch(rows.add_bias, n, block_threads(ROW_THREADS), head.bias, out)
 
-    def logprobs(self, hidden: HiddenStates, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logprobs(self, hidden: HiddenStates, targets: np.ndarray) -> Scores:
         """Log-probability of a target after each hidden state, and whether it is the likeliest."""
+        return self.begin_logprobs(hidden, targets)()
+
+    def begin_logprobs(self, hidden: HiddenStates, targets: np.ndarray) -> Callable[[], Scores]:
+        """Start what :meth:`logprobs` does; return what waits for the result."""
         space, n = self.workspace(len(targets)), len(targets)
         places = self.gpu.upload(hidden.places.astype(np.int32))
         self.norm(self.weights.final_norm, space.hidden, n, space.normed, places)
-        return self._target_scorer.run(space.normed, targets)
+        return self._target_scorer.begin(space.normed, targets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ from numbatch.kernels.cuda import LANES, Gpu
 from numbatch.kernels.scoring.cuda import logprob
 from numbatch.models.decoder import DecoderConfig
 
-__all__ = ["TargetScorer"]
+__all__ = ["Scores", "TargetScorer"]
+
+Scores = tuple[np.ndarray, np.ndarray]
+"""Log-probabilities, float32, and whether they are of the likeliest tokens, bool."""
 
 
 class TargetScorer:
@@ -40,14 +43,19 @@ class TargetScorer:
         self._logits: Any = None
         self._plain_pieces: list[DeviceMatrix] = []
 
-    def run(self, normed: Any, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-probability of each target, and whether it is the likeliest.
+    def begin(self, normed: Any, targets: np.ndarray) -> Callable[[], Scores]:
+        """Start to score each target; return what waits for the result.
 
         Parameters
         ----------
         normed : uint16 array on the device, shape (at least targets, columns)
             Hidden states after the final norm.
         targets : int array, shape (n,)
+
+        Returns
+        -------
+        function
+            Returns the targets' log-probabilities, and whether they are the likeliest.
         """
         gpu, n = self._gpu, len(targets)
         wanted = gpu.upload(targets.astype(np.int32))
@@ -65,7 +73,8 @@ class TargetScorer:
             logprob.finish_logprobs, -(-n // threads), threads, n, largest, sums, best,
             target_logits, wanted, result, greedy,
         )  # fmt: skip
-        return gpu.download(result), gpu.download(greedy).astype(np.bool_)
+        found, likeliest = gpu.begin_download(result), gpu.begin_download(greedy)
+        return lambda: (found.wait(), likeliest.wait().astype(np.bool_))
 
     def _pieces(self, n: int) -> Iterator[tuple[DeviceMatrix, int, int]]:
         """Go through pieces of the head's weight and of ``n`` tokens: weight, entry and token.

@@ -16,10 +16,12 @@ from numbatch.kernels.cuda.kernels import (
     rounded_product,
     warp_barrier,
 )
+from numbatch.kernels.cuda.transfers import Download
 
 __all__ = [
     "LANES",
     "CudaKernel",
+    "Download",
     "Gpu",
     "array_pointer",
     "can_overlap",

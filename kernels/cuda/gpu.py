@@ -15,8 +15,12 @@ from numbatch.errors import DeviceError
 from numbatch.kernels.cuda.installation import check_installation, count_devices
 from numbatch.kernels.cuda.kernels import CudaKernel, can_overlap, import_cuda, is_simulated
 from numbatch.kernels.cuda.launch import Launcher
+from numbatch.kernels.cuda.transfers import Download, Staging
 
 __all__ = ["Gpu", "array_pointer", "check_on_device"]
+
+MOST_STAGED = 1 << 20
+"""Bytes up to which a copy to the device goes through pinned memory: more is only for weights."""
 
 RECENT = 6
 """Launches named by an error that a device reports later than the launch that caused it."""
@@ -65,6 +69,7 @@ class Gpu:
         self.stream.use()
         self.numba_stream = import_cuda().external_stream(self.stream.ptr)
         self._launcher = Launcher(_core_stream(self.numba_stream))
+        self._staging = Staging(self._cupy, self.stream)
         # A step of one sequence has small launches; numba-cuda would warn of each.
         from numba.cuda.core import config
 
@@ -140,16 +145,11 @@ class Gpu:
         Work that was started before is waited for first. In the simulator it is the host's time.
         """
         self.synchronize()
-        if self.stream is None:
-            begin = perf_counter()
-            run()
-            return perf_counter() - begin
-        first, last = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-        first.record(self.stream)
+        first = self.mark()
         run()
-        last.record(self.stream)
+        last = self.mark()
         self.synchronize()
-        return float(self._cupy.cuda.get_elapsed_time(first, last)) * 1e-3
+        return self.seconds_between(first, last)
 
     def failure(self, error: BaseException) -> str:
         """Describe a failure of the device, which may be noticed later than it happened."""
@@ -183,16 +183,45 @@ class Gpu:
         return array
 
     def write(self, array: Any, host: np.ndarray) -> None:
-        """Overwrite a device array, or its first ``host.size`` elements, from the host."""
+        """Overwrite a device array, or its first ``host.size`` elements, from the host.
+
+        The host's may be changed at once.
+        """
         if is_simulated():
             flat = array._ary.reshape(-1)
             flat[: host.size] = host.reshape(-1)
         elif host.size:
             contiguous = np.ascontiguousarray(host)
+            if contiguous.nbytes <= MOST_STAGED:
+                self._staging.upload(array_pointer(array), contiguous)
+                return
             self._cupy.cuda.runtime.memcpyAsync(
                 array_pointer(array), contiguous.ctypes.data, contiguous.nbytes,
                 self._cupy.cuda.runtime.memcpyHostToDevice, self.stream.ptr,
             )  # fmt: skip
+
+    def begin_download(self, array: Any, rows: int | None = None) -> Download:
+        """Start to copy an array, or its first rows, to the host."""
+        shape = array.shape if rows is None else (rows, *array.shape[1:])
+        if is_simulated():
+            return Download(array.copy_to_host()[: shape[0]].copy(), None, self.failure)
+        host, event = self._staging.download(array_pointer(array), shape, array.dtype)
+        return Download(host, event, self.failure)
+
+    def mark(self) -> Any:
+        """Return a point in the stream, for :meth:`seconds_between`."""
+        if self.stream is None:
+            return perf_counter()
+        event = self._cupy.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def seconds_between(self, first: Any, last: Any) -> float:
+        """Return the time from one mark to another; waits for it."""
+        if self.stream is None:
+            return float(last - first)
+        last.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(first, last)) * 1e-3
 
     def download(self, array: Any) -> np.ndarray:
         """Return a copy of a device array on the host; waits for it.
