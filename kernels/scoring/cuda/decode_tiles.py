@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbatch.kernels.scoring.cuda.tiles import _mma
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
+from numbatch.kernels.scoring.cuda.tiles import mma
 
 __all__ = [
     "add_values",
@@ -36,7 +36,7 @@ _LOW, _HIGH = 0x5410, 0x7632
 def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any, offset: int) -> list[Any]:
     """Load 16 bytes from flat element ``at + offset`` as four words."""
     element = builder.add(at, ir.Constant(_I64, offset)) if offset else at
-    pointer = _element_pointer(context, builder, kind, array, element)
+    pointer = element_pointer(context, builder, kind, array, element)
     loaded = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
     return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(4)]
 
@@ -55,7 +55,7 @@ def head_rows(typingctx, q, at, is_there, width):
         for offset in range(0, columns, 32):
             words += _load(context, builder, signature.args[0], q, at, offset)
         zero = ir.Constant(_I32, 0)
-        return _tuple(builder, [builder.select(is_there, word, zero) for word in words])
+        return tuple_of(builder, [builder.select(is_there, word, zero) for word in words])
 
     whole = types.UniTuple(types.uint32, columns // 8)
     return whole(q, types.int64, types.boolean, width), emit
@@ -75,7 +75,7 @@ def load_keys(typingctx, cache, at, width):
             for offset in range(0, columns, 32):
                 place = row * columns + offset
                 words += _load(context, builder, signature.args[0], *args[:2], place)
-        return _tuple(builder, words)
+        return tuple_of(builder, words)
 
     return types.UniTuple(types.uint32, columns // 4)(cache, types.int64, width), emit
 
@@ -94,7 +94,7 @@ def load_values(typingctx, cache, at, width):
             for offset in range(0, columns, 64):
                 place = row * columns + offset
                 words += _load(context, builder, signature.args[0], *args[:2], place)
-        return _tuple(builder, words)
+        return tuple_of(builder, words)
 
     return types.UniTuple(types.uint32, columns // 4)(cache, types.int64, width), emit
 
@@ -105,10 +105,10 @@ def put_row(typingctx, words, row, at, is_there):
     first = int(at.literal_value)
 
     def emit(context, builder, signature, args):
-        out = _elements(builder, args[0], words.count)
-        for i, word in enumerate(_elements(builder, args[1], row.count), first):
+        out = elements(builder, args[0], words.count)
+        for i, word in enumerate(elements(builder, args[1], row.count), first):
             out[i] = builder.select(args[3], word, out[i])
-        return _tuple(builder, out)
+        return tuple_of(builder, out)
 
     return words(words, row, at, types.boolean), emit
 
@@ -120,14 +120,14 @@ def store_pieces(typingctx, array, at, words, apart):
 
     def emit(context, builder, signature, args):
         array, at = args[:2]
-        given = _elements(builder, args[2], words.count)
+        given = elements(builder, args[2], words.count)
         for piece in range(words.count // 4):
             value = ir.Constant(_VECTOR, ir.Undefined)
             for lane in range(4):
                 number = ir.Constant(_I32, lane)
                 value = builder.insert_element(value, given[4 * piece + lane], number)
             element = builder.add(at, ir.Constant(_I64, step * piece))
-            pointer = _element_pointer(context, builder, signature.args[0], array, element)
+            pointer = element_pointer(context, builder, signature.args[0], array, element)
             builder.store(value, builder.bitcast(pointer, _VECTOR.as_pointer()), align=16)
         return context.get_dummy_value()
 
@@ -139,8 +139,8 @@ def key_scores(typingctx, queries, keys):
     """Scores of 16 keys of a block: (2t, 2t + 1) of the first eight, then of the others."""
 
     def emit(context, builder, signature, args):
-        queries_ = _elements(builder, args[0], queries.count)
-        words = _elements(builder, args[1], keys.count)
+        queries_ = elements(builder, args[0], queries.count)
+        words = elements(builder, args[1], keys.count)
         zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
         scores: list[Any] = []
         for half in range(2):
@@ -150,9 +150,9 @@ def key_scores(typingctx, queries, keys):
                 at = half * queries.count + 4 * step
                 for i in (0, 2):
                     a = [query[i], none, query[i + 1], none]
-                    tile = _mma(builder, tile, a, words[at + i : at + i + 2])
+                    tile = mma(builder, tile, a, words[at + i : at + i + 2])
             scores += tile[:2]
-        return _tuple(builder, scores)
+        return tuple_of(builder, scores)
 
     return types.UniTuple(types.float32, 4)(queries, keys), emit
 
@@ -170,8 +170,8 @@ def add_values(typingctx, total, first, second, values, left):
 
     def emit(context, builder, signature, args):
         total_, first, second, values_, left = args
-        numbers = _elements(builder, total_, total.count)
-        words = _elements(builder, values_, values.count)
+        numbers = elements(builder, total_, total.count)
+        words = elements(builder, values_, values.count)
         zero, none = ir.Constant(_F32, 0.0), ir.Constant(_I32, 0)
         rows = []
         for i, row in enumerate((0, 1, 8, 9)):
@@ -184,7 +184,7 @@ def add_values(typingctx, total, first, second, values, left):
                 selector = ir.Constant(_I32, _HIGH if element % 2 else _LOW)
                 at = 4 * part + element // 2
                 b = [
-                    _assembly(
+                    assembly(
                         builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r",
                         [rows[i][at], rows[i + 1][at], selector],
                     )
@@ -192,8 +192,8 @@ def add_values(typingctx, total, first, second, values, left):
                 ]  # fmt: skip
                 number = 2 * (8 * part + element)
                 tile = [*numbers[number : number + 2], zero, zero]
-                numbers[number : number + 2] = _mma(builder, tile, a, b)[:2]
-        return _tuple(builder, numbers)
+                numbers[number : number + 2] = mma(builder, tile, a, b)[:2]
+        return tuple_of(builder, numbers)
 
     whole = types.uint32
     return total(total, whole, whole, values, types.int32), emit
@@ -204,7 +204,7 @@ def store_partial(typingctx, total, out, at):
     """Write a head's numbers to a float32 array; ``at`` is the flat element ``16 * t`` of it."""
 
     def emit(context, builder, signature, args):
-        numbers = _elements(builder, args[0], total.count)
+        numbers = elements(builder, args[0], total.count)
         vector = ir.VectorType(_F32, 4)
         for part in range(total.count // 16):
             own = numbers[16 * part : 16 * part + 16]
@@ -216,7 +216,7 @@ def store_partial(typingctx, total, out, at):
                         value, ordered[i + lane], ir.Constant(_I32, lane)
                     )
                 element = builder.add(args[2], ir.Constant(_I64, 64 * part + i))
-                pointer = _element_pointer(context, builder, signature.args[1], args[1], element)
+                pointer = element_pointer(context, builder, signature.args[1], args[1], element)
                 builder.store(value, builder.bitcast(pointer, vector.as_pointer()), align=16)
         return context.get_dummy_value()
 

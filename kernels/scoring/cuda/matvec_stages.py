@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbatch.kernels.scoring.cuda.tiles import _mma
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
+from numbatch.kernels.scoring.cuda.tiles import mma
 
 __all__ = ["ROW_BYTES", "add_stage", "copy_few", "shared_words", "store_shared"]
 
@@ -41,8 +41,8 @@ def shared_words(builder: Any, address: Any, count: int = 4) -> list[Any]:
     places = ",".join(f"${i}" for i in range(count))
     template = f"ld.shared.v{count}.u32 {{{places}}}, [${count}];"
     constraints = "=r," * count + "r,~{memory}"
-    loaded = _assembly(builder, template, kind, constraints, [address], effects=True)
-    return _elements(builder, loaded, count)
+    loaded = assembly(builder, template, kind, constraints, [address], effects=True)
+    return elements(builder, loaded, count)
 
 
 def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
@@ -56,7 +56,7 @@ def _bent(builder: Any, word: Any, shift: int, less: int) -> Any:
     raised = builder.or_(masked, _int(0x43004300))
     template = "fma.rn.bf16x2 $0, $1, $2, $3;"
     operands = [raised, _int(0x3F803F80), _int(less << 16 | less)]
-    return _assembly(builder, template, _I32, "=r,r,r,r", operands)
+    return assembly(builder, template, _I32, "=r,r,r,r", operands)
 
 
 def _byte_pair(builder: Any, word: Any, low: int) -> Any:
@@ -67,20 +67,20 @@ def _byte_pair(builder: Any, word: Any, low: int) -> Any:
     numbers = []
     for byte in (low, low + 1):
         operands = [word, _int(0x4B000000), _int(0x7440 | byte)]
-        bits = _assembly(builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r", operands)
+        bits = assembly(builder, "prmt.b32 $0, $1, $2, $3;", _I32, "=r,r,r,r", operands)
         number = builder.bitcast(bits, _F32)
         numbers.append(builder.fsub(number, ir.Constant(_F32, 8388608.0 + 128.0)))
     template = "cvt.rn.bf16x2.f32 $0, $1, $2;"
-    return _assembly(builder, template, _I32, "=r,f,f", [numbers[1], numbers[0]])
+    return assembly(builder, template, _I32, "=r,f,f", [numbers[1], numbers[0]])
 
 
-def _halves(builder: Any, words: list[Any]) -> list[Any]:
+def halves(builder: Any, words: list[Any]) -> list[Any]:
     """Return the float16 numbers of words as float32."""
     out = []
     for word in words:
         for half in (word, builder.lshr(word, _int(16))):
             bits = builder.trunc(half, _I16)
-            out.append(_assembly(builder, "cvt.f32.f16 $0, $1;", _F32, "=f,h", [bits]))
+            out.append(assembly(builder, "cvt.f32.f16 $0, $1;", _F32, "=f,h", [bits]))
     return out
 
 
@@ -90,7 +90,7 @@ def _add_scaled(
     """Return ``total + factor * tile`` with a factor for the rows ``g`` and ``g + 8``."""
     template = "fma.rn.f32 $0, $1, $2, $3;"
     return [
-        _assembly(builder, template, _F32, "=f,f,f,f", [value, factors[i // 2], total[i]])
+        assembly(builder, template, _F32, "=f,f,f,f", [value, factors[i // 2], total[i]])
         for i, value in enumerate(tile)
     ]
 
@@ -120,7 +120,7 @@ def _multiply_chunk(
     """Add the products of 32 columns of 16 rows with eight tokens."""
     for i in (0, 2):
         a = [own[i], below[i], own[i + 1], below[i + 1]]
-        total = _mma(builder, total, a, b[i : i + 2])
+        total = mma(builder, total, a, b[i : i + 2])
     return total
 
 
@@ -153,9 +153,9 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
     def emit(context, builder, signature, args):
         total_, address_, scale_at, x, x_at, _, _ = args
         tiles = total.count // 4
-        totals = _elements(builder, total_, total.count)
+        totals = elements(builder, total_, total.count)
         is_shared = not isinstance(signature.args[4], types.UniTuple)
-        places = [x_at] if is_shared else _elements(builder, x_at, tiles)
+        places = [x_at] if is_shared else elements(builder, x_at, tiles)
         own = _row_chunks(builder, address_, name, less)
         lower = builder.add(address_, _int(8 * ROW_BYTES))
         below = _row_chunks(builder, lower, name, less)
@@ -165,8 +165,8 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
             second = builder.add(first, _int(32 * scale_words))
             factors.append(
                 (
-                    _halves(builder, shared_words(builder, first, scale_words)),
-                    _halves(builder, shared_words(builder, second, scale_words)),
+                    halves(builder, shared_words(builder, first, scale_words)),
+                    halves(builder, shared_words(builder, second, scale_words)),
                 )
             )
         zero, ones = [ir.Constant(_F32, 0.0)] * 4, [_int(0x3F803F80)] * 4
@@ -189,7 +189,7 @@ def add_stage(typingctx, total, address, scale_address, x, x_at, kind, has_least
                     sums = _multiply_chunk(builder, zero, ones, ones, b)
                     pair = (factors[1][0][chunk], factors[1][1][chunk])
                     totals[place] = _add_scaled(builder, totals[place], sums, pair)
-        return _tuple(builder, totals)
+        return tuple_of(builder, totals)
 
     word = types.uint32
     place = x_at if isinstance(x_at, types.UniTuple) else word
@@ -201,7 +201,7 @@ def _global_words(
 ) -> list[Any]:
     """Load 16 bytes from flat element ``at + offset`` as four words."""
     element = builder.add(at, ir.Constant(_I64, offset)) if offset else at
-    pointer = _element_pointer(context, builder, kind, array, element)
+    pointer = element_pointer(context, builder, kind, array, element)
     vector = ir.VectorType(_I32, 4)
     loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
     return [builder.extract_element(loaded, _int(i)) for i in range(4)]
@@ -214,14 +214,14 @@ def copy_few(typingctx, address, array, at, size, is_there):
 
     def emit(context, builder, signature, args):
         address, array, at, _, is_there = args
-        pointer = _element_pointer(context, builder, signature.args[1], array, at)
+        pointer = element_pointer(context, builder, signature.args[1], array, at)
         wanted = builder.select(is_there, _int(count), _int(0))
         template = (
             "{ .reg .u64 t; cvta.to.global.u64 t, $1; "
             f"cp.async.ca.shared.global [$0], [t], {count}, $2; }}"
         )
         operands = [address, builder.ptrtoint(pointer, _I64), wanted]
-        _assembly(builder, template, ir.VoidType(), "r,l,r,~{memory}", operands, effects=True)
+        assembly(builder, template, ir.VoidType(), "r,l,r,~{memory}", operands, effects=True)
         return context.get_dummy_value()
 
     return types.none(types.uint32, array, types.intp, size, types.boolean), emit
@@ -232,10 +232,10 @@ def store_shared(typingctx, address, words):
     """Write four words to an address in shared memory."""
 
     def emit(context, builder, signature, args):
-        operands = [args[0], *_elements(builder, args[1], 4)]
+        operands = [args[0], *elements(builder, args[1], 4)]
         template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
         constraints = "r,r,r,r,r,~{memory}"
-        _assembly(builder, template, ir.VoidType(), constraints, operands, effects=True)
+        assembly(builder, template, ir.VoidType(), constraints, operands, effects=True)
         return context.get_dummy_value()
 
     return types.none(types.uint32, types.UniTuple(types.uint32, 4)), emit

@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import can_overlap, is_simulated
-from numbatch.kernels.scoring.cuda.words import _assembly
+from numbatch.kernels.cuda.assembly import assembly
 
 __all__ = ["await_previous", "begin_next"]
 
@@ -32,7 +32,7 @@ else:
     def _emit(builder: Any, template: str) -> None:
         if can_overlap():
             constraints = "~{memory}"
-            _assembly(builder, template, ir.VoidType(), constraints, [], effects=True)
+            assembly(builder, template, ir.VoidType(), constraints, [], effects=True)
 
     @intrinsic
     def begin_next(typingctx):

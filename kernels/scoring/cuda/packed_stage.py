@@ -14,9 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES, _halves, shared_words
-from numbatch.kernels.scoring.cuda.tiles import _int, _mma
-from numbatch.kernels.scoring.cuda.words import _assembly, _elements, _tuple
+from numbatch.kernels.cuda.assembly import assembly, elements, tuple_of
+from numbatch.kernels.scoring.cuda.matvec_stages import ROW_BYTES, halves, shared_words
+from numbatch.kernels.scoring.cuda.tiles import int_constant, mma
 
 __all__ = [
     "INPUT_BYTES",
@@ -60,7 +60,7 @@ def copy_piece(typingctx, address, source):
             "{ .reg .u64 t; cvta.to.global.u64 t, $1; "
             "cp.async.cg.shared.global.L2::128B [$0], [t], 16; }"
         )
-        _assembly(builder, template, _VOID, "r,l,~{memory}", args, effects=True)
+        assembly(builder, template, _VOID, "r,l,~{memory}", args, effects=True)
         return context.get_dummy_value()
 
     return types.none(types.uint32, types.int64), emit
@@ -70,20 +70,20 @@ def _store_input(builder: Any, address: Any, lane: Any, four: list[Any]) -> None
     """Write a lane's piece of an input, as :func:`store_input` says."""
     total = ir.Constant(_F32, 0.0)
     for word in four:
-        low = builder.bitcast(builder.shl(word, _int(16)), _F32)
-        high = builder.bitcast(builder.and_(word, _int(0xFFFF0000)), _F32)
+        low = builder.bitcast(builder.shl(word, int_constant(16)), _F32)
+        high = builder.bitcast(builder.and_(word, int_constant(0xFFFF0000)), _F32)
         total = builder.fadd(builder.fadd(total, low), high)
     for apart in (1, 2):
         template = f"shfl.sync.bfly.b32 $0, $1, {apart}, 0x1f, 0xffffffff;"
-        other = _assembly(builder, template, _F32, "=f,f", [total], effects=True)
+        other = assembly(builder, template, _F32, "=f,f", [total], effects=True)
         total = builder.fadd(total, other)
     moved = builder.fmul(total, ir.Constant(_F32, MOVED))
-    place = builder.add(address, builder.shl(lane, _int(4)))
+    place = builder.add(address, builder.shl(lane, int_constant(4)))
     template = "st.shared.v4.u32 [$0], {$1, $2, $3, $4};"
-    _assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
-    block = builder.add(address, builder.shl(lane, _int(2)))
+    assembly(builder, template, _VOID, "r,r,r,r,r,~{memory}", [place, *four], effects=True)
+    block = builder.add(address, builder.shl(lane, int_constant(2)))
     template = f"st.shared.f32 [$0+{SUMS_AT}], $1;"
-    _assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
+    assembly(builder, template, _VOID, "r,f,~{memory}", [block, moved], effects=True)
 
 
 _PIECE = ir.LiteralStructType([ir.IntType(32)] * 4)
@@ -93,8 +93,8 @@ def _load_piece(builder: Any, address: Any) -> list[Any]:
     """Load 16 bytes of device memory, in the order in which it is said."""
     template = "{ .reg .u64 t; cvta.to.global.u64 t, $4; ld.global.v4.u32 {$0,$1,$2,$3}, [t]; }"
     constraints = "=r,=r,=r,=r,l,~{memory}"
-    return _elements(
-        builder, _assembly(builder, template, _PIECE, constraints, [address], effects=True), 4
+    return elements(
+        builder, assembly(builder, template, _PIECE, constraints, [address], effects=True), 4
     )
 
 
@@ -103,7 +103,7 @@ def load_piece(typingctx, address):
     """Begin to load 16 bytes of device memory, as four words."""
 
     def emit(context, builder, signature, args):
-        return _tuple(builder, _load_piece(builder, args[0]))
+        return tuple_of(builder, _load_piece(builder, args[0]))
 
     return types.UniTuple(types.uint32, 4)(types.int64), emit
 
@@ -116,7 +116,7 @@ def store_input(typingctx, address, lane, words):
     """
 
     def emit(context, builder, signature, args):
-        _store_input(builder, args[0], args[1], _elements(builder, args[2], 4))
+        _store_input(builder, args[0], args[1], elements(builder, args[2], 4))
         return context.get_dummy_value()
 
     return types.none(types.uint32, types.uint32, types.UniTuple(types.uint32, 4)), emit
@@ -145,10 +145,10 @@ def bring_input(typingctx, address, lane, source, count, most):
         words = [_load_piece(builder, source)]
         for stage in range(1, stages):
             here = builder.add(source, ir.Constant(_I64, 512 * stage))
-            is_there = builder.icmp_signed(">", count, _int(stage))
+            is_there = builder.icmp_signed(">", count, int_constant(stage))
             words.append(_load_piece(builder, builder.select(is_there, here, source)))
         for stage, four in enumerate(words):
-            place = builder.add(address, _int(INPUT_BYTES * stage)) if stage else address
+            place = builder.add(address, int_constant(INPUT_BYTES * stage)) if stage else address
             _store_input(builder, place, lane, four)
         return context.get_dummy_value()
 
@@ -158,15 +158,15 @@ def bring_input(typingctx, address, lane, source, count, most):
 
 def _raised(builder: Any, word: Any, shift: int) -> Any:
     """Turn two codes of a word into the bfloat16 numbers 128 + n."""
-    moved = builder.lshr(word, _int(shift)) if shift else word
+    moved = builder.lshr(word, int_constant(shift)) if shift else word
     template = "lop3.b32 $0, $1, 0x000F000F, 0x43004300, 0xEA;"  # (a & b) | c
-    return _assembly(builder, template, ir.IntType(32), "=r,r", [moved])
+    return assembly(builder, template, ir.IntType(32), "=r,r", [moved])
 
 
 def _chunks(builder: Any, address: Any) -> list[list[Any]]:
     """Return a lane's words of a row: four of pairs of numbers for each 32 columns."""
     words = shared_words(builder, address)
-    words += shared_words(builder, builder.xor(address, _int(64)))
+    words += shared_words(builder, builder.xor(address, int_constant(64)))
     return [[_raised(builder, word, shift) for shift in (0, 4, 8, 12)] for word in words]
 
 
@@ -185,26 +185,26 @@ def multiply_stage(typingctx, total, address, scale_address, x_address, sums_add
 
     def emit(context, builder, signature, args):
         total_, address, scale_at, x_at, sums_at = args
-        totals = _elements(builder, total_, 2)
+        totals = elements(builder, total_, 2)
         own = _chunks(builder, address)
-        below = _chunks(builder, builder.add(address, _int(8 * ROW_BYTES)))
+        below = _chunks(builder, builder.add(address, int_constant(8 * ROW_BYTES)))
         factors = [
-            _halves(builder, shared_words(builder, each))
-            for each in (scale_at, builder.add(scale_at, _int(8 * 16)))
+            halves(builder, shared_words(builder, each))
+            for each in (scale_at, builder.add(scale_at, int_constant(8 * 16)))
         ]
         for chunk in range(8):
-            b = shared_words(builder, builder.add(x_at, _int(64 * chunk)))
+            b = shared_words(builder, builder.add(x_at, int_constant(64 * chunk)))
             # Four times what the sum of the block is off by, for products to begin with.
-            moved = shared_words(builder, builder.add(sums_at, _int(16 * chunk)))
+            moved = shared_words(builder, builder.add(sums_at, int_constant(16 * chunk)))
             tile = [builder.bitcast(word, _F32) for word in moved]
             for i in (0, 2):
                 a = [own[chunk][i], below[chunk][i], own[chunk][i + 1], below[chunk][i + 1]]
-                tile = _mma(builder, tile, a, b[i : i + 2])
+                tile = mma(builder, tile, a, b[i : i + 2])
             for row in (0, 1):
                 operands = [tile[2 * row], factors[row][chunk], totals[row]]
                 template = "fma.rn.f32 $0, $1, $2, $3;"
-                totals[row] = _assembly(builder, template, _F32, "=f,f,f,f", operands)
-        return _tuple(builder, totals)
+                totals[row] = assembly(builder, template, _F32, "=f,f,f,f", operands)
+        return tuple_of(builder, totals)
 
     word = types.uint32
     return total(total, word, word, word, word), emit

@@ -8,9 +8,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
 from numbatch.kernels.scoring.cuda.matvec_stages import shared_words
-from numbatch.kernels.scoring.cuda.tiles import _int, _mma
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.scoring.cuda.tiles import int_constant, mma
 
 __all__ = ["add_chunk", "in_order", "store_part"]
 
@@ -35,15 +35,15 @@ def add_chunk(typingctx, total, address, token_address, tiles):
 
     def emit(context, builder, signature, args):
         total_, address_, token_at, _ = args
-        totals = _elements(builder, total_, total.count)
+        totals = elements(builder, total_, total.count)
         weights = []
         for row in range(rows):
-            first = builder.add(address_, _int(1024 * row)) if row else address_
+            first = builder.add(address_, int_constant(1024 * row)) if row else address_
             own = shared_words(builder, first)
-            weights.append((own, shared_words(builder, builder.add(first, _int(512)))))
+            weights.append((own, shared_words(builder, builder.add(first, int_constant(512)))))
         tokens = []
         for column in range(columns):
-            place = builder.add(token_at, _int(512 * column)) if column else token_at
+            place = builder.add(token_at, int_constant(512 * column)) if column else token_at
             tokens.append(shared_words(builder, place))
         # A product waits for the one before it with the same sums: these come far apart.
         for half in (0, 2):
@@ -51,8 +51,8 @@ def add_chunk(typingctx, total, address, token_address, tiles):
                 for row, (own, below) in enumerate(weights):
                     at = slice(4 * (row * columns + column), 4 * (row * columns + column) + 4)
                     a = [own[half], below[half], own[half + 1], below[half + 1]]
-                    totals[at] = _mma(builder, totals[at], a, b[half : half + 2])
-        return _tuple(builder, totals)
+                    totals[at] = mma(builder, totals[at], a, b[half : half + 2])
+        return tuple_of(builder, totals)
 
     return total(total, types.uint32, types.uint32, tiles), emit
 
@@ -63,12 +63,12 @@ def in_order(typingctx, total, more):
 
     def emit(context, builder, signature, args):
         def add(a: Any, b: Any) -> Any:
-            return _assembly(builder, "add.rn.f32 $0, $1, $2;", _F32, "=f,f,f", [a, b])
+            return assembly(builder, "add.rn.f32 $0, $1, $2;", _F32, "=f,f,f", [a, b])
 
         if not isinstance(total, types.UniTuple):
             return add(*args)
-        pairs = zip(*(_elements(builder, each, total.count) for each in args), strict=True)
-        return _tuple(builder, [add(a, b) for a, b in pairs])
+        pairs = zip(*(elements(builder, each, total.count) for each in args), strict=True)
+        return tuple_of(builder, [add(a, b) for a, b in pairs])
 
     return total(total, total), emit
 
@@ -94,7 +94,7 @@ def store_part(typingctx, total, out, at, tiles, first, count, apart):
     rows = total.count // (4 * columns)
 
     def emit(context, builder, signature, args):
-        numbers = _elements(builder, args[0], total.count)
+        numbers = elements(builder, args[0], total.count)
         kind, array = signature.args[1], args[1]
         for row in range(rows):
             for tile in range(wanted):
@@ -102,7 +102,7 @@ def store_part(typingctx, total, out, at, tiles, first, count, apart):
                     offset = (8 * tile + place % 2) * wide + 16 * row + 8 * (place // 2)
                     element = builder.add(args[2], ir.Constant(_I64, offset))
                     number = numbers[4 * (row * columns + begin + tile) + place]
-                    builder.store(number, _element_pointer(context, builder, kind, array, element))
+                    builder.store(number, element_pointer(context, builder, kind, array, element))
         return context.get_dummy_value()
 
     return types.none(total, out, types.int64, tiles, first, count, apart), emit

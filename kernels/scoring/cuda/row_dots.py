@@ -8,13 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbatch.kernels.scoring.cuda.words import (
-    _assembly,
-    _element_pointer,
-    _elements,
-    _stream,
-    _tuple,
-)
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
+from numbatch.kernels.scoring.cuda.words import stream_words
 
 __all__ = ["add_row_dots"]
 
@@ -31,7 +26,7 @@ class _Reader:
         """Load ``count`` words of 4 bytes from flat element ``at + offset``."""
         builder = self.builder
         element = builder.add(at, ir.Constant(_I64, offset)) if offset else at
-        pointer = _element_pointer(self.context, builder, self.kind, self.array, element)
+        pointer = element_pointer(self.context, builder, self.kind, self.array, element)
         vector = ir.VectorType(_I32, count)
         loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4 * count)
         return [builder.extract_element(loaded, ir.Constant(_I32, i)) for i in range(count)]
@@ -39,9 +34,9 @@ class _Reader:
     def stream(self, at: Any, offset: int) -> list[Any]:
         """Load four words that are read once."""
         element = self.builder.add(at, ir.Constant(_I64, offset)) if offset else at
-        return _stream(
+        return stream_words(
             self.builder,
-            _element_pointer(self.context, self.builder, self.kind, self.array, element),
+            element_pointer(self.context, self.builder, self.kind, self.array, element),
         )
 
 
@@ -67,7 +62,7 @@ def add_row_dots(typingctx, total, weights, at, x, x_at, steps):
         total_, weights_, at_, x_, x_at_, _ = args
         reader = _Reader(context, builder, signature.args[1], weights_)
         inputs = _Reader(context, builder, signature.args[3], x_)
-        rows, totals = _elements(builder, at_, 2), _elements(builder, total_, 4)
+        rows, totals = elements(builder, at_, 2), elements(builder, total_, 4)
         loaded = [[reader.stream(row, 256 * step) for row in rows] for step in range(count)]
         for step in range(count):
             for i, word in enumerate(inputs.words(x_at_, 256 * step)):
@@ -78,8 +73,8 @@ def add_row_dots(typingctx, total, weights, at, x, x_at, steps):
                         place = 2 * row + half
                         operands = [weight[half], numbers[half], totals[place]]
                         template = "fma.rn.f32 $0, $1, $2, $3;"
-                        totals[place] = _assembly(builder, template, _F32, "=f,f,f,f", operands)
-        return _tuple(builder, totals)
+                        totals[place] = assembly(builder, template, _F32, "=f,f,f,f", operands)
+        return tuple_of(builder, totals)
 
     return total(total, weights, at, x, types.int64, steps), emit
 

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
 
 __all__ = [
     "copies_done",
@@ -49,34 +49,32 @@ _WORDS = ir.LiteralStructType([_I32] * 4)
 _SIZE = 16
 
 
-def _int(value: int) -> Any:
+def int_constant(value: int) -> Any:
     return ir.Constant(_I32, value)
 
 
-def _mma(builder: Any, c: list[Any], a: list[Any], b: list[Any]) -> list[Any]:
+def mma(builder: Any, c: list[Any], a: list[Any], b: list[Any]) -> list[Any]:
     """Return ``c + a @ b`` for 16 x 16 and 16 x 8 bfloat16 fragments."""
     template = (
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
     )
     constraints = "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"
-    return _elements(builder, _assembly(builder, template, _QUAD, constraints, [*a, *b, *c]), 4)
+    return elements(builder, assembly(builder, template, _QUAD, constraints, [*a, *b, *c]), 4)
 
 
 def _load_matrices(builder: Any, address: Any, *, transposed: bool) -> list[Any]:
     """Load four 8 x 8 matrices of 16-bit numbers; lane ``i`` names a row of matrix ``i // 8``."""
     kind = ".trans" if transposed else ""
     template = f"ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
-    loaded = _assembly(
-        builder, template, _WORDS, "=r,=r,=r,=r,r,~{memory}", [address], effects=True
-    )
-    return _elements(builder, loaded, 4)
+    loaded = assembly(builder, template, _WORDS, "=r,=r,=r,=r,r,~{memory}", [address], effects=True)
+    return elements(builder, loaded, 4)
 
 
 def _place(builder: Any, base: Any, piece_pair: int, row: int, width: int) -> Any:
     """Address of this lane's piece, two pieces a step; ``base`` is the lane's for step 0."""
-    address = builder.xor(base, _int(32 * piece_pair))
-    return builder.add(address, _int(row * width * 2)) if row else address
+    address = builder.xor(base, int_constant(32 * piece_pair))
+    return builder.add(address, int_constant(row * width * 2)) if row else address
 
 
 def _literal(kind: Any) -> int:
@@ -89,8 +87,8 @@ def multiply(typingctx, c, a, b):
 
     def emit(context, builder, signature, args):
         c, a, b = args
-        parts = (_elements(builder, c, 4), _elements(builder, a, 4), _elements(builder, b, 2))
-        return _tuple(builder, _mma(builder, *parts))
+        parts = (elements(builder, c, 4), elements(builder, a, 4), elements(builder, b, 2))
+        return tuple_of(builder, mma(builder, *parts))
 
     return c(c, a, b), emit
 
@@ -103,7 +101,7 @@ def shared_address(typingctx, array):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         number = builder.ptrtoint(data, _I64)
         template = "{ .reg .u64 t; cvta.to.shared.u64 t, $1; cvt.u32.u64 $0, t; }"
-        return _assembly(builder, template, _I32, "=r,l", [number])
+        return assembly(builder, template, _I32, "=r,l", [number])
 
     return types.uint32(array), emit
 
@@ -114,14 +112,14 @@ def copy_words(typingctx, address, array, at, is_there):
 
     def emit(context, builder, signature, args):
         address, array, at, is_there = args
-        pointer = _element_pointer(context, builder, signature.args[1], array, at)
-        size = builder.select(is_there, _int(_SIZE), _int(0))
+        pointer = element_pointer(context, builder, signature.args[1], array, at)
+        size = builder.select(is_there, int_constant(_SIZE), int_constant(0))
         template = (
             "{ .reg .u64 t; cvta.to.global.u64 t, $1; "
             "cp.async.cg.shared.global [$0], [t], 16, $2; }"
         )
         operands = [address, builder.ptrtoint(pointer, _I64), size]
-        _assembly(builder, template, ir.VoidType(), "r,l,r,~{memory}", operands, effects=True)
+        assembly(builder, template, ir.VoidType(), "r,l,r,~{memory}", operands, effects=True)
         return context.get_dummy_value()
 
     return types.none(types.uint32, array, types.intp, types.boolean), emit
@@ -133,7 +131,7 @@ def finish_copies(typingctx):
 
     def emit(context, builder, signature, args):
         template = "cp.async.commit_group;"
-        _assembly(builder, template, ir.VoidType(), "~{memory}", [], effects=True)
+        assembly(builder, template, ir.VoidType(), "~{memory}", [], effects=True)
         return context.get_dummy_value()
 
     return types.none(), emit
@@ -146,7 +144,7 @@ def copies_done(typingctx, left):
 
     def emit(context, builder, signature, args):
         template = f"cp.async.wait_group {number};"
-        _assembly(builder, template, ir.VoidType(), "~{memory}", [], effects=True)
+        assembly(builder, template, ir.VoidType(), "~{memory}", [], effects=True)
         return context.get_dummy_value()
 
     return types.none(left), emit
@@ -162,7 +160,7 @@ def load_rows(typingctx, base, width):
         for step in range(columns // 16):
             address = _place(builder, args[0], step, 0, columns)
             values += _load_matrices(builder, address, transposed=False)
-        return _tuple(builder, values)
+        return tuple_of(builder, values)
 
     return types.UniTuple(types.uint32, columns // 4)(types.uint32, width), emit
 
@@ -174,7 +172,7 @@ def score_tile(typingctx, queries, base, keys):
     count = _literal(keys)
 
     def emit(context, builder, signature, args):
-        queries = _elements(builder, args[0], 4 * steps)
+        queries = elements(builder, args[0], 4 * steps)
         zero = ir.Constant(_F32, 0.0)
         tile = [[zero] * 4 for _ in range(count // 8)]
         for step in range(steps):
@@ -184,8 +182,8 @@ def score_tile(typingctx, queries, base, keys):
                 b = _load_matrices(builder, address, transposed=False)
                 for half in range(2):
                     place = 2 * pair + half
-                    tile[place] = _mma(builder, tile[place], a, b[2 * half : 2 * half + 2])
-        return _tuple(builder, [value for quad in tile for value in quad])
+                    tile[place] = mma(builder, tile[place], a, b[2 * half : 2 * half + 2])
+        return tuple_of(builder, [value for quad in tile for value in quad])
 
     return types.UniTuple(types.float32, count // 2)(queries, types.uint32, keys), emit
 
@@ -196,19 +194,19 @@ def value_tile(typingctx, total, weights, base):
     columns, steps = total.count * 2, weights.count // 4
 
     def emit(context, builder, signature, args):
-        totals = _elements(builder, args[0], total.count)
+        totals = elements(builder, args[0], total.count)
         tile = [totals[4 * i : 4 * i + 4] for i in range(columns // 8)]
-        a = _elements(builder, args[1], weights.count)
+        a = elements(builder, args[1], weights.count)
         for step in range(steps):
             for pair in range(columns // 16):
                 address = _place(builder, args[2], pair, 16 * step, columns)
                 b = _load_matrices(builder, address, transposed=True)
                 for half in range(2):
                     place = 2 * pair + half
-                    tile[place] = _mma(
+                    tile[place] = mma(
                         builder, tile[place], a[4 * step : 4 * step + 4], b[2 * half : 2 * half + 2]
                     )
-        return _tuple(builder, [value for quad in tile for value in quad])
+        return tuple_of(builder, [value for quad in tile for value in quad])
 
     return total(total, weights, types.uint32), emit
 
@@ -219,7 +217,7 @@ def zero_tile(typingctx, numbers):
     count = _literal(numbers)
 
     def emit(context, builder, signature, args):
-        return _tuple(builder, [ir.Constant(_F32, 0.0)] * count)
+        return tuple_of(builder, [ir.Constant(_F32, 0.0)] * count)
 
     return types.UniTuple(types.float32, count)(numbers), emit
 
@@ -235,14 +233,14 @@ def mask_tile(typingctx, tile, column, first, last, first_below, last_below):
     def emit(context, builder, signature, args):
         column = args[1]
         out = []
-        for i, value in enumerate(_elements(builder, args[0], tile.count)):
-            key = builder.add(column, _int(8 * (i // 4) + i % 2))
+        for i, value in enumerate(elements(builder, args[0], tile.count)):
+            key = builder.add(column, int_constant(8 * (i // 4) + i % 2))
             low, high = args[2:4] if i % 4 < 2 else args[4:6]
             seen = builder.and_(
                 builder.icmp_signed(">=", key, low), builder.icmp_signed("<=", key, high)
             )
             out.append(builder.select(seen, value, ir.Constant(_F32, float("-inf"))))
-        return _tuple(builder, out)
+        return tuple_of(builder, out)
 
     whole = types.int32
     return tile(tile, whole, whole, whole, whole, whole), emit
@@ -254,11 +252,11 @@ def softcap_tile(typingctx, tile, inward, outward):
 
     def emit(context, builder, signature, args):
         out = []
-        for value in _elements(builder, args[0], tile.count):
+        for value in elements(builder, args[0], tile.count):
             inner = builder.fmul(value, args[1])
-            bent = _assembly(builder, "tanh.approx.f32 $0, $1;", _F32, "=f,f", [inner])
+            bent = assembly(builder, "tanh.approx.f32 $0, $1;", _F32, "=f,f", [inner])
             out.append(builder.fmul(bent, args[2]))
-        return _tuple(builder, out)
+        return tuple_of(builder, out)
 
     return tile(tile, types.float32, types.float32), emit
 
@@ -273,14 +271,14 @@ def row_largest(typingctx, tile):
     """Largest number that this lane holds of each of its two rows."""
 
     def emit(context, builder, signature, args):
-        values = _elements(builder, args[0], tile.count)
+        values = elements(builder, args[0], tile.count)
         largest = []
         for row in range(2):
             top, *rest = _by_row(values, row)
             for value in rest:
-                top = _assembly(builder, "max.f32 $0, $1, $2;", _F32, "=f,f,f", [top, value])
+                top = assembly(builder, "max.f32 $0, $1, $2;", _F32, "=f,f,f", [top, value])
             largest.append(top)
-        return _tuple(builder, largest)
+        return tuple_of(builder, largest)
 
     return types.UniTuple(types.float32, 2)(tile), emit
 
@@ -290,14 +288,14 @@ def row_sums(typingctx, tile):
     """Sum of the numbers that this lane holds of each of its two rows, in order."""
 
     def emit(context, builder, signature, args):
-        values = _elements(builder, args[0], tile.count)
+        values = elements(builder, args[0], tile.count)
         sums = []
         for row in range(2):
             total, *rest = _by_row(values, row)
             for value in rest:
                 total = builder.fadd(total, value)
             sums.append(total)
-        return _tuple(builder, sums)
+        return tuple_of(builder, sums)
 
     return types.UniTuple(types.float32, 2)(tile), emit
 
@@ -308,14 +306,14 @@ def exponential_tile(typingctx, tile, factor, shift, shift_below):
 
     def emit(context, builder, signature, args):
         out = []
-        for i, value in enumerate(_elements(builder, args[0], tile.count)):
+        for i, value in enumerate(elements(builder, args[0], tile.count)):
             shift = args[2] if i % 4 < 2 else args[3]
-            moved = _assembly(
+            moved = assembly(
                 builder, "fma.rn.f32 $0, $1, $2, $3;", _F32, "=f,f,f,f",
                 [value, args[1], builder.fsub(ir.Constant(_F32, -0.0), shift)],
             )  # fmt: skip
-            out.append(_assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", [moved]))
-        return _tuple(builder, out)
+            out.append(assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", [moved]))
+        return tuple_of(builder, out)
 
     return tile(tile, types.float32, types.float32, types.float32), emit
 
@@ -325,11 +323,11 @@ def scale_tile(typingctx, tile, factor, factor_below):
     """Multiply the rows ``g`` and ``g + 8``."""
 
     def emit(context, builder, signature, args):
-        values = _elements(builder, args[0], tile.count)
+        values = elements(builder, args[0], tile.count)
         out = [
             builder.fmul(value, args[1] if i % 4 < 2 else args[2]) for i, value in enumerate(values)
         ]
-        return _tuple(builder, out)
+        return tuple_of(builder, out)
 
     return tile(tile, types.float32, types.float32), emit
 
@@ -339,13 +337,13 @@ def pack_tile(typingctx, tile):
     """Round a tile to bfloat16, laid out as the left side of a product."""
 
     def emit(context, builder, signature, args):
-        values = _elements(builder, args[0], tile.count)
+        values = elements(builder, args[0], tile.count)
         template = "cvt.rn.bf16x2.f32 $0, $1, $2;"
         out = [
-            _assembly(builder, template, _I32, "=r,f,f", [values[i + 1], values[i]])
+            assembly(builder, template, _I32, "=r,f,f", [values[i + 1], values[i]])
             for i in range(0, tile.count, 2)
         ]
-        return _tuple(builder, out)
+        return tuple_of(builder, out)
 
     return types.UniTuple(types.uint32, tile.count // 2)(tile), emit
 
@@ -361,18 +359,18 @@ def store_tile(typingctx, tile, out, at, at_below, column, columns):
 
     def emit(context, builder, signature, args):
         tile_value, array, at, at_below, column, columns = args
-        values = _elements(builder, tile_value, tile.count)
+        values = elements(builder, tile_value, tile.count)
         kind = signature.args[1]
         for row, start in enumerate((at, at_below)):
             wanted = builder.icmp_signed(">=", start, ir.Constant(_I64, 0))
             with builder.if_then(wanted):
                 for i in range(0, tile.count, 4):
-                    place = builder.add(column, _int(2 * i))
+                    place = builder.add(column, int_constant(2 * i))
                     pair = [values[i + 2 * row + 1], values[i + 2 * row]]
-                    word = _assembly(builder, "cvt.rn.bf16x2.f32 $0, $1, $2;", _I32, "=r,f,f", pair)
+                    word = assembly(builder, "cvt.rn.bf16x2.f32 $0, $1, $2;", _I32, "=r,f,f", pair)
                     with builder.if_then(builder.icmp_signed("<", place, columns)):
                         element = builder.add(start, builder.sext(place, _I64))
-                        pointer = _element_pointer(context, builder, kind, array, element)
+                        pointer = element_pointer(context, builder, kind, array, element)
                         builder.store(word, builder.bitcast(pointer, _I32.as_pointer()), align=4)
         return context.get_dummy_value()
 

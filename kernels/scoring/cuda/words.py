@@ -10,6 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
 
 __all__ = [
     "bfloat16_array",
@@ -51,31 +52,10 @@ def to_float(bits):
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-def _assembly(
-    builder: Any, template: str, result: Any, constraints: str, args: Any, *, effects: bool = False
-) -> Any:
-    """Emit one PTX instruction."""
-    kind = ir.FunctionType(result, [arg.type for arg in args])
-    return builder.call(ir.InlineAsm(kind, template, constraints, side_effect=effects), args)
-
-
 _I32, _F32 = ir.IntType(32), ir.FloatType()
 
 
-def _elements(builder: Any, aggregate: Any, count: int) -> list[Any]:
-    """Return the first elements of a tuple or struct."""
-    return [builder.extract_value(aggregate, i) for i in range(count)]
-
-
-def _tuple(builder: Any, values: list[Any]) -> Any:
-    """Return values of one type as a Numba tuple."""
-    out = ir.Constant(ir.ArrayType(values[0].type, len(values)), ir.Undefined)
-    for i, value in enumerate(values):
-        out = builder.insert_value(out, value, i)
-    return out
-
-
-def _stream(builder: Any, pointer: Any) -> list[Any]:
+def stream_words(builder: Any, pointer: Any) -> list[Any]:
     """Load 16 bytes that are read once: past the first cache, in the order in which it is said.
 
     Left to itself the compiler moves loads to where they are used, so that few are under way.
@@ -86,14 +66,8 @@ def _stream(builder: Any, pointer: Any) -> list[Any]:
         "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {$0,$1,$2,$3}, [t]; }"
     )
     address = builder.ptrtoint(pointer, ir.IntType(64))
-    loaded = _assembly(builder, template, kind, "=r,=r,=r,=r,l", [address], effects=True)
-    return _elements(builder, loaded, 4)
-
-
-def _element_pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Return the address of the element with flat index ``at`` of a C-contiguous array."""
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.gep(data, [at])
+    loaded = assembly(builder, template, kind, "=r,=r,=r,=r,l", [address], effects=True)
+    return elements(builder, loaded, 4)
 
 
 if is_simulated():
@@ -146,7 +120,7 @@ else:
         def emit(context, builder, signature, args):
             low, high = args
             template = "cvt.rn.bf16x2.f32 $0, $1, $2;"
-            return _assembly(builder, template, _I32, "=r,f,f", [high, low])
+            return assembly(builder, template, _I32, "=r,f,f", [high, low])
 
         return types.uint32(types.float32, types.float32), emit
 
@@ -155,10 +129,10 @@ else:
         """Sixteen bytes from flat element ``at`` of a uint16 or uint32 array, as four uint32."""
 
         def emit(context, builder, signature, args):
-            pointer = _element_pointer(context, builder, signature.args[0], *args)
+            pointer = element_pointer(context, builder, signature.args[0], *args)
             vector = ir.VectorType(_I32, 4)
             loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=16)
-            return _tuple(
+            return tuple_of(
                 builder, [builder.extract_element(loaded, _I32(lane)) for lane in range(4)]
             )
 
@@ -170,7 +144,7 @@ else:
         each = 16 // (array.dtype.bitwidth // 8)
 
         def emit(context, builder, signature, args):
-            pointer = _element_pointer(context, builder, signature.args[0], *args)
+            pointer = element_pointer(context, builder, signature.args[0], *args)
             vector = ir.VectorType(pointer.type.pointee, each)
             pointer = builder.bitcast(pointer, vector.as_pointer())
             values = []
@@ -178,7 +152,7 @@ else:
                 place = builder.gep(pointer, [_I32(first // each)])
                 loaded = builder.load(place, align=16)
                 values += [builder.extract_element(loaded, _I32(lane)) for lane in range(each)]
-            return _tuple(builder, values)
+            return tuple_of(builder, values)
 
         return types.UniTuple(array.dtype, 4)(array, types.intp), emit
 
@@ -188,10 +162,10 @@ else:
         count = words.count
 
         def emit(context, builder, signature, args):
-            pointer = _element_pointer(context, builder, signature.args[0], *args[:2])
+            pointer = element_pointer(context, builder, signature.args[0], *args[:2])
             vector = ir.VectorType(_I32, count)
             value = ir.Constant(vector, ir.Undefined)
-            for lane, word in enumerate(_elements(builder, args[2], count)):
+            for lane, word in enumerate(elements(builder, args[2], count)):
                 value = builder.insert_element(value, word, _I32(lane))
             pointer = builder.bitcast(pointer, vector.as_pointer())
             builder.store(value, pointer, align=4 * count)
@@ -204,7 +178,7 @@ else:
         """Two to the power of a float32."""
 
         def emit(context, builder, signature, args):
-            return _assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", args)
+            return assembly(builder, "ex2.approx.ftz.f32 $0, $1;", _F32, "=f,f", args)
 
         return types.float32(types.float32), emit
 

@@ -19,8 +19,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+from numbatch.kernels.cuda.assembly import assembly, elements, tuple_of
 from numbatch.kernels.scoring.cuda.tiles import shared_address
-from numbatch.kernels.scoring.cuda.words import _assembly, _elements, _tuple
 from numbatch.kernels.statistics.cuda.keys import COPIES, PLACES
 
 __all__ = ["SLOTS", "find_slot", "first_slots", "slots_maker"]
@@ -192,10 +192,10 @@ else:
         constraints = f"=&r,=&r,{letter},{letter},{letter},{letter},r,r,r"
 
         def emit(context, builder, signature, args):
-            numbers, places = _elements(builder, args[1], 2)
-            operands = [args[0], *_elements(builder, numbers, 3), *_elements(builder, places, 3)]
+            numbers, places = elements(builder, args[1], 2)
+            operands = [args[0], *elements(builder, numbers, 3), *elements(builder, places, 3)]
             result = ir.LiteralStructType([_I32, _I32])
-            found = _assembly(builder, template, result, constraints, operands)
-            return _tuple(builder, _elements(builder, found, 2))
+            found = assembly(builder, template, result, constraints, operands)
+            return tuple_of(builder, elements(builder, found, 2))
 
         return types.UniTuple(types.uint32, 2)(x, given, levels), emit

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import is_simulated
-from numbatch.kernels.scoring.cuda.words import _assembly, _element_pointer, _elements, _tuple
+from numbatch.kernels.cuda.assembly import assembly, element_pointer, elements, tuple_of
 from numbatch.kernels.statistics.cuda.sums import WARP
 
 __all__ = ["read_eight"]
@@ -44,8 +44,8 @@ else:
         address = builder.ptrtoint(pointer, ir.IntType(64))
         constraints = f"={letter}," * count + "l"
         result = number if count == 1 else ir.LiteralStructType([number] * count)
-        loaded = _assembly(builder, template, result, constraints, [address], effects=True)
-        return [loaded] if count == 1 else _elements(builder, loaded, count)
+        loaded = assembly(builder, template, result, constraints, [address], effects=True)
+        return [loaded] if count == 1 else elements(builder, loaded, count)
 
     @intrinsic(prefer_literal=True)
     def read_eight(typingctx, values, place, lane, whole):
@@ -67,14 +67,14 @@ else:
             lane_ = builder.zext(builder.mul(args[2], ir.Constant(ir.IntType(32), each)),
                                  ir.IntType(64))  # fmt: skip
             at = builder.add(args[1], lane_)
-            first = _element_pointer(context, builder, signature.args[0], args[0], at)
+            first = element_pointer(context, builder, signature.args[0], args[0], at)
             out: list[Any] = []
             for line in range(8 // each):
                 for i in range(0, each, count):
                     offset = ir.Constant(ir.IntType(64), line * each * WARP + i)
                     pointer = builder.gep(first, [offset])
                     out += _load(builder, pointer, pointer.type.pointee, count)
-            return _tuple(builder, out)
+            return tuple_of(builder, out)
 
         eight = types.UniTuple(values.dtype, 8)
         return eight(values, types.uintp, types.int32, whole), emit

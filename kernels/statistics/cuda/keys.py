@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import is_simulated
-from numbatch.kernels.scoring.cuda.words import _assembly
+from numbatch.kernels.cuda.assembly import assembly
 
 __all__ = ["COPIES", "PLACES", "count_class", "key_of"]
 
@@ -63,8 +63,8 @@ else:
 
         def emit(context, builder, signature, args):
             if wide:
-                return _assembly(builder, wide_template, ir.IntType(64), "=&l,d", args)
-            return _assembly(builder, narrow_template, _I32, "=&r,f", args)
+                return assembly(builder, wide_template, ir.IntType(64), "=&l,d", args)
+            return assembly(builder, narrow_template, _I32, "=&r,f", args)
 
         return (types.uint64 if wide else types.uint32)(x), emit
 
@@ -74,7 +74,7 @@ else:
         template = f"red.shared.add.u32 [$0], {int(number.literal_value)};"
 
         def emit(context, builder, signature, args):
-            _assembly(builder, template, ir.VoidType(), "r,~{memory}", [args[0]], effects=True)
+            assembly(builder, template, ir.VoidType(), "r,~{memory}", [args[0]], effects=True)
             return context.get_dummy_value()
 
         return types.none(types.uint32, counters, number), emit

@@ -15,8 +15,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+from numbatch.kernels.cuda.assembly import assembly, elements
 from numbatch.kernels.scoring.cuda.tiles import shared_address
-from numbatch.kernels.scoring.cuda.words import _assembly, _elements
 from numbatch.kernels.statistics.cuda.sums import THREADS
 
 __all__ = ["TABLE", "fill_table", "power_adder", "table_of"]
@@ -143,8 +143,8 @@ else:
             x, total, least, reference, wide, own, greatest = args
             result = ir.LiteralStructType([ir.DoubleType(), ir.FloatType()])
             operands = [x, total, least, reference, wide, own, greatest]
-            made = _assembly(builder, _POWER, result, "=&d,=&f,f,d,f,f,d,r,f", operands)
-            return context.make_tuple(builder, signature.return_type, _elements(builder, made, 2))
+            made = assembly(builder, _POWER, result, "=&d,=&f,f,d,f,f,d,r,f", operands)
+            return context.make_tuple(builder, signature.return_type, elements(builder, made, 2))
 
         pair = types.Tuple((types.float64, types.float32))
         return pair(x, total, least, reference, wide, own, greatest), emit

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel, is_simulated
-from numbatch.kernels.scoring.cuda.words import _assembly
+from numbatch.kernels.cuda.assembly import assembly
 from numbatch.kernels.statistics.cuda.counters import (
     COUNT_THREADS,
     SHARED_COUNTERS,
@@ -106,7 +106,7 @@ else:
         )
 
         def emit(context, builder, signature, args):
-            return _assembly(builder, template, ir.IntType(32), f"=&r,{letter},r,r", args)
+            return assembly(builder, template, ir.IntType(32), f"=&r,{letter},r,r", args)
 
         return types.uint32(x, types.uint32, types.uint32), emit
 
