@@ -11,8 +11,10 @@ HERE = Path(__file__).parent
 def run_simulated(name: str) -> None:
     """Run the tests of ``tests/<name>`` in a process of their own; fail as they do."""
     path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
+    # pytest-benchmark, where it is installed, warns in a process that xdist began.
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:benchmark"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / name)],
+        [sys.executable, "-m", "pytest", *options, str(HERE / name)],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": path},
         cwd=HERE.parent,
         capture_output=True,
