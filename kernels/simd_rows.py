@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.simd import FLOAT, LANES, element_pointer, float32x16
 
-__all__ = ["largest_of_rows", "sum_of_rows"]
+__all__ = ["largest_of_four", "largest_of_rows", "sum_of_rows"]
 
 
 def _load(builder: Any, pointer: Any, at: Any) -> Any:
@@ -41,23 +41,38 @@ def _fold_rows(builder: Any, rows: list[Any], combine: Callable[..., Any]) -> An
     return rows[0]
 
 
-@intrinsic
-def largest_of_rows(typing: Any, array: Any, at: Any, stride: Any) -> Any:
-    """Return in lane ``r`` the largest of 64 floats from index ``at + r * stride`` on, none NaN."""
+def _largest_of(count: int, name: str, doc: str) -> Any:
+    """Make an intrinsic that finds the largest of each of ``count`` rows."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def larger(a: Any, b: Any) -> Any:
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    def find(typing: Any, array: Any, at: Any, stride: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def larger(a: Any, b: Any) -> Any:
+                return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
-        pointer = element_pointer(context, builder, sig.args[0], *args[:2])
-        rows, word = [], ir.IntType(64)
-        for row in range(LANES):
-            start = builder.mul(args[2], word(row))
-            found = [_load(builder, pointer, builder.add(start, word(i * LANES))) for i in range(4)]
-            rows.append(larger(larger(*found[:2]), larger(*found[2:])))
-        return _fold_rows(builder, rows, larger)
+            pointer = element_pointer(context, builder, sig.args[0], *args[:2])
+            rows, word = [], ir.IntType(64)
+            for row in range(count):
+                start = builder.mul(args[2], word(row))
+                found = [
+                    _load(builder, pointer, builder.add(start, word(i * LANES))) for i in range(4)
+                ]
+                rows.append(larger(larger(*found[:2]), larger(*found[2:])))
+            return _fold_rows(builder, rows * (LANES // count), larger)
 
-    return float32x16(array, types.intp, types.intp), generate
+        return float32x16(array, types.intp, types.intp), generate
+
+    find.__name__, find.__doc__ = name, doc
+    return intrinsic(find)
+
+
+largest_of_rows = _largest_of(
+    LANES,
+    "largest_of_rows",
+    "Return in lane ``r`` the largest of 64 floats from index ``at + r * stride`` on, none NaN.",
+)
+largest_of_four = _largest_of(
+    4, "largest_of_four", "As ``largest_of_rows``, of four rows; lane ``r`` has row ``r % 4``."
+)
 
 
 @intrinsic

@@ -5,12 +5,17 @@ import pytest
 
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.simd import load_float32, store_float32, sum_lanes
-from numbatch.kernels.simd_rows import largest_of_rows, sum_of_rows
+from numbatch.kernels.simd_rows import largest_of_four, largest_of_rows, sum_of_rows
 
 
 @cpu_kernel
 def _largest(x, at, stride, out):
     store_float32(out, 0, largest_of_rows(x, at, stride))
+
+
+@cpu_kernel
+def _largest_of_four(x, at, stride, out):
+    store_float32(out, 0, largest_of_four(x, at, stride))
 
 
 @cpu_kernel
@@ -30,6 +35,8 @@ def test_each_lane_has_the_largest_of_its_row(stride, at):
     _largest(x, at, stride, out)
     wanted = [x[at + row * stride :][:64].max() for row in range(16)]
     assert out.tolist() == wanted
+    _largest_of_four(x, at, stride, out)
+    assert out.tolist() == wanted[:4] * 4
 
 
 @pytest.mark.parametrize("at", [0, 5])

@@ -46,7 +46,7 @@ def end_products():
 
 
 @cpu_device(inline=True)
-def score_unit(scratch, queries, steps, keys, first, second, third, fourth, step_size, rows, out):
+def score_unit(scratch, queries, steps, keys, places, step_size, rows, out, cache, ahead):
     """Write the products of 16 queries with four blocks of keys to 16 rows of scores.
 
     Four tiles of sums at a time: a product is ready only after three times what it keeps the unit
@@ -59,13 +59,13 @@ def score_unit(scratch, queries, steps, keys, first, second, third, fourth, step
     for step in range(steps):
         at = step * step_size
         load_tile(4, scratch, queries + step * (DEEP // 2), steps * 2 * DEEP)
-        load_tile(5, keys, first + at, 64)
+        load_tile(5, keys, places[0] + at, 64)
         dot_bfloat16(0, 4, 5)
-        load_tile(6, keys, second + at, 64)
+        load_tile(6, keys, places[1] + at, 64)
         dot_bfloat16(1, 4, 6)
-        load_tile(5, keys, third + at, 64)
+        load_tile(5, keys, places[2] + at, 64)
         dot_bfloat16(2, 4, 5)
-        load_tile(6, keys, fourth + at, 64)
+        load_tile(6, keys, places[3] + at, 64)
         dot_bfloat16(3, 4, 6)
     store_tile(0, scratch, out, 4 * KEYS)
     store_tile(1, scratch, out + BLOCK, 4 * KEYS)
@@ -74,33 +74,36 @@ def score_unit(scratch, queries, steps, keys, first, second, third, fourth, step
 
 
 @cpu_device(inline=True)
-def add_values(scratch, weights, values, width, rows, out):
-    """Add 64 values, times the weights of 16 queries, to 16 rows of results."""
+def add_values(scratch, weights, values, places, width, rows, out, cache, ahead):
+    """Add 64 values, times the weights of 16 queries, to 16 rows of results.
+
+    The four blocks of values are neighbours in ``values``: a tile takes 32 at a time.
+    """
     load_tile(4, scratch, weights, 2 * KEYS)
     load_tile(7, scratch, weights + DEEP // 2, 2 * KEYS)
     stride, other = 4 * width, TILE * width  # the values of keys 32 to 63
     whole = width // KEYS * KEYS
     for i in range(0, whole, KEYS):
-        at, to = values + i, out + i
+        at, to = places[0] + i, out + i
         load_tile(0, scratch, to, stride)
-        load_tile(5, scratch, at, stride)
+        load_tile(5, values, at, stride)
         dot_bfloat16(0, 4, 5)
         load_tile(1, scratch, to + TILE, stride)
-        load_tile(6, scratch, at + TILE, stride)
+        load_tile(6, values, at + TILE, stride)
         dot_bfloat16(1, 4, 6)
         load_tile(2, scratch, to + 2 * TILE, stride)
-        load_tile(5, scratch, at + 2 * TILE, stride)
+        load_tile(5, values, at + 2 * TILE, stride)
         dot_bfloat16(2, 4, 5)
         load_tile(3, scratch, to + 3 * TILE, stride)
-        load_tile(6, scratch, at + 3 * TILE, stride)
+        load_tile(6, values, at + 3 * TILE, stride)
         dot_bfloat16(3, 4, 6)
-        load_tile(5, scratch, at + other, stride)
+        load_tile(5, values, at + other, stride)
         dot_bfloat16(0, 7, 5)
-        load_tile(6, scratch, at + other + TILE, stride)
+        load_tile(6, values, at + other + TILE, stride)
         dot_bfloat16(1, 7, 6)
-        load_tile(5, scratch, at + other + 2 * TILE, stride)
+        load_tile(5, values, at + other + 2 * TILE, stride)
         dot_bfloat16(2, 7, 5)
-        load_tile(6, scratch, at + other + 3 * TILE, stride)
+        load_tile(6, values, at + other + 3 * TILE, stride)
         dot_bfloat16(3, 7, 6)
         store_tile(0, scratch, to, stride)
         store_tile(1, scratch, to + TILE, stride)
@@ -108,8 +111,8 @@ def add_values(scratch, weights, values, width, rows, out):
         store_tile(3, scratch, to + 3 * TILE, stride)
     for i in range(whole, width, TILE):
         load_tile(1, scratch, out + i, stride)
-        load_tile(6, scratch, values + i, stride)
+        load_tile(6, values, places[0] + i, stride)
         dot_bfloat16(1, 4, 6)
-        load_tile(6, scratch, values + other + i, stride)
+        load_tile(6, values, places[0] + other + i, stride)
         dot_bfloat16(1, 7, 6)
         store_tile(1, scratch, out + i, stride)

@@ -9,9 +9,9 @@ from numba.extending import overload
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention import tiles, vectors
-from numbatch.kernels.scoring.attention.layout import BLOCK
-from numbatch.kernels.scoring.attention.plan import KEYS, find_tile, tile_of
-from numbatch.kernels.simd_bfloat16 import has_bfloat16, prefetch_bytes
+from numbatch.kernels.scoring.attention.ahead import first_blocks
+from numbatch.kernels.scoring.attention.plan import find_tile, tile_of
+from numbatch.kernels.simd_bfloat16 import has_bfloat16
 
 __all__ = ["attend", "attend_tiles"]
 
@@ -40,20 +40,6 @@ def _choose(scratch, q, cache, *rest):
 
 
 @cpu_device
-def _prefetch_first(plan, index, cache, tables, rows, positions, layer, window):
-    """Ask for the first blocks of a tile: prefetching within it is two tiles ahead."""
-    head, token, count = tile_of(plan, index)
-    last = positions[token] + count - 1
-    first = max(0, positions[token] - window + 1) if window > 0 else 0
-    layers, heads, part = cache.shape[1], cache.shape[2], cache.shape[4]
-    first //= BLOCK
-    for i in range(first, min(first + 2 * KEYS // BLOCK - 1, last // BLOCK) + 1):
-        block = tables[rows[token], i]
-        at = ((block * layers + layer) * heads + head) * 2 * part
-        prefetch_bytes(cache, at, 2 * part * cache.itemsize)
-
-
-@cpu_device
 def attend_tiles(
     first, end, scratch, q, cache, tables, rows, positions, plan, layer, group, head_size,
     window, scale, cap, out,
@@ -63,12 +49,11 @@ def attend_tiles(
     No error check. The other arguments are those of :func:`attend`.
     """
     for index in range(first, end):
-        if index + 1 < end:
-            _prefetch_first(plan, index + 1, cache, tables, rows, positions, layer, window)
+        following = first_blocks(plan, min(index + 1, end - 1), tables, rows, positions, window)
         head, token, count = tile_of(plan, index)
         _attend_tile(
             scratch, q, cache, tables[rows[token]], layer, head, group, head_size,
-            token, count, positions[token], window, scale, cap, out,
+            token, count, positions[token], window, scale, cap, out, following,
         )  # fmt: skip
 
 

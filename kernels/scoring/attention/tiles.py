@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.attention.ahead import ask_for_first, blocks_ahead, four_blocks
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS
 from numbatch.kernels.scoring.attention.scratch import DEEP, sections
@@ -45,9 +46,11 @@ from numbatch.kernels.simd_bfloat16 import (
 )
 from numbatch.kernels.simd_masks import above, lowest_bit, where
 from numbatch.kernels.simd_path import simd_path
-from numbatch.kernels.simd_rows import largest_of_rows, sum_of_rows
+from numbatch.kernels.simd_rows import largest_of_four, largest_of_rows, sum_of_rows
 
-if simd_path() == "amx":
+BY_TILES = simd_path() == "amx"
+
+if BY_TILES:
     from numbatch.kernels.scoring.attention.amx_products import (
         add_values,
         begin_products,
@@ -66,6 +69,12 @@ __all__ = ["attend_tile"]
 
 TILE = 16
 """Rows of a tile, and its float32 numbers in a row."""
+
+AHEAD = 2 * KEYS // BLOCK
+"""Blocks between those that are read and those that are asked for."""
+
+FEW = 4
+"""So few rows, as when one token is attended for, have their largest scores found alone."""
 
 HEADROOM = np.float32(8)
 """A score may be above the running maximum by so much before that is raised: sums have room."""
@@ -97,7 +106,11 @@ def _raise_maxima(scratch, scores, some, sums, largest, scales):
 
     What was summed for them is scaled down, and ``scales`` keeps by how much.
     """
-    now, top = largest_of_rows(scratch, scores, KEYS), load_float32(scratch, largest)
+    if some <= FEW:
+        now = largest_of_four(scratch, scores, KEYS)
+    else:
+        now = largest_of_rows(scratch, scores, KEYS)
+    top = load_float32(scratch, largest)
     left = above(now, top + HEADROOM) & ((1 << some) - 1)
     if left == 0:
         return False
@@ -211,9 +224,12 @@ def _visible_unit(tile, row, last_tile, rows, position, group, window):
 @cpu_device
 def attend_tile(
     scratch, q, cache, table, layer, head, group, head_size,
-    token, count, position, window, scale, cap, out,
+    token, count, position, window, scale, cap, out, following,
 ):  # fmt: skip
-    """Attend for ``count`` tokens from ``token``, at ``position``, and one head of keys."""
+    """Attend for ``count`` tokens from ``token``, at ``position``, and one head of keys.
+
+    ``following``: what ``ahead.first_blocks`` tells of the tile that is attended for next.
+    """
     layers, heads, part_size = cache.shape[1], cache.shape[2], cache.shape[4]
     width, steps = -(-head_size // LANES) * LANES, -(-head_size // DEEP)
     deep = steps * DEEP
@@ -232,12 +248,17 @@ def attend_tile(
     begin_products(min(rows, TILE))
     lowest = max(0, position - window + 1) if window > 0 else 0
     highest = position + count - 1
+    following_base = (layer * heads + following[0]) * 2 * part_size
+    if BY_TILES:
+        ask_for_first(cache, layer, following)
     # A block beyond the last one is the last one again: what it adds is hidden.
     final, last_tile = highest // BLOCK, highest // KEYS
     stride, base = layers * heads * 2 * part_size, (layer * heads + head) * 2 * part_size
     up_tile, up_row = _visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
     tile, row, old_tile, old_row = -1, 0, -1, 0
     odd, raised, widened, copied = 0, False, -1, -1
+    # Of one unit, the values are read where they lie; of more, blocks would push each other out.
+    gathered = narrow or BY_TILES or rows > TILE
     ahead = 2 if rows <= TILE else 1  # tiles of keys to prefetch before they are used
     while up_tile >= 0 or tile >= 0 or old_tile >= 0:
         # The unit whose scores are computed.
@@ -269,20 +290,18 @@ def attend_tile(
                 store_float32(scratch, factors + KEYS + g * BLOCK, value_factors)
         if up_tile >= 0:
             out_at = all_scores + odd * TILE * KEYS
+            later = blocks_ahead(table, up_block + AHEAD, final, stride, base, following,
+                                 following_base)  # fmt: skip
+            some_up = min(TILE, rows - up_row)
             if narrow:
                 size = BLOCK * deep // 2
-                score_unit(
-                    scratch, query_at, steps, scratch, keys, keys + size, keys + 2 * size,
-                    keys + 3 * size, BLOCK * DEEP // 2, min(TILE, rows - up_row), out_at,
-                )  # fmt: skip
+                places = (keys, keys + size, keys + 2 * size, keys + 3 * size)
+                score_unit(scratch, query_at, steps, scratch, places, BLOCK * DEEP // 2, some_up,
+                           out_at, cache, later)  # fmt: skip
             else:
-                score_unit(
-                    scratch, query_at, steps, cache, table[min(up_block, final)] * stride + base,
-                    table[min(up_block + 1, final)] * stride + base,
-                    table[min(up_block + 2, final)] * stride + base,
-                    table[min(up_block + 3, final)] * stride + base, BLOCK * DEEP,
-                    min(TILE, rows - up_row), out_at,
-                )  # fmt: skip
+                places = four_blocks(table, up_block, final, stride, base)
+                score_unit(scratch, query_at, steps, cache, places, BLOCK * DEEP, some_up, out_at,
+                           cache, later)  # fmt: skip
         results_out = results + old_row * width
         if raised and old_tile > lowest // KEYS:  # before there is nothing to scale
             left = min(TILE, rows - old_row)
@@ -301,13 +320,24 @@ def attend_tile(
                 )  # fmt: skip
             if part == 0 and old_tile >= 0:
                 weights = all_weights + (1 - odd) * TILE * KEYS // 2
-                add_values(scratch, weights, values, width, min(TILE, rows - old_row), results_out)
-        if copies:
+                old_block, old_some = old_tile * (KEYS // BLOCK), min(TILE, rows - old_row)
+                later = blocks_ahead(table, old_block + AHEAD, final, stride, base, following,
+                                     following_base)  # fmt: skip
+                if gathered:
+                    size = BLOCK * width // 2
+                    places = (values, values + size, values + 2 * size, values + 3 * size)
+                    add_values(scratch, weights, scratch, places, width, old_some, results_out,
+                               cache, later)  # fmt: skip
+                else:
+                    places = four_blocks(table, old_block, final, stride, base + part_size)
+                    add_values(scratch, weights, cache, places, width, old_some, results_out,
+                               cache, later)  # fmt: skip
+        if copies and BY_TILES:
             for g in range(KEYS // BLOCK):
                 if (tile + ahead) * (KEYS // BLOCK) + g <= final:
                     at = table[(tile + ahead) * (KEYS // BLOCK) + g] * stride + base
                     prefetch_bytes(cache, at, 2 * part_size * cache.itemsize)
-        if copies:  # only now is nothing more added of the values before
+        if copies and gathered:  # only now is nothing more added of the values before
             for g in range(KEYS // BLOCK):
                 at = table[min(begin // BLOCK + g, final)] * stride + base + part_size
                 place = values + g * BLOCK * width // 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.attention.ahead import ask_for_first
 from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS
 from numbatch.kernels.scoring.attention.scratch import sections
@@ -123,9 +124,10 @@ def _scale_scores(scratch, row, cache, at):
 @cpu_device
 def attend_tile(
     scratch, q, cache, table, layer, head, group, head_size,
-    token, count, position, window, scale, cap, out,
+    token, count, position, window, scale, cap, out, following,
 ):  # fmt: skip
     """Attend for ``count`` tokens from ``token``, at ``position``, and one head of keys."""
+    ask_for_first(cache, layer, following)
     layers, heads, part = cache.shape[1], cache.shape[2], cache.shape[4]
     width, deep = -(-head_size // LANES) * LANES, -(-head_size // 32) * 32
     rows = count * group
