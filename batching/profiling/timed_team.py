@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +16,7 @@ from numbatch.batching.profiling.work import (
     work_of_call,
 )
 from numbatch.kernels.scoring.decoder_step import PHASES
-from numbatch.kernels.threads import Call, ThreadTeam
+from numbatch.kernels.threads import Call, TeamKernel, ThreadTeam
 from numbatch.models.decoder import Decoder
 
 __all__ = ["TimedTeam"]
@@ -49,12 +48,12 @@ class TimedTeam(ThreadTeam):
             super().run(call)
             self._note(work_of_call(self.decoder, call), perf_counter() - begin)
 
-    def run_together(self, kernel: Callable[..., None], *args: Any) -> None:
+    def run_together(self, kernel: TeamKernel, *args: Any) -> None:
         """Run a kernel that all threads share, and note its phases.
 
         A phase's time is the mean over the threads; what they wait for each other is a phase too.
         """
-        named = named_arguments(kernel, 2, args)
+        named = named_arguments(kernel.part, 2, args)
         cycles = np.zeros((self.threads, len(PHASES)), np.int64)
         if "cycles" in named:
             named["cycles"] = cycles

@@ -11,6 +11,7 @@ and any batch.
 from __future__ import annotations
 
 from numbatch.kernels.barrier import mark, meet, share
+from numbatch.kernels.fork_join import call_on_team, entry_of
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.attention.attend import attend_tiles
@@ -40,6 +41,7 @@ from numbatch.kernels.scoring.decoder_rows import (
 from numbatch.kernels.scoring.gated import gate_and_up
 from numbatch.kernels.scoring.product import multiply
 from numbatch.kernels.simd import LANES
+from numbatch.kernels.threads import TeamKernel
 
 __all__ = ["PHASES", "prepare_rows", "run_head", "run_layers"]
 
@@ -61,8 +63,8 @@ EMBEDDING, NORMING, QKV, PLACING, ATTENDING, CONVERTING, OUTPUTTING, GATING, ACT
 LOWERING, WAITING = 9, 10
 
 
-@cpu_kernel
-def run_layers(
+@cpu_device
+def _run_layers(
     thread, threads, counter, memory, scores, spans, config, matrices, norms, layers,
     shapes, table, embedding, position_table, tokens, positions, rows, slots, tables,
     ranges, apart, block, plans,
@@ -237,6 +239,18 @@ def _add_product(
     return meeting
 
 
+_layers_entry = entry_of(_run_layers)
+
+
+@cpu_kernel
+def _launch_layers(board, threads, *args):
+    """Run all layers on a team."""
+    return call_on_team(board, threads, _layers_entry(args), args)
+
+
+run_layers = TeamKernel(_run_layers, _launch_layers)
+
+
 @cpu_kernel
 def prepare_rows(start, stop, config, norm, hidden, normed, activations):
     """Norm a range of hidden states and put them into the form of a product. No error check.
@@ -246,8 +260,8 @@ def prepare_rows(start, stop, config, norm, hidden, normed, activations):
     norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations, 1)
 
 
-@cpu_kernel
-def run_head(
+@cpu_device
+def _run_head(
     thread, threads, counter, memory, config, norm, matrix, shapes, table, hidden, normed,
     activations, out,
 ):  # fmt: skip
@@ -278,3 +292,15 @@ def run_head(
         for row in range(n):
             for i in range(start, stop):
                 out[row, i] = softcap(out[row, i] * c.logit_scale, c.logit_softcap)
+
+
+_head_entry = entry_of(_run_head)
+
+
+@cpu_kernel
+def _launch_head(board, threads, *args):
+    """Do the logits on a team."""
+    return call_on_team(board, threads, _head_entry(args), args)
+
+
+run_head = TeamKernel(_run_head, _launch_head)
