@@ -74,13 +74,16 @@ class RowSplitter:
         self._row_cost = sum(weight.rows * weight.columns for weight in weights)
         self._key_cost = 2 * config.heads * config.head_size * KEY_COST[compute]
         self._grain, self._whole, self._threads = GRAIN[compute], WHOLE[compute], threads
+        self._together: RowRanges | None = None
 
     def split(self, positions: np.ndarray) -> RowRanges:
         """Share out the rows of tokens at these positions of their sequences."""
         n, threads = len(positions), self._threads
         if threads > 1 and n < threads * APART:
-            ranges = np.tile(np.array([0, n]), (threads, 1))
-            return RowRanges(ranges, False, max(1, n), np.empty(0, np.int64))
+            if self._together is None or self._together.ranges[0, 1] != n:  # else as last time
+                ranges = np.array([(0, n)] * threads)
+                self._together = RowRanges(ranges, False, max(1, n), np.empty(0, np.int64))
+            return self._together
         costs = np.cumsum(positions * self._key_cost + self._row_cost)
         parts = costs[-1] * np.arange(1, threads) / threads if n else []
         grain = self._grain

@@ -24,6 +24,8 @@ from numbatch.kernels.threads import Call, ThreadTeam
 
 __all__ = ["Drawn", "Sampler", "describe_logits", "request_seed"]
 
+_NONE = np.empty(0, np.int64)
+
 
 def request_seed(request: Request, engine_seed: int) -> int:
     """Return the request's own seed, or one made from the engine's seed and the request's id."""
@@ -51,6 +53,15 @@ class Drawn(NamedTuple):
     top_logprobs: np.ndarray
 
 
+def _room_for(rows: int, likeliest: int) -> Drawn:
+    return Drawn(
+        tokens=np.empty(rows, np.int64),
+        logprobs=np.empty(rows, np.float32),
+        top_ids=np.empty((rows, likeliest), np.int64),
+        top_logprobs=np.empty((rows, likeliest), np.float32),
+    )
+
+
 class Sampler:
     """Samples rows of logits on a team of threads.
 
@@ -67,6 +78,7 @@ class Sampler:
         self.seed = seed
         self._scratch = sampling_scratch(team.threads, vocabulary)
         self._processors: dict[Any, CompiledFunction] = {}
+        self._drawn = _room_for(0, 0)
 
     def prepare(self, params: SamplingParams) -> None:
         """Compile the user's function that a request brings, unless it was compiled before.
@@ -84,7 +96,7 @@ class Sampler:
                 raise InputError(f"logits_processor {error}") from error
 
     def sample(self, logits: np.ndarray, places: Rows[tuple[Sequence, int]]) -> Drawn:
-        """Draw a token from each row.
+        """Draw a token from each row; what is returned is valid until the next call.
 
         Parameters
         ----------
@@ -95,26 +107,28 @@ class Sampler:
             are there. Their parameters were given to :meth:`prepare`.
         """
         n = len(places)
-        rows = np.empty(n, ROW)
-        history, offsets = [np.empty(0, np.int64)], np.zeros(n + 1, np.int64)
-        for i, (sequence, place) in enumerate(places):
-            rows[i] = self._row(sequence, place)
-            past = 0
-            if sequence.params is not None and sequence.params.has_penalties:
-                history.append(sequence.tokens[:place])
-                past = place
-            offsets[i + 1] = offsets[i] + past
+        rows = np.array([self._row(sequence, place) for sequence, place in places], ROW)
+        history, offsets = self._history(places)
         wanted = max(sequence.top_ids.shape[1] for sequence, _ in places)
-        drawn = Drawn(
-            tokens=np.empty(n, np.int64),
-            logprobs=np.empty(n, np.float32),
-            top_ids=np.empty((n, wanted), np.int64),
-            top_logprobs=np.empty((n, wanted), np.float32),
-        )
-        args = (logits, rows, np.concatenate(history), offsets)
+        drawn = self._drawn
+        if drawn.top_ids.shape != (n, wanted):
+            drawn = self._drawn = _room_for(n, wanted)
+        args = (logits, rows, history, offsets)
         outputs = (drawn.tokens, drawn.logprobs, drawn.top_ids, drawn.top_logprobs)
         self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch))
         return drawn
+
+    def _history(self, places: Rows[tuple[Sequence, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens that penalties look at, and where those of each row begin."""
+        past = [
+            sequence.tokens[:place] if sequence.params and sequence.params.has_penalties else _NONE
+            for sequence, place in places
+        ]
+        offsets = np.zeros(len(places) + 1, np.int64)
+        if all(each is _NONE for each in past):
+            return _NONE, offsets
+        np.cumsum([len(each) for each in past], out=offsets[1:])
+        return np.concatenate(past), offsets
 
     def _row(self, sequence: Sequence, place: int) -> tuple[float | int, ...]:
         params = sequence.params

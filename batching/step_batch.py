@@ -6,6 +6,7 @@ import numpy as np
 
 from numbatch.batching.forward import Batch
 from numbatch.batching.scheduler import Chunk
+from numbatch.kernels.scoring.step_tokens import place_tokens
 
 __all__ = ["halves", "make_batch"]
 
@@ -16,14 +17,9 @@ def make_batch(chunks: list[Chunk], block_size: int) -> Batch:
     tables = np.zeros((len(chunks), longest), np.int64)
     for row, chunk in enumerate(chunks):
         tables[row, : len(chunk.sequence.blocks)] = chunk.sequence.blocks
-    counts = np.array([chunk.length for chunk in chunks])
-    starts = np.array([chunk.start for chunk in chunks])
-    rows = np.repeat(np.arange(len(chunks)), counts)
-    begins = np.cumsum(counts) - counts
-    positions = np.arange(len(rows)) - np.repeat(begins - starts, counts)
-    tokens = np.concatenate([c.sequence.tokens[c.start : c.start + c.length] for c in chunks])
-    blocks = tables[rows, positions // block_size]
-    slots = blocks * block_size + positions % block_size
+    places = np.array([(sequence.address, start, length) for sequence, start, length in chunks])
+    tokens, positions, rows, slots = np.empty((4, sum(c.length for c in chunks)), np.int64)
+    place_tokens(places, tables, block_size, tokens, positions, rows, slots)
     return Batch(tokens, positions, rows, slots, tables)
 
 

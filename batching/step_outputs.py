@@ -112,6 +112,9 @@ def _draws(chunks: list[Chunk]) -> list[_Draw]:
         end += chunk.length
         if sequence.params is None or chunk.start + chunk.length < wanted:
             continue
+        if not guesses:
+            draws.append(_Draw(sequence, wanted, end - 1, NO_GUESS))
+            continue
         assumed = [*sequence.tokens[wanted : wanted + guesses].tolist(), NO_GUESS]
         first = end - guesses - 1
         draws += [_Draw(sequence, wanted + i, first + i, guess) for i, guess in enumerate(assumed)]
@@ -205,7 +208,8 @@ class StepOutputs:
         return finished
 
     def _sample(self, part: list[_Draw], hidden: np.ndarray, over: set[Sequence]) -> Finished:
-        logits = self._forward.logits(hidden[[draw.row for draw in part]])
+        every = len(part) == len(hidden)  # rows are in their order
+        logits = self._forward.logits(hidden if every else hidden[[draw.row for draw in part]])
         drawn = self._sampler.sample(logits, [(draw.sequence, draw.place) for draw in part])
         finished: Finished = []
         tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
