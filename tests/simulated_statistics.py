@@ -279,7 +279,8 @@ def contents(name, size, dtype):
 
 
 @pytest.mark.parametrize(("content", "dtype"), CASES)
-def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
+def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content, monkeypatch):
+    monkeypatch.setattr(brackets, "SHARE_KEPT", 1)  # the simulator's small samples keep much
     values = contents(content, 4 * bracket_sample.PARTS * bracket_sample.SAMPLE + 3, dtype)
     placed = gpu.upload(values)
     wanted = [0, 0.01, 0.3, 0.3001, 0.5, 0.95, 1]
@@ -289,6 +290,19 @@ def test_a_few_quantiles_of_many_values_are_exact(gpu, dtype, content):
     assert (selection.nans, selection.numbers) == (np.isnan(values).sum(), np.sum(values == values))
     middle = selection.numbers // 2
     ranks = np.array([0, 5, middle, selection.numbers - 1])  # three where no sample looked for them
+    np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_values_are_read_once_where_the_sample_is_right(gpu, dtype, monkeypatch):
+    values = contents("wide", 4 * bracket_sample.PARTS * bracket_sample.SAMPLE + 3, dtype)
+    values[5::9] = np.nan
+    monkeypatch.setattr(brackets, "SHARE_KEPT", 1)
+    monkeypatch.setattr(brackets, "DeviceSelection", None)
+    shares = np.array([0.05, 0.4, 0.45, 0.9])
+    selection = brackets.BracketSelection(gpu, gpu.upload(values), shares)
+    ranks = (shares * (selection.numbers - 1)).astype(np.int64)
+    ranks = np.sort(np.append(ranks, ranks + 1))
     np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
 
 

@@ -1,4 +1,4 @@
-"""Kernels that guess from a sample between which two keys the value of a rank lies.
+"""The kernel that guesses from a sample between which two numbers the value of a rank lies.
 
 Keys are those of :mod:`~numbatch.kernels.statistics.digits`.
 """
@@ -12,69 +12,69 @@ import numpy as np
 from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.random import draw_bits
+from numbatch.kernels.statistics.cuda.bracket_slots import (
+    EDGES,
+    PLACES,
+    TOTAL_ARRIVED,
+    TOTAL_USED,
+    slots_maker,
+)
 from numbatch.kernels.statistics.cuda.select import order, order_wide
+from numbatch.kernels.statistics.cuda.sorted_fours import EACH, sorter
 
-__all__ = [
-    "CHOOSERS",
-    "PARTS",
-    "SAMPLE",
-    "choose_kernel",
-    "sample_kernel",
-    "sample_size",
-]
+__all__ = ["PARTS", "SAMPLE", "SAMPLE_THREADS", "sample_kernel"]
 
-PARTS = threads_of(512, 8)
+PARTS = threads_of(256, 8)
 """Samples, each of which says where a quantile lies."""
 SAMPLE = threads_of(1024, 16)
-CHOOSERS = PARTS // 2
-"""Threads that sort what the samples say."""
+"""Values of a sample: pairs from random places, since memory brings both for the price of one."""
+SAMPLE_THREADS = SAMPLE // EACH
 # The quantile of all lies below the median of that of a sample as often as above it. So it lies
-# between two of PARTS that are as far apart as six standard deviations of a count of heads.
-LEAST = threads_of(218, 1)
+# between two of PARTS that are as far apart as seven and a half standard deviations of a count of
+# heads.
+LEAST = threads_of(98, 1)
 MOST = PARTS - 1 - LEAST
-
-ONE = np.uint32(1)
+TABLE = 2 * PLACES
 
 hash_bits = cuda_device(draw_bits)
-
-
-def sample_size(itemsize: int) -> int:
-    """Return how many values of so many bytes a sample has, a power of two.
-
-    A block of threads sorts them, two a thread. Sorting twice as many took 12 us more of float32
-    on an H200 and 20 of float64, the pass over 1 GB that then keeps fewer 8 and 6 less.
-    """
-    return SAMPLE if itemsize == 4 else SAMPLE // 2
-
-
-@cuda_device
-def _sort(keys, size):
-    """Sort keys in shared memory by a bitonic network; all threads call, half as many.
-
-    ``size`` is a power of two.
-    """
-    thread = np.uint32(cuda.threadIdx.x)
-    width = np.uint32(2)
-    while width <= np.uint32(size):
-        apart = np.uint32(width >> ONE)
-        while apart > np.uint32(0):
-            cuda.syncthreads()
-            i = np.uint32(np.uint32(thread << ONE) - (thread & np.uint32(apart - ONE)))
-            j = np.uint32(i + apart)
-            a, b = keys[np.uintp(i)], keys[np.uintp(j)]
-            if (a > b) == ((i & width) == np.uint32(0)):
-                keys[np.uintp(i)], keys[np.uintp(j)] = b, a
-            apart = np.uint32(apart >> ONE)
-        width = np.uint32(width << ONE)
-    cuda.syncthreads()
 
 
 def sample_kernel(kind: Any) -> Any:
     """Make the kernel for bits of a dtype, uint32 or uint64."""
     key_of = order if kind == np.uint32 else order_wide
-    nan = kind(np.iinfo(kind).max)
-    size = sample_size(np.dtype(kind).itemsize)
-    sorters = size // 2
+    nan, minus_zero = kind(np.iinfo(kind).max), kind(1 << (8 * np.dtype(kind).itemsize - 1))
+    lay_out, sort_fours = slots_maker(kind), sorter(kind)
+
+    @cuda_device
+    def key_at(bits, at):
+        """Return the key of a value, of either zero that of the positive one."""
+        own = bits[at]
+        return kind(key_of(kind(0) if own == minus_zero else own))
+
+    @cuda_device
+    def draw_pair(bits, part, i):
+        """Return the keys of two values at a random place, the same each time."""
+        share = float(hash_bits(np.uint64(part), np.uint64(i)) >> np.uint64(11)) * 2.0**-53
+        at = np.uintp(2 * np.int64(share * (bits.size >> 1)))
+        return key_at(bits, at), key_at(bits, at + np.uintp(1))
+
+    @cuda_device
+    def write_fours(four, held):
+        at = EACH * cuda.threadIdx.x
+        held[at], held[at + 1], held[at + 2], held[at + 3] = four
+        cuda.syncthreads()
+
+    @cuda_device
+    def numbers_in(keys):
+        """Return how many increasing keys are not those of NaN."""
+        low, high = SAMPLE if keys[SAMPLE - 1] < nan else 0, SAMPLE
+        while low < high:
+            middle = (low + high) >> 1
+            if keys[middle] < nan:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     @cuda_device
     def estimate(keys, numbers, share, part):
@@ -94,58 +94,64 @@ def sample_kernel(kind: Any) -> Any:
             return keys[numbers - 1] if part & 1 else kind(nan - kind(1))
         return keys[min(int(place + (part + 0.5) / PARTS), numbers - 1)]
 
+    @cuda_device
+    def choose(estimates, quantiles, held, ends):
+        """Write two keys between which each quantile probably lies; all threads call."""
+        base = 0
+        while base < quantiles * PARTS:
+            own = base + EACH * cuda.threadIdx.x
+            four = (nan, nan, nan, nan)
+            if own < quantiles * PARTS:
+                q, part = own // PARTS, own % PARTS
+                four = (
+                    estimates[q, part], estimates[q, part + 1],
+                    estimates[q, part + 2], estimates[q, part + 3],
+                )  # fmt: skip
+            write_fours(sort_fours(four, PARTS, held), held)
+            first, q = cuda.threadIdx.x * PARTS, base // PARTS + cuda.threadIdx.x
+            if first < SAMPLE and q < quantiles:
+                ends[2 * q], ends[2 * q + 1] = held[first + LEAST], held[first + MOST]
+            cuda.syncthreads()
+            base += SAMPLE
+
     @cuda_kernel
-    def sample_quantiles(bits, shares, estimates):
-        """Write the keys of quantiles of a random sample for each block; no error check.
+    def sample_quantiles(bits, shares, estimates, slots, totals):
+        """Take a random sample in each block, and lay out slots for all; no error check.
 
         Parameters
         ----------
         bits : uint32 or uint64 array
         shares : float64 array, shape (quantiles,)
         estimates : array of the same dtype, shape (quantiles, PARTS)
-            Modified in place; those of NaN where the sample has no numbers.
+            Used: keys of quantiles of each sample; those of NaN where it has no numbers.
+        slots : float32 or float64 array, shape (ENTRIES,)
+            Modified in place.
+        totals : int64 array, shape (TOTALS,)
+            Modified in place: how many blocks are done, and how many slots there are.
         """
-        keys = cuda.shared.array(size, kind)
+        held = cuda.shared.array(SAMPLE, kind)
+        table = cuda.shared.array(TABLE, kind)
+        every_end = cuda.shared.array(EDGES, kind)
+        state = cuda.shared.array(1, np.int32)
         part = cuda.blockIdx.x
-        i = cuda.threadIdx.x
-        while i < size:
-            share = float(hash_bits(np.uint64(part), np.uint64(i)) >> np.uint64(11)) * 2.0**-53
-            keys[i] = key_of(bits[np.int64(share * bits.size)])
-            i += sorters
-        _sort(keys, size)
-        low, high = 0, size
-        while low < high:
-            middle = (low + high) >> 1
-            if keys[middle] < nan:
-                low = middle + 1
-            else:
-                high = middle
+        i = 2 * cuda.threadIdx.x
+        (a, b), (c, d) = draw_pair(bits, part, i), draw_pair(bits, part, i + 1)
+        write_fours(sort_fours((a, b, c, d), SAMPLE, held), held)
         q = cuda.threadIdx.x
         while q < shares.size:
-            estimates[q, part] = estimate(keys, low, shares[q], part)
-            q += sorters
+            estimates[q, part] = estimate(held, numbers_in(held), shares[q], part)
+            q += SAMPLE_THREADS
+        cuda.threadfence()
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            state[0] = np.int32(cuda.atomic.add(totals, TOTAL_ARRIVED, np.int64(1)))
+        cuda.syncthreads()
+        if state[0] < PARTS - 1:
+            return
+        cuda.threadfence()
+        choose(estimates, shares.size, held, every_end)
+        used = lay_out(every_end[: 2 * shares.size], table, slots)
+        if cuda.threadIdx.x == 0:
+            totals[TOTAL_USED] = np.int64(used)
 
     return sample_quantiles
-
-
-def choose_kernel(kind: Any) -> Any:
-    """Make the kernel for keys of a dtype."""
-
-    @cuda_kernel
-    def choose_ends(estimates, ends):
-        """Write two keys between which a quantile probably lies, for each block; no error check.
-
-        Parameters
-        ----------
-        estimates : uint32 or uint64 array, shape (quantiles, PARTS)
-        ends : array of the same dtype, shape (2 * quantiles,)
-            Modified in place.
-        """
-        held = cuda.shared.array(PARTS, kind)
-        q, part = cuda.blockIdx.x, cuda.threadIdx.x
-        held[part], held[part + CHOOSERS] = estimates[q, part], estimates[q, part + CHOOSERS]
-        _sort(held, PARTS)
-        if part == 0:
-            ends[2 * q], ends[2 * q + 1] = held[LEAST], held[MOST]
-
-    return choose_ends

@@ -1,34 +1,69 @@
 """Slots: stretches of numbers, told apart by comparisons.
 
 A slot begins at a number and ends before the next slot's. In its first part, up to its hurdle, a
-quantile may be: a value there is kept, all others are counted by slot. So a value needs no key, and
-is not compared with both ends of each bracket: that took 27 operations of seven quantiles' values,
-and seven accesses to the shared memory, which can do one in a cycle.
+quantile may be: a value there is kept, all others are counted by slot alone. So a value needs no
+key, and is not compared with both ends of each bracket. What a slot keeps is counted in cells of
+one width among numbers: among keys, a bracket about 0 would have all in the last.
 
 Where the ends of a bracket are the same number, as they are where many values are, that has a slot
-of its own, from it to the next number, without a hurdle.
+of its own, from it to the next number, of which nothing is kept. Zeros of both signs are the same
+number.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
-from numbatch.kernels.cuda.assembly import assembly, elements, tuple_of
-from numbatch.kernels.scoring.cuda.tiles import shared_address
-from numbatch.kernels.statistics.cuda.keys import COPIES, PLACES
+from numbatch.kernels.cuda import cuda, cuda_device
 
-__all__ = ["SLOTS", "find_slot", "first_slots", "slots_maker"]
+__all__ = [
+    "ALL_CELLS",
+    "BEGIN",
+    "CELLS",
+    "EDGES",
+    "ENTRIES",
+    "ENTRY",
+    "HURDLE",
+    "LEVELS",
+    "OTHERS",
+    "PLACES",
+    "SCALE",
+    "SLOTS",
+    "TOTALS",
+    "TOTAL_ARRIVED",
+    "TOTAL_KEPT",
+    "TOTAL_SLOTS",
+    "TOTAL_USED",
+    "slots_maker",
+]
 
-SLOTS = PLACES
+PLACES = 16
+"""A least key, the ends of brackets, the key of NaN."""
+EDGES = PLACES - 2
+LEVELS = 4
+SLOTS = 1 << LEVELS
 """At most, the one below all brackets among them."""
+CELLS = 128
+"""Of a slot."""
 
-_I32 = ir.IntType(32)
+ENTRY = 4
+"""Numbers that describe a slot."""
+BEGIN, SCALE, HURDLE, OTHERS = 0, 1, 2, 3
+"""Their places. A unit has so many cells as ``SCALE`` says. All values of a slot that are not kept
+are the number ``OTHERS``; NaN: they differ."""
+ENTRIES = ENTRY * SLOTS
+
+ALL_CELLS = SLOTS * CELLS
+TOTAL_SLOTS = ALL_CELLS
+TOTAL_KEPT = TOTAL_SLOTS + SLOTS
+TOTAL_ARRIVED, TOTAL_USED = TOTAL_KEPT + 1, TOTAL_KEPT + 2
+TOTALS = TOTAL_USED + 1
+"""Places of what is counted of a whole array: first values in the cells of slots, then values in
+slots, those kept among them, what is kept, the blocks that are done with their samples, and
+slots in use."""
 
 
 def slots_maker(kind: Any) -> Any:
@@ -36,166 +71,109 @@ def slots_maker(kind: Any) -> Any:
     floats = np.float32 if kind == np.uint32 else np.float64
     sign = kind(1 << (8 * np.dtype(kind).itemsize - 1))
     ones, one = kind(np.iinfo(kind).max), kind(1)
-    minus_zero = kind(sign - one)
-    least = floats(-np.inf)
+    least, most, none = floats(-np.inf), floats(np.inf), floats(0)
+    unknown = floats(np.nan)
 
     @cuda_device
     def number_of(key):
-        """Return the number of a key; minus infinity for lesser keys, NaN for greater ones."""
+        """Return the number of a key; an infinity for keys beyond it, NaN for the key of NaN."""
         bits = kind(key ^ sign) if key >= sign else kind(key ^ ones)
         number = floats(kind(bits).view(floats))
-        return least if number != number and key < sign else number
+        beyond = least if key < sign else most
+        return beyond if number != number and key != ones else number
 
     @cuda_device
-    def hurdle_of(key):
-        """Return the least number above a key's; zeros are of the same size."""
-        return number_of(kind(key + one + one) if key == minus_zero else kind(key + one))
+    def scale_of(low, high):
+        """Return how many cells a unit has between the numbers of two keys; 0: there is one."""
+        scale = floats(floats(CELLS) / floats(number_of(high) - number_of(low)))
+        return scale if none < scale < floats(math.inf) else none
 
     @cuda_device
-    def is_point(table, first, last):
-        """Whether a stretch of edges is one number, and no zero of the other sign is an edge."""
-        key = table[first]
-        if key != table[last]:
-            return False
-        if key in (sign, minus_zero):
-            for k in range(1, PLACES):
-                if table[k] == (minus_zero if key == sign else sign):
-                    return False
-        return True
+    def merge(ends, table):
+        """Write a 0, the ends of all brackets, increasing, and the key of NaN; all call."""
+        i = cuda.threadIdx.x
+        while i < PLACES:
+            table[i] = ones if i > ends.size else kind(0)
+            i += cuda.blockDim.x
+        cuda.syncthreads()
+        i = cuda.threadIdx.x
+        while i < ends.size:
+            rank = 0
+            for k in range(ends.size):
+                rank += ends[k] < ends[i] or (ends[k] == ends[i] and k < i)
+            table[1 + rank] = ends[i]
+            i += cuda.blockDim.x
+        cuda.syncthreads()
 
     @cuda_device
-    def lay_out(table, edges, begins, classes):
-        """Write where slots begin, their hurdles and classes; all threads call.
+    def mark_covered(ends, table):
+        """Write a 1 behind the edges for each that a bracket goes on above, else 0; all call."""
+        place = cuda.threadIdx.x
+        while place < PLACES:
+            mark = kind(0)
+            if 0 < place < ends.size:
+                for q in range(ends.size // 2):
+                    if ends[2 * q] <= table[place] and table[place + 1] <= ends[2 * q + 1]:
+                        mark = kind(1)
+            table[PLACES + place] = mark
+            place += cuda.blockDim.x
+        cuda.syncthreads()
+
+    @cuda_device
+    def write(slots, slot, begin, scale, hurdle, others):
+        at = ENTRY * slot
+        slots[at + BEGIN], slots[at + SCALE] = begin, scale
+        slots[at + HURDLE], slots[at + OTHERS] = hurdle, others
+
+    @cuda_device
+    def write_run(slots, slot, low, high):
+        """Write the slots of brackets that overlap, from one key to another; return the next."""
+        begin, hurdle = number_of(low), most
+        if high < kind(ones - one):
+            hurdle = number_of(kind(high + one))
+        if low == high:
+            write(slots, slot, begin, none, least, begin)
+            write(slots, slot + 1, hurdle, none, least, most if hurdle == most else unknown)
+            return slot + 2
+        others = most if hurdle == most else unknown
+        write(slots, slot, begin, scale_of(low, high), hurdle, others)
+        return slot + 1
+
+    @cuda_device
+    def lay_out(ends, table, slots):
+        """Write slots, and return to the first thread how many there are; all threads call.
 
         Parameters
         ----------
-        table : shared array, shape (2 * PLACES,)
-            A 0, increasing edges, then the key of NaN; behind them a mark for each place above an
-            edge whose keys are kept.
-        edges : int
-        begins : shared array of floats, shape (2 * SLOTS,)
-            Modified in place: where slots begin, behind that their hurdles. Nothing is compared
-            with the beginning of slot 0; slots that are not used begin at NaN.
-        classes : shared int32 array, shape (SLOTS + 1,)
-            Modified in place: where the values of a slot are counted among the keys' classes, and
-            at last how many slots there are.
+        ends : array of keys, shape (2 * quantiles,)
+            Between which two keys each quantile probably lies.
+        table : shared array of keys, shape (2 * PLACES,)
+            Used.
+        slots : array of floats, shape (ENTRIES,)
+            Modified in place. Nothing is compared with the beginning of slot 0; slots that are not
+            used begin at NaN.
         """
-        thread = cuda.threadIdx.x
-        i = thread
+        merge(ends, table)
+        mark_covered(ends, table)
+        edges = ends.size
+        i = cuda.threadIdx.x
         while i < SLOTS:
-            begins[i], begins[SLOTS + i], classes[i] = floats(np.nan), least, np.int32(0)
+            write(slots, i, unknown, none, least, unknown)
             i += cuda.blockDim.x
         cuda.syncthreads()
-        last = thread + 1
-        while last <= edges:
+        last = cuda.threadIdx.x + 1
+        while last <= edges:  # each thread the slots of a run of edges that ends with its own
             slot, first = 1, 1
             for k in range(1, last):
                 if table[PLACES + k] == 0:
-                    slot += 2 if is_point(table, first, k) else 1
+                    slot += 2 if table[first] == table[k] else 1
                     first = k + 1
             if table[PLACES + last] == 0:
-                if is_point(table, first, last):
-                    begins[slot], classes[slot] = number_of(table[last]), np.int32(2 * last - 1)
-                    slot += 1
-                    begins[slot] = hurdle_of(table[last])
-                else:
-                    begins[slot] = number_of(table[first])
-                    begins[SLOTS + slot] = hurdle_of(table[last])
-                classes[slot] = np.int32(2 * last)
+                slot = write_run(slots, slot, table[first], table[last])
             if last == edges:
-                classes[SLOTS] = np.int32(slot + 1)
+                table[0] = kind(slot)
             last += cuda.blockDim.x
         cuda.syncthreads()
+        return table[0]
 
     return lay_out
-
-
-def _search(size: int, levels: int) -> str:
-    """Return PTX that finds a value's slot, and whether the value reaches the hurdle.
-
-    The first two levels are compared with registers, the rest and the hurdle with shared memory.
-    """
-    kind = "f32" if size == 4 else "f64"
-    steps = [size << level for level in reversed(range(levels))]
-    first = (
-        f"setp.ge.{kind} p, $2, $3; selp.{kind} e, $5, $4, p; selp.u32 r, $7, $6, p; "
-        f"setp.ge.{kind} p, $2, e; @p add.u32 r, r, {steps[1]}; "
-    )
-    rest = "".join(
-        f"ld.shared.{kind} e, [r + {step}]; setp.ge.{kind} p, $2, e; @p add.u32 r, r, {step}; "
-        for step in steps[2:]
-    )
-    return first + rest + f"ld.shared.{kind} e, [r + {SLOTS * size}]; setp.ge.{kind} p, $2, e; "
-
-
-if is_simulated():
-
-    def first_slots(begins: Any, copy: Any, counters: Any, levels: Any) -> Any:
-        """Return what :func:`find_slot` needs of slots and counters."""
-        return begins, copy
-
-    def find_slot(x: Any, given: Any, levels: Any) -> Any:
-        """Return where a value is counted, and whether it is to be kept."""
-        begins, copy = given
-        slot = 0
-        for level in reversed(range(levels)):
-            slot += (1 << level) if x >= begins[slot + (1 << level)] else 0
-        return (slot << COPIES) + int(copy), np.uint32(not x >= begins[SLOTS + slot])
-
-else:
-
-    @cuda_device
-    def first_slots(begins, copy, counters, levels):
-        """Return what :func:`find_slot` needs of slots and counters.
-
-        Parameters
-        ----------
-        begins : shared array of floats, shape (2 * SLOTS,)
-            Where slots begin, and behind that their hurdles.
-        copy : uint32
-            Which copy of the counters.
-        counters : shared int32 array
-            ``1 << COPIES`` copies for each slot.
-        levels : int
-            There are no more than ``2**levels`` slots, at least 4.
-        """
-        at = shared_address(begins)
-        size, quarter = np.uint32(begins.itemsize), 1 << (levels - 2)
-        further = np.uint32(at + np.uint32(size * np.uint32(2 * quarter)))
-        # The copies of a slot's counter take as many bytes for each of its number's.
-        apart = np.uint32(np.uint32(4 << COPIES) // size)
-        own = np.uint32(shared_address(counters) + np.uint32(np.uint32(copy) << np.uint32(2)))
-        own = np.uint32(own - np.uint32(at * apart))
-        return (begins[2 * quarter], begins[quarter], begins[3 * quarter]), (at, further, own)
-
-    @intrinsic(prefer_literal=True)
-    def find_slot(typingctx, x, given, levels):
-        """Return where a value is counted, and a 1 if it is to be kept, else a 0.
-
-        NaN is; nothing but what this returns comes of it, so that several are under way at a time.
-
-        Parameters
-        ----------
-        x : float32 or float64
-        given : tuple
-            Of :func:`first_slots`.
-        levels : int
-            A literal.
-        """
-        size = x.bitwidth // 8
-        kind, letter = ("f32", "f") if size == 4 else ("f64", "d")
-        search = _search(size, int(levels.literal_value))
-        template = (
-            f"{{ .reg .pred p; .reg .u32 r; .reg .{kind} e; {search}"
-            f"selp.u32 $1, 0, 1, p; mad.lo.u32 $0, r, {(4 << COPIES) // size}, $8; }}"
-        )
-        constraints = f"=&r,=&r,{letter},{letter},{letter},{letter},r,r,r"
-
-        def emit(context, builder, signature, args):
-            numbers, places = elements(builder, args[1], 2)
-            operands = [args[0], *elements(builder, numbers, 3), *elements(builder, places, 3)]
-            result = ir.LiteralStructType([_I32, _I32])
-            found = assembly(builder, template, result, constraints, operands)
-            return tuple_of(builder, elements(builder, found, 2))
-
-        return types.UniTuple(types.uint32, 2)(x, given, levels), emit

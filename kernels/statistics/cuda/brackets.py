@@ -1,4 +1,11 @@
-"""Exact quantiles on the device in one pass over the values, between keys that a sample gives."""
+"""Exact quantiles on the device in one pass over the values, between numbers that a sample gives.
+
+A sample (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) says between which two numbers
+the value of a rank probably lies. One pass (:mod:`~numbatch.kernels.statistics.cuda.bracket_pass`)
+counts what is beyond them, and keeps the few that are at or between them; the counts say for sure
+whether the value is among those. They also say about where, so that the same pass over what was
+kept leaves a few thousand values, which are sorted on the host.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +17,31 @@ import numpy as np
 from numbatch.errors import InputError
 from numbatch.kernels.cuda import Gpu
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
-from numbatch.kernels.statistics.cuda.bracket_kernels import (
-    CELLS,
-    CELLS_OF_GAP,
-    CLASSES,
-    EDGES,
-    PASS_THREADS,
-    TALLIES,
-    gather_kernel,
-    tally_kernel,
-)
+from numbatch.kernels.statistics.cuda.bracket_fours import PASS_THREADS
 from numbatch.kernels.statistics.cuda.bracket_pass import AT_ONCE, pass_kernel
 from numbatch.kernels.statistics.cuda.bracket_sample import (
-    CHOOSERS,
     PARTS,
-    choose_kernel,
+    SAMPLE,
+    SAMPLE_THREADS,
     sample_kernel,
-    sample_size,
+)
+from numbatch.kernels.statistics.cuda.bracket_slots import (
+    BEGIN,
+    CELLS,
+    EDGES,
+    ENTRIES,
+    ENTRY,
+    HURDLE,
+    OTHERS,
+    SCALE,
+    SLOTS,
+    TOTAL_KEPT,
+    TOTAL_SLOTS,
+    TOTAL_USED,
+    TOTALS,
 )
 from numbatch.kernels.statistics.cuda.counters import start_of
-from numbatch.kernels.statistics.cuda.keys import PLACES
 from numbatch.kernels.statistics.cuda.select import DeviceSelection
-from numbatch.kernels.statistics.digits import numbers_of
 
 __all__ = ["BracketSelection", "selection_on_device"]
 
@@ -40,31 +50,24 @@ SHARE_KEPT = 16
 """A 16th of the values can be kept; more are, and all is read again, where the sample misleads."""
 LEAST_ROOM = 64
 MOST_SORTED = 1 << 20
-"""Keys that are sorted on the host."""
-
-
-class _Kernels(NamedTuple):
-    sample: Any
-    choose: Any
-    tally: Any
-    gather: Any
+"""Values that are sorted on the host."""
+MARGIN = 1 / 8
+"""Of a cell, by which it is widened, lest rounding leave a value out."""
 
 
 @functools.cache
-def _kernels(unsigned: Any) -> _Kernels:
-    makers = (sample_kernel, choose_kernel, tally_kernel, gather_kernel)
-    return _Kernels(*(make(unsigned) for make in makers))
+def _sample(wide: bool) -> Any:
+    return sample_kernel(np.uint64 if wide else np.uint32)
 
 
 @functools.cache
-def _pass(unsigned: Any, quantiles: int) -> Any:
-    return pass_kernel(unsigned, quantiles)
+def _pass(wide: bool, quantiles: int) -> Any:
+    return pass_kernel(np.float64 if wide else np.float32, quantiles)
 
 
 def _is_worth_it(values: Any, quantiles: int) -> bool:
     """Whether the sample is small beside the values, and the quantiles few enough."""
-    sample = PARTS * sample_size(np.dtype(values.dtype).itemsize)
-    return 0 < quantiles <= MOST_QUANTILES and values.size >= 4 * sample
+    return 0 < quantiles <= MOST_QUANTILES and values.size >= 4 * PARTS * SAMPLE
 
 
 def selection_on_device(arrays: list[Any], quantiles: np.ndarray) -> Any:
@@ -86,6 +89,56 @@ def selection_on_device(arrays: list[Any], quantiles: np.ndarray) -> Any:
     return DeviceSelection(gpu, parts)
 
 
+class _Kept(NamedTuple):
+    """What a pass counted and kept."""
+
+    values: Any
+    """Those kept, on the device."""
+    slots: np.ndarray
+    cells: np.ndarray
+    """Of values kept, in each cell of a slot."""
+    others: np.ndarray
+    """Of values not kept, in each slot."""
+    nans: int
+
+    def locate(self, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slot of each rank, its place among values kept, and whether it was kept."""
+        counts = np.stack((self.cells.sum(axis=1), self.others), axis=1).ravel()
+        ends = np.cumsum(counts)
+        classes = np.searchsorted(ends, ranks, side="right")
+        slots, is_kept = classes // 2, classes % 2 == 0
+        before = np.cumsum(self.others) - self.others
+        return slots, ranks - before[slots], is_kept
+
+    def cells_at(
+        self, slots: np.ndarray, places: np.ndarray
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the first and the last cell that places are in, of each slot that has some."""
+        ends = np.cumsum(self.cells.ravel())
+        cells = np.searchsorted(ends, places, side="right") - slots * CELLS
+        both = list(zip(slots.tolist(), cells.tolist(), strict=True))
+        last = dict(both)
+        first = {slot: min(c for s, c in both if s == slot) for slot in last}
+        return first, last
+
+    def narrowed(self, first: dict[int, int], last: dict[int, int]) -> np.ndarray:
+        """Return slots that keep a few cells, from the first to the last, of each slot."""
+        kind = self.slots.dtype.type
+        layout = np.full((SLOTS, ENTRY), np.nan, kind)
+        layout[:, SCALE], layout[:, HURDLE] = 0, -np.inf
+        for i, slot in enumerate(first, 1):
+            begin, scale, hurdle, _ = self.slots[slot]
+            layout[i, BEGIN], layout[i, HURDLE] = begin, hurdle
+            if scale > 0:
+                low = float(begin) + (first[slot] - MARGIN) / float(scale)
+                high = float(begin) + (last[slot] + 1 + MARGIN) / float(scale)
+                if first[slot] > 0:
+                    layout[i, BEGIN] = max(begin, np.nextafter(kind(low), kind(-np.inf)))
+                if last[slot] < CELLS - 1:
+                    layout[i, HURDLE] = min(hurdle, np.nextafter(kind(high), kind(np.inf)))
+        return layout
+
+
 class BracketSelection:
     """Selects ranks near a few quantiles of the values of an array on a device.
 
@@ -103,91 +156,85 @@ class BracketSelection:
     """
 
     def __init__(self, gpu: Gpu, values: Any, quantiles: np.ndarray) -> None:
-        self._gpu, self._values = gpu, values
+        self._gpu, self._values, self._quantiles = gpu, values, len(quantiles)
         self._wide = np.dtype(values.dtype) == np.float64
-        self._type = np.uint64 if self._wide else np.uint32
-        made = _kernels(self._type)
-        estimates = gpu.empty((len(quantiles), PARTS), self._type)
-        self._edges = gpu.empty(PLACES, self._type)
-        ends, covered = gpu.empty(2 * len(quantiles), self._type), gpu.empty(PLACES, np.uint8)
+        slots, totals = self._lay_out(quantiles)
+        room = max(LEAST_ROOM, values.size // SHARE_KEPT)
+        # What is kept, or what else selects where too much would be.
+        self._selection = self._pass(values, slots, totals, room) or DeviceSelection(gpu, [values])
+        self.nans = self._selection.nans
+        self.numbers = int(values.size) - self.nans
+
+    def _lay_out(self, quantiles: np.ndarray) -> tuple[Any, Any]:
+        """Return slots by a sample of the values, and totals that nothing is counted in yet."""
+        gpu, values = self._gpu, self._values
+        bits = values.view(np.uint64 if self._wide else np.uint32)
+        slots, totals = gpu.empty(ENTRIES, values.dtype), gpu.zeros(TOTALS, np.int64)
+        estimates = gpu.empty((len(quantiles), PARTS), bits.dtype)
         shares = gpu.upload(np.asarray(quantiles, np.float64))
-        bits = values.view(self._type)
-        threads = sample_size(bits.dtype.itemsize) // 2
-        gpu.launch(made.sample, PARTS, threads, bits, shares, estimates)
-        gpu.launch(made.choose, len(quantiles), CHOOSERS, estimates, ends)
+        gpu.launch(
+            _sample(self._wide), PARTS, SAMPLE_THREADS, bits, shares, estimates, slots, totals
+        )
+        return slots, totals
+
+    def _pass(
+        self, values: Any, slots: Any, totals: Any, room: int, layout: np.ndarray | None = None
+    ) -> _Kept | None:
+        """Count values in slots, and keep some; None if there is no room for all of those.
+
+        ``layout`` is what the slots are, where that is known.
+        """
+        gpu = self._gpu
+        kept = gpu.empty(room, values.dtype)
         most = AT_ONCE * gpu.multiprocessors
         blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
-        self._room = max(LEAST_ROOM, values.size // (SHARE_KEPT * blocks))
-        self._kept = gpu.empty(blocks * self._room, values.dtype)
-        self._sizes = gpu.empty(blocks, np.int32)
-        counts, tallies = gpu.zeros(CLASSES, np.int64), gpu.zeros(TALLIES, np.int32)
         gpu.launch(
-            _pass(self._type, len(quantiles)), blocks, PASS_THREADS, values, start_of(values),
-            ends, self._edges, covered, self._room, self._kept, self._sizes, counts,
+            _pass(self._wide, self._quantiles), blocks, PASS_THREADS, values, start_of(values),
+            slots, kept, totals,
         )  # fmt: skip
-        self._blocks = blocks
-        gpu.launch(made.tally, blocks, PASS_THREADS, *self._kept_and_edges(), tallies)
-        found, tallied = gpu.download(counts), gpu.download(tallies)
-        self._whole: DeviceSelection | None = None
-        if int(gpu.download(self._sizes).max()) > self._room:
-            self._whole = DeviceSelection(gpu, [values])
-            self.nans, self.numbers = self._whole.nans, self._whole.numbers
-            return
-        self._cells = tallied[:CELLS].reshape(PLACES, CELLS_OF_GAP)
-        found[0 : 2 * PLACES : 2] += self._cells.sum(axis=1)
-        found[1 : 2 * PLACES - 1 : 2] += tallied[CELLS + 1 :]
-        nan_class = 2 * (PLACES - 1) - 1
-        self.nans = int(found[nan_class])
-        self.numbers = int(values.size) - self.nans
-        self._counts = found[:nan_class]
-        self._keys = gpu.download(self._edges)
-        self._covered = gpu.download(covered).astype(bool)  # above the edge of each place
-
-    def _kept_and_edges(self) -> tuple[Any, ...]:
-        return self._kept, self._room, self._sizes, self._edges
+        found = gpu.download(totals)
+        size = int(found[TOTAL_KEPT])
+        if size > room:
+            return None
+        cells = found[:TOTAL_SLOTS].reshape(SLOTS, CELLS)
+        others = found[TOTAL_SLOTS : TOTAL_SLOTS + SLOTS] - cells.sum(axis=1)
+        nans = int(cells[0].sum())  # the first slot has nothing else to keep
+        cells[0] = 0
+        if layout is None:
+            layout = gpu.download(slots).reshape(SLOTS, ENTRY)
+        return _Kept(kept[:size], layout, cells, others, nans)
 
     def select(self, ranks: np.ndarray) -> np.ndarray:
         """Return the values of increasing ranks (0: the least), float64."""
-        if self._whole is not None:
-            return self._whole.select(ranks)
-        ends = np.cumsum(self._counts)
-        classes = np.searchsorted(ends, ranks, side="right")
-        places = (classes + 1) // 2
-        at_edge = classes % 2 == 1
-        between = ~at_edge & self._covered[places]
-        keys = self._keys[places].astype(np.uint64)
-        if between.any():
-            before = (ends - self._counts)[classes[between]]
-            selected = self._select_kept(places[between], ranks[between] - before)
-            if selected is None:
-                between[:] = False
-            else:
-                keys[between] = selected
-        values = numbers_of(keys, self._wide)
-        missed = ~(at_edge | between)
+        kept = self._selection
+        if not isinstance(kept, _Kept):
+            return kept.select(ranks)
+        slots, places, is_kept = kept.locate(ranks)
+        found = kept.slots[slots, OTHERS].astype(np.float64)
+        missed = ~is_kept & np.isnan(found)
+        if is_kept.any():
+            among, is_among = self._select_kept(kept, slots[is_kept], places[is_kept])
+            found[is_kept] = among
+            missed[is_kept] = ~is_among
         if missed.any():
-            values[missed] = DeviceSelection(self._gpu, [self._values]).select(ranks[missed])
-        return values
+            found[missed] = DeviceSelection(self._gpu, [self._values]).select(ranks[missed])
+        return found
 
-    def _select_kept(self, places: np.ndarray, ranks: np.ndarray) -> np.ndarray | None:
-        """Return the keys of ranks among those kept above the edges of places; None: too many."""
-        gpu, made, table = self._gpu, _kernels(self._type), self._cells
-        ends = np.cumsum(table, axis=1)
-        cells = np.array(
-            [np.searchsorted(ends[p], r, "right") for p, r in zip(places, ranks, strict=True)]
-        )
-        wanted = np.zeros(table.shape, np.uint8)
-        wanted[places, cells] = 1
-        total = int(table[wanted > 0].sum())
-        if total > MOST_SORTED:
-            return None
-        few, cursor = gpu.empty(total, self._type), gpu.zeros(1, np.int32)
-        gpu.launch(
-            made.gather, self._blocks, PASS_THREADS, *self._kept_and_edges(),
-            gpu.upload(wanted.ravel()), few, cursor,
-        )  # fmt: skip
-        ordered = np.sort(gpu.download(few))
-        gathered = np.where(wanted, table, 0).ravel()
-        first = (np.cumsum(gathered) - gathered).reshape(table.shape)[places, cells]
-        within = ranks - (ends - table)[places, cells]
-        return ordered[first + within].astype(np.uint64)
+    def _select_kept(
+        self, kept: _Kept, slots: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values at places among those kept in slots, and whether each was found."""
+        first, last = kept.cells_at(slots, places)
+        room = sum(int(kept.cells[s, max(0, first[s] - 1) : last[s] + 2].sum()) for s in first)
+        fewer = None
+        if room <= MOST_SORTED:
+            layout = kept.narrowed(first, last)
+            totals = np.zeros(TOTALS, np.int64)
+            totals[TOTAL_USED] = len(first) + 1
+            on_device = self._gpu.upload(layout.ravel()), self._gpu.upload(totals)
+            fewer = self._pass(kept.values, *on_device, room, layout)
+        if fewer is None:
+            return np.zeros(len(places)), np.zeros(len(places), bool)
+        _, among, is_among = fewer.locate(places)
+        ordered = np.sort(self._gpu.download(fewer.values)).astype(np.float64)
+        return ordered[np.where(is_among, among, 0)], is_among
