@@ -85,7 +85,7 @@ def _over(floats: Any, levels: int) -> Any:
     """Make the function with which all threads go over values of ``2**levels`` slots."""
     size = np.dtype(floats).itemsize
     loads = 4 if size == 4 else 2  # as many as registers hold
-    room = (ROWS[size] - 4 * loads) * apart_in_column(size)
+    room = np.uint32((ROWS[size] - 4 * loads) * apart_in_column(size))
     flush, spill = flush_maker(floats, levels), _spill(levels)
     nothing = floats(0)
 
@@ -125,7 +125,7 @@ def _over(floats: Any, levels: int) -> Any:
         step, whole = cuda.gridsize(1), (values.size - start) // 4 & ~LAST_LANE
         i = cuda.grid(1)
         first = column_of(stage)
-        column, most = first, np.uint32(first + np.uint32(room))
+        column = first
         counts, turns = NOTHING, np.uint32(0)
         while i + (loads - 1) * step < whole:  # the same for all of a warp
             a = load_floats(values, start + 4 * i)
@@ -138,7 +138,7 @@ def _over(floats: Any, levels: int) -> Any:
             column, counts = count_two(a, b, search, column, stage, counts)
             if loads == 4:
                 column, counts = count_two(c, d, search, column, stage, counts)
-            if who_in_warp(column > most):
+            if who_in_warp(np.uint32(column - first) > room):
                 column = flush(column, first, search, given)
             turns = np.uint32(turns + ONE)
             if turns == TURNS:
@@ -158,7 +158,8 @@ def _over(floats: Any, levels: int) -> Any:
 def pass_kernel(floats: Any, quantiles: int) -> Any:
     """Make the kernel for values of a dtype and so many quantiles."""
     # A slot for each bracket and one below all, or two for each where all brackets are one number.
-    few, many = quantiles.bit_length(), (2 * quantiles).bit_length()
+    # Of one quantile both are four slots: code for two of them as well made registers spill.
+    few, many = (max(2, n.bit_length()) for n in (quantiles, 2 * quantiles))
     over_few, over_many = _over(floats, few), _over(floats, many)
     size = np.dtype(floats).itemsize
     staged = ROWS[size] * PASS_THREADS
@@ -205,7 +206,7 @@ def pass_kernel(floats: Any, quantiles: int) -> Any:
         clear(counters)
         clear(cells)
         given = (stage, table, cells, totals, kept)
-        if totals[TOTAL_USED] <= 1 << few:
+        if few == many or totals[TOTAL_USED] <= 1 << few:
             over_few(values, start, counters, given)
         else:
             over_many(values, start, counters, given)
