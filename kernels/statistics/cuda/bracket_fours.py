@@ -19,9 +19,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbatch.kernels.cuda import cuda, cuda_device, is_simulated
+from numbatch.kernels.cuda.assembly import assembly, elements, tuple_of
 from numbatch.kernels.device_arrays import threads_of
 from numbatch.kernels.scoring.cuda.tiles import shared_address
-from numbatch.kernels.cuda.assembly import assembly, elements, tuple_of
 from numbatch.kernels.statistics.cuda.bracket_slots import CELLS
 from numbatch.kernels.statistics.cuda.bracket_table import (
     COUNTERS,
