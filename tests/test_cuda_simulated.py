@@ -17,8 +17,10 @@ MODULES = ("attention", "products", "rows", "sampling", "engine")
 
 @pytest.mark.parametrize("module", [f"test_cuda_{name}.py" for name in MODULES])
 def test_in_the_simulator(module):
+    # pytest-benchmark, where it is installed, warns in a process that xdist began.
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / module)],
+        [sys.executable, "-m", "pytest", *options, str(FOLDER / module)],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, cwd=FOLDER.parent, capture_output=True,
         text=True, timeout=1200,
     )  # fmt: skip
