@@ -12,12 +12,16 @@ from numbatch import LLM
 from numbatch.batching.baseline.model_work import ModelWork
 from numbatch.batching.commands import cli
 from numbatch.batching.machine import MachineLimits
+from numbatch.batching.profiling import timed_team
 from numbatch.batching.profiling.entry import Entry, Profile, added_up
 from numbatch.batching.profiling.page import to_html
 from numbatch.batching.profiling.run import profile_generation, profile_scoring
 from numbatch.batching.profiling.table import HEADS, rows_of, to_text
+from numbatch.batching.profiling.timed_team import TimedTeam
 from numbatch.errors import InputError
+from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.decoder_step import PHASES
+from numbatch.kernels.threads import Call
 
 LIMITS = MachineLimits(1, read=1e10, float32=1e11, bfloat16=2e11, int8=4e11)
 ENTRIES = [
@@ -26,6 +30,11 @@ ENTRIES = [
     Entry("unknown", 1, 0.2, 0, 0),
 ]
 PROFILE = Profile("scoring", 100, 1.0, ENTRIES, LIMITS)
+
+
+@cpu_kernel
+def nothing(start, stop):
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,17 @@ def test_work_is_counted_as_the_model_has_it(tiny):
     assert sum(entry.operations for entry in made.entries) == operations
     assert all(entry.seconds > 0 for name, entry in named.items() if name != "wait")
     assert set(PHASES) <= named.keys()
+
+
+def test_taking_notes_is_no_part_of_a_run(tiny, monkeypatch):
+    clock = iter(range(10**6))  # every look at the clock takes a second
+    monkeypatch.setattr(timed_team, "perf_counter", lambda: float(next(clock)))
+    team = TimedTeam(1, tiny.engine.model.decoder)
+    team.run(Call(nothing, 1, ()))
+    assert [entry.seconds for entry in team.entries] == [1]
+    assert team.noting == 1
+    team.clear()
+    assert (team.entries, team.noting) == ([], 0)
 
 
 def test_nothing_is_counted_without_being_asked(tiny):

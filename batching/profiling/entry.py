@@ -65,7 +65,8 @@ class Profile:
     tokens : int
         How many tokens it computed or generated.
     seconds : float
-        How long it took in all; what no entry accounts for is Python between the kernels.
+        How long it took in all, without taking notes; what no entry accounts for is Python between
+        the kernels.
     entries : list of Entry
         The costliest first.
     limits : MachineLimits

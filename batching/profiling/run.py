@@ -71,10 +71,10 @@ def _profile(llm: LLM, title: str, tokens: int, action: Callable[[], object]) ->
     action()  # compile
     with _timed(llm, threads) as team:
         action()  # the notes are compiled in
-        team.entries.clear()
+        team.clear()
         begin = perf_counter()
         action()
-        seconds = perf_counter() - begin
+        seconds = perf_counter() - begin - team.noting
     arithmetic = arithmetic_of(llm.engine.forward)
     return Profile(title, tokens, seconds, added_up(team.entries), limits, arithmetic)
 

@@ -34,38 +34,55 @@ class TimedTeam(ThreadTeam):
     threads : int
     decoder : Decoder
         What the parts' work is counted from.
+
+    Attributes
+    ----------
+    entries : list of Entry
+        One for each part that ran.
+    noting : float
+        Seconds that it took to note them, a fifth of a step of one sequence; no part of the run.
     """
 
     def __init__(self, threads: int, decoder: Decoder) -> None:
         super().__init__(threads)
         self.decoder = decoder
         self.entries: list[Entry] = []
+        self.noting = 0.0
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self.entries, self.noting = [], 0.0
 
     def run(self, *calls: Call) -> None:
         """Run calls, and note each."""
         for call in calls:
             begin = perf_counter()
             super().run(call)
-            self._note(work_of_call(self.decoder, call), perf_counter() - begin)
+            end = perf_counter()
+            self._note(work_of_call(self.decoder, call), end - begin)
+            self.noting += perf_counter() - end
 
     def run_together(self, kernel: TeamKernel, *args: Any) -> None:
         """Run a kernel that all threads share, and note its phases.
 
         A phase's time is the mean over the threads; what they wait for each other is a phase too.
         """
+        start = perf_counter()
         named = named_arguments(kernel.part, 2, args)
         cycles = np.zeros((self.threads, len(PHASES)), np.int64)
         if "cycles" in named:
             named["cycles"] = cycles
         begin = perf_counter()
         super().run_together(kernel, *named.values())
-        seconds = perf_counter() - begin
-        if "cycles" not in named:
+        end = perf_counter()
+        seconds = end - begin
+        if "cycles" in named:
+            of_phases = cycles.mean(axis=0) * (seconds / cycles[0].sum())
+            for work, time in zip(step_work(self.decoder, named), of_phases, strict=True):
+                self._note(work, time)
+        else:
             self._note(head_work(self.decoder, len(named["hidden"])), seconds)
-            return
-        of_phases = cycles.mean(axis=0) * (seconds / cycles[0].sum())
-        for work, time in zip(step_work(self.decoder, named), of_phases, strict=True):
-            self._note(work, time)
+        self.noting += begin - start + perf_counter() - end
 
     def _note(self, work: Work, seconds: float) -> None:
         self.entries.append(Entry(work.name, 1, float(seconds), work.operations, work.bytes))
