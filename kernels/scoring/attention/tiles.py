@@ -24,10 +24,13 @@ from numbatch.kernels.scoring.attention.scratch import DEEP, sections
 from numbatch.kernels.scoring.attention.softmax import (
     LOWEST,
     finish_row,
-    hide,
     read_row,
-    scale_row,
-    soft_cap,
+)
+from numbatch.kernels.scoring.attention.unit_weights import (
+    prepare_rows,
+    raise_maxima,
+    scale_results,
+    weigh_row,
 )
 from numbatch.kernels.simd import (
     LANES,
@@ -38,15 +41,13 @@ from numbatch.kernels.simd import (
     store_int32,
 )
 from numbatch.kernels.simd_bfloat16 import (
-    exp2_short,
     join_pairs,
     load_pairs,
     prefetch_bytes,
     store_two_bfloat16,
 )
-from numbatch.kernels.simd_masks import above, lowest_bit, where
 from numbatch.kernels.simd_path import simd_path
-from numbatch.kernels.simd_rows import largest_of_four, largest_of_rows, sum_of_rows
+from numbatch.kernels.simd_rows import sum_of_rows
 
 BY_TILES = simd_path() == "amx"
 
@@ -73,83 +74,7 @@ TILE = 16
 AHEAD = 2 * KEYS // BLOCK
 """Blocks between those that are read and those that are asked for."""
 
-FEW = 4
-"""So few rows, as when one token is attended for, have their largest scores found alone."""
-
-HEADROOM = np.float32(8)
-"""A score may be above the running maximum by so much before that is raised: sums have room."""
-
 _LOG2_E = np.float32(math.log2(math.e))
-
-
-@cpu_device(inline=True)
-def _prepare_rows(scratch, scores, row, some, group, position, begin, window, cap, narrow, factors):
-    """Apply what not every score needs, in place: factors of int8, soft cap, hidden positions."""
-    last, left = position + row // group, group - row % group
-    for at in range(scores, scores + some * KEYS, KEYS):
-        first = max(0, last - window + 1) if window > 0 else 0
-        for i in range(0, KEYS, LANES):
-            x = load_float32(scratch, at + i)
-            if narrow:
-                x = x * load_float32(scratch, factors + i)
-            if cap != 0:
-                x = soft_cap(x, cap)
-            store_float32(scratch, at + i, hide(x, begin + i, first, last))
-        left -= 1
-        if left == 0:
-            last, left = last + 1, group
-
-
-@cpu_device(inline=True)
-def _raise_maxima(scratch, scores, some, sums, largest, scales):
-    """Raise the running maxima of rows whose largest score is far above; return if there are any.
-
-    What was summed for them is scaled down, and ``scales`` keeps by how much.
-    """
-    if some <= FEW:
-        now = largest_of_four(scratch, scores, KEYS)
-    else:
-        now = largest_of_rows(scratch, scores, KEYS)
-    top = load_float32(scratch, largest)
-    left = above(now, top + HEADROOM) & ((1 << some) - 1)
-    if left == 0:
-        return False
-    now = where(left, now, top)
-    store_float32(scratch, largest, now)
-    store_float32(scratch, scales, exp2_short(top - now))
-    while left:
-        row = lowest_bit(left)
-        left &= left - 1
-        at = sums + row * LANES
-        store_float32(scratch, at, load_float32(scratch, at) * splat(scratch[scales + row]))
-    return True
-
-
-@cpu_device(inline=True)
-def _weigh_row(scratch, row, weights, narrow, factors, sums, largest):
-    """Write a row's weights as bfloat16 and add them to its sum."""
-    top = splat(scratch[largest])
-    a = exp2_short(load_float32(scratch, row) - top)
-    b = exp2_short(load_float32(scratch, row + LANES) - top)
-    c = exp2_short(load_float32(scratch, row + 2 * LANES) - top)
-    d = exp2_short(load_float32(scratch, row + 3 * LANES) - top)
-    store_float32(scratch, sums, load_float32(scratch, sums) + ((a + b) + (c + d)))
-    if narrow:
-        factors += KEYS
-        a, b = a * load_float32(scratch, factors), b * load_float32(scratch, factors + LANES)
-        c = c * load_float32(scratch, factors + 2 * LANES)
-        d = d * load_float32(scratch, factors + 3 * LANES)
-    store_two_bfloat16(scratch, weights, a, b)
-    store_two_bfloat16(scratch, weights + LANES, c, d)
-
-
-@cpu_device
-def _scale_results(scratch, scales, results, width, rows):
-    """Scale the results of rows whose maximum was raised; forget the scales."""
-    for row in range(rows):
-        if scratch[scales + row] != 1:
-            scale_row(scratch, results + row * width, width, splat(scratch[scales + row]))
-            scratch[scales + row] = 1
 
 
 @cpu_device(inline=True)
@@ -305,16 +230,16 @@ def attend_tile(
         results_out = results + old_row * width
         if raised and old_tile > lowest // KEYS:  # before there is nothing to scale
             left = min(TILE, rows - old_row)
-            _scale_results(scratch, scales + old_row, results_out, width, left)
+            scale_results(scratch, scales + old_row, results_out, width, left)
         if not plain:
-            _prepare_rows(
+            prepare_rows(
                 scratch, scores, row, some, group, position, begin, window, capped, narrow, factors
             )
-        raised = _raise_maxima(scratch, scores, some, sums + row * LANES, largest + row,
+        raised = raise_maxima(scratch, scores, some, sums + row * LANES, largest + row,
                                scales + row)  # fmt: skip
         for part in range(2):
             for i in range(part * TILE // 2, min((part + 1) * TILE // 2, some)):
-                _weigh_row(
+                weigh_row(
                     scratch, scores + i * KEYS, weights_out + i * KEYS // 2, narrow, factors,
                     sums + (row + i) * LANES, largest + row + i,
                 )  # fmt: skip
