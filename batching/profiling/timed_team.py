@@ -40,7 +40,8 @@ class TimedTeam(ThreadTeam):
     entries : list of Entry
         One for each part that ran.
     noting : float
-        Seconds that it took to note them, a fifth of a step of one sequence; no part of the run.
+        Seconds that it took to note them, no part of the run: a tenth of a step of one sequence and
+        more.
     """
 
     def __init__(self, threads: int, decoder: Decoder) -> None:
