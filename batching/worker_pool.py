@@ -200,11 +200,6 @@ class WorkerPool(Engine):
                 done += self._read(worker)
         return [self._deliver(sequence, result) for sequence, result in done]
 
-    @property
-    def has_work(self) -> bool:
-        """Whether a step would do anything."""
-        return bool(self.scheduler.running or self.scheduler.waiting)
-
     def _enqueue(self, task: _Task) -> None:
         task.worker = None
         self.scheduler.waiting += 1

@@ -3,7 +3,7 @@
 A thread that Python starts anew for each kernel takes the interpreter's lock twice, to begin and to
 tell that it is done; the caller waited 0.1 ms for the latter alone, twice a step of 3 ms. Here each
 thread stays in compiled code, where it waits for a function and its arguments on a board: so a call
-takes about a microsecond while the thread still looks at the board, and 25 when it sleeps.
+takes about 2 us while the thread still looks at the board, and 75 to 140 where it sleeps.
 """
 
 from __future__ import annotations

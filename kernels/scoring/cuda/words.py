@@ -30,9 +30,6 @@ __all__ = [
     "warp_sum",
 ]
 
-SUM_SLOTS = 32
-"""Shared float64 numbers that :func:`block_sum` needs: one a warp."""
-
 
 def bfloat16_array(values: np.ndarray) -> np.ndarray:
     """Round float32 numbers to bfloat16, to even where two are as near; uint16, NaN stays NaN."""
