@@ -303,7 +303,7 @@ def multiply_bfloat16_by_tiles(
         Of at least :func:`tiles_memory` bytes; overwritten.
     shapes : uint8 array, shape (16, 64)
         ``SHAPES``.
-    x : uint16 array, shape (rows rounded up to 32, wide(columns))
+    x : uint16 array, shape (rows rounded up to 16, wide(columns))
         In memory each 16 rows are a run of tiles of 16 rows and 32 columns (``place_of``): read
         from end to end, where rows a few KB apart were fetched at half the speed.
     """

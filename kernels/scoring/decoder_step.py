@@ -98,7 +98,7 @@ def _run_layers(
     tokens, positions, rows, slots, tables
         As in ``batching.forward.Batch``.
     ranges : int64 array, shape (threads, 2)
-        The rows of each thread (bfloat16: from a multiple of 32 on); if not ``apart`` all rows.
+        The rows of each thread (bfloat16: from a multiple of 16 on); if not ``apart`` all rows.
     apart : bool
         Whether each thread has rows of its own.
     block : int

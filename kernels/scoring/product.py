@@ -147,7 +147,7 @@ def multiply_range(
     activations : tuple
         ``Activations.arrays``.
     first, rows : int
-        Which rows of activations; in bfloat16 ``first`` is a multiple of 32.
+        Which rows of activations; in bfloat16 ``first`` is a multiple of 16.
     out : float32 array, shape (at least rows, at least 16 * panels)
         Modified in place: matrix row n goes to column ``n - shift``, activations ``first`` to
         row 0.
@@ -161,7 +161,7 @@ def multiply_range(
     blocks, last = (columns + 31) // 32, (stop + LANES - 1) // LANES
     jump = following - (matrix.data + last * matrix.stride) if following else -AHEAD
     if compute == BFLOAT16:
-        room = (rows + 31) // 32 * 32
+        room = (rows + LANES - 1) // LANES * LANES
         data = array_at(matrix.data, (panels, matrix.stride), np.uint8)
         x = halves[first * blocks * 32 :][: room * blocks * 32].reshape((room, blocks * 32))
         _multiply_bfloat16(
