@@ -18,10 +18,12 @@ from numbatch.kernels.scoring import attention, logprob
 from numbatch.kernels.scoring.activations import COMPUTE, Activations
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
 from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
-from numbatch.kernels.scoring.decoder_step import prepare_rows, run_head, run_layers
+from numbatch.kernels.scoring.decoder_head import prepare_rows, run_head
+from numbatch.kernels.scoring.decoder_step import run_layers
 from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import product_memory
+from numbatch.kernels.scoring.row_states import state_numbers
 from numbatch.kernels.threads import Call, ThreadTeam
 from numbatch.models.decoder import Decoder
 
@@ -107,6 +109,7 @@ class ForwardPass:
         self._plans = np.stack([attention.new_plan(max_tokens) for _ in self.tables.windows])
         self._logprob_scratch = logprob.logprob_scratch(team.threads)
         self._logits = aligned((0, padded(decoder.head.weight.rows)), np.float32)
+        self._states = aligned((0, state_numbers(decoder.head.weight.rows)), np.float32)
         self._splitter = RowSplitter(decoder, self._compute, team.threads)
         self._counter = np.zeros(8, np.int64)
         self.cycles = np.zeros((team.threads, 0), np.bool_)
@@ -153,6 +156,16 @@ class ForwardPass:
 
         Working memory, valid until the next call.
         """
+        return self._run_head(hidden, self._states[:0])
+
+    def logits_to_draw(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return :meth:`logits`, and the states of their tiles as ``sample_rows`` takes them."""
+        if len(self._states) < len(hidden):
+            self._states = aligned((len(hidden), self._states.shape[1]), np.float32)
+        states = self._states[: len(hidden)]
+        return self._run_head(hidden, states), states
+
+    def _run_head(self, hidden: np.ndarray, states: np.ndarray) -> np.ndarray:
         rows = self.decoder.head.weight.rows
         # Kept for the next step: new memory would cost a page fault for every 1,024 logits.
         if len(self._logits) < len(hidden):
@@ -165,7 +178,7 @@ class ForwardPass:
                 run_head,
                 *(self._counter, self._memory, tables.config, tables.final_norm, tables.head),
                 *(SHAPES, HALF_BYTES, hidden[low : low + most], self._normed),
-                *(self._inputs[BEFORE_MLP], out[low : low + most]),
+                *(self._inputs[BEFORE_MLP], out[low : low + most], states[low : low + most]),
             )
         return out if out.shape[1] == rows else np.ascontiguousarray(out[:, :rows])
 

@@ -95,7 +95,9 @@ class Sampler:
             except ValueError as error:
                 raise InputError(f"logits_processor {error}") from error
 
-    def sample(self, logits: np.ndarray, places: Rows[tuple[Sequence, int]]) -> Drawn:
+    def sample(
+        self, logits: np.ndarray, places: Rows[tuple[Sequence, int]], states: np.ndarray
+    ) -> Drawn:
         """Draw a token from each row; what is returned is valid until the next call.
 
         Parameters
@@ -105,6 +107,8 @@ class Sampler:
         places : sequence of (Sequence, int)
             Whose row it is, and at which of its places the token is to stand: the tokens before it
             are there. Their parameters were given to :meth:`prepare`.
+        states : float32 array
+            Of the tiles of logits, from ``ForwardPass.logits_to_draw``; modified in place.
         """
         n = len(places)
         rows = np.array([self._row(sequence, place) for sequence, place in places], ROW)
@@ -113,9 +117,12 @@ class Sampler:
         drawn = self._drawn
         if drawn.top_ids.shape != (n, wanted):
             drawn = self._drawn = _room_for(n, wanted)
-        args = (logits, rows, history, offsets)
+        args = (logits, states, rows, history, offsets)
         outputs = (drawn.tokens, drawn.logprobs, drawn.top_ids, drawn.top_logprobs)
-        self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch))
+        # The likeliest token alone is found in 2 us a row: less than it takes to begin a thread.
+        light = history is _NONE and not rows["temperature"].any() and not rows["processor"].any()
+        grain = max(1, n) if light else 1
+        self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch, grain))
         return drawn
 
     def _history(self, places: Rows[tuple[Sequence, int]]) -> tuple[np.ndarray, np.ndarray]:

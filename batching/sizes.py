@@ -28,6 +28,7 @@ from numbatch.kernels.scoring.gated import gated_memory
 from numbatch.kernels.scoring.logprob import logprob_scratch
 from numbatch.kernels.scoring.matmul import padded
 from numbatch.kernels.scoring.product import product_memory
+from numbatch.kernels.scoring.row_states import state_numbers
 from numbatch.kernels.scoring.sampling import sampling_scratch
 from numbatch.models.decoder import Decoder
 from numbatch.models.load import LoadedModel
@@ -173,7 +174,8 @@ def _workspace(decoder: Decoder, compute: int, tokens: int, sequences: int, thre
     scratch += attention_scratch(1, config.heads // config.kv_heads, config.head_size).nbytes
     scratch += 4 * gated_memory(tokens)
     plans = len({layer.window for layer in layers}) * new_plan(tokens).nbytes
-    logits = 4 * logit_rows(sequences) * padded(config.vocabulary)
+    a_row = padded(config.vocabulary) + state_numbers(config.vocabulary)
+    logits = 4 * logit_rows(sequences) * a_row
     return 4 * tokens * row + sum(a.nbytes for a in rooms) + threads * scratch + plans + logits
 
 

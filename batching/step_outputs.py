@@ -209,8 +209,10 @@ class StepOutputs:
 
     def _sample(self, part: list[_Draw], hidden: np.ndarray, over: set[Sequence]) -> Finished:
         every = len(part) == len(hidden)  # rows are in their order
-        logits = self._forward.logits(hidden if every else hidden[[draw.row for draw in part]])
-        drawn = self._sampler.sample(logits, [(draw.sequence, draw.place) for draw in part])
+        rows = hidden if every else hidden[[draw.row for draw in part]]
+        logits, *states = self._forward.logits_to_draw(rows)
+        places = [(draw.sequence, draw.place) for draw in part]
+        drawn = self._sampler.sample(logits, places, *states)
         finished: Finished = []
         tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
         for i, (sequence, _, _, guess) in enumerate(part):

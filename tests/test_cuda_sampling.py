@@ -82,6 +82,7 @@ SAMPLING = [
 
 @pytest.mark.parametrize("params", SAMPLING)
 def test_the_same_coin_draws_the_cpus_token(gpu, params):
+    from numbatch.kernels.scoring.row_states import reduce_rows, state_numbers
     from numbatch.kernels.scoring.sampling import ROW, sample_rows, sampling_scratch
 
     rng = np.random.default_rng(10)
@@ -99,7 +100,10 @@ def test_the_same_coin_draws_the_cpus_token(gpu, params):
     )  # fmt: skip
     offsets = np.arange(n + 1) * 7
     scratch = sampling_scratch(1, vocabulary)[0]
-    sample_rows(0, n, scratch, logits.copy(), sampling, history.ravel(), offsets, *outputs)
+    states = np.empty((n, state_numbers(vocabulary)), np.float32)
+    reduce_rows(0, n, logits, states)
+    args = (logits.copy(), states, sampling, history.ravel(), offsets)
+    sample_rows(0, n, scratch, *args, *outputs)
     assert np.array_equal(got[0], outputs[0])
     assert np.allclose(got[1], outputs[1], atol=1e-5)
     assert np.array_equal(got[2], outputs[2])

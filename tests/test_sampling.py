@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from numbatch.kernels.scoring.row_states import reduce_rows, state_numbers
 from numbatch.kernels.scoring.sampling import (
     NO_LOGITS,
     NO_TOKEN,
@@ -21,6 +22,12 @@ def row(**changes):
     return tuple(changes.get(name, value) for name, value in zip(ROW.names, NEUTRAL, strict=True))
 
 
+def states_of(logits):
+    states = np.empty((len(logits), state_numbers(logits.shape[1])), np.float32)
+    reduce_rows(0, len(logits), logits, states)
+    return states
+
+
 def draw(logits, rows, histories=None, top=0, threads=1):
     logits = np.array(logits, np.float32)
     n, vocabulary = logits.shape
@@ -29,7 +36,17 @@ def draw(logits, rows, histories=None, top=0, threads=1):
     history = np.array([token for each in histories for token in each], np.int64)
     chosen, logprob = np.empty(n, np.int64), np.empty(n, np.float32)
     ids, values = np.empty((n, top), np.int64), np.empty((n, top), np.float32)
-    args = (logits, np.array(rows, ROW), history, offsets, chosen, logprob, ids, values)
+    args = (
+        logits,
+        states_of(logits),
+        np.array(rows, ROW),
+        history,
+        offsets,
+        chosen,
+        logprob,
+        ids,
+        values,
+    )
     ThreadTeam(threads).run(Call(sample_rows, n, args, sampling_scratch(threads, vocabulary)))
     return chosen, logprob, ids, values
 
@@ -116,6 +133,7 @@ def test_penalties(history, prompt, repetition, presence, frequency):
         2,
         scratch[0],
         changed,
+        states_of(logits),
         rows,
         np.array(history, np.int64),
         offsets,

@@ -106,7 +106,7 @@ def bits(results):
     return {r.id: (r.token_ids.tobytes(), r.logprobs.tobytes()) for r in results}
 
 
-@pytest.mark.parametrize("where", ["run", "logits", "logprobs"])
+@pytest.mark.parametrize("where", ["run", "logits_to_draw", "logprobs"])
 def test_a_step_that_runs_out_of_memory_is_split_and_nothing_is_lost(model, where):
     expected = bits(Engine(model, threads=1).run(requests()))
     engine = Engine(model, threads=1)

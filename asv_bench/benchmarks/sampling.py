@@ -11,6 +11,7 @@ import numpy as np
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.logit_tiles import SEGMENT, STATE, reduce_row, start_lanes
 from numbatch.kernels.scoring.processors import compile_processor
+from numbatch.kernels.scoring.row_states import reduce_rows, state_numbers
 from numbatch.kernels.scoring.sampling import ROW, sample_rows, sampling_scratch
 
 from .sizes import (  # noqa: F401
@@ -55,7 +56,7 @@ def ban_one(logits, argument, position):
 
 
 @cpu_kernel
-def reduce_rows(logits, state):
+def reduce_segments(logits, state):
     """Reduce rows of logits by segments, as scoring does."""
     for row in range(logits.shape[0]):
         for low in range(0, logits.shape[1], SEGMENT):
@@ -105,10 +106,13 @@ class Draw:
         )
         self.processor = processor  # its machine code must live
         self.scratch = sampling_scratch(1, VOCABULARY)[0] if scratch is None else scratch
+        self.states = np.empty((ROWS, state_numbers(VOCABULARY)), np.float32)
         self.time_draw(setting)
 
     def time_draw(self, setting):
-        sample_rows(0, ROWS, self.scratch, *self.inputs, *self.outputs)
+        logits, *rest = self.inputs
+        reduce_rows(0, ROWS, logits, self.states)
+        sample_rows(0, ROWS, self.scratch, logits, self.states, *rest, *self.outputs)
 
 
 class Processor(Draw):
@@ -133,7 +137,7 @@ class Reduce:
         self.time_reduce()
 
     def time_reduce(self):
-        reduce_rows(self.logits, self.state)
+        reduce_segments(self.logits, self.state)
 
 
 def interleaved(calls, times=60):

@@ -285,14 +285,14 @@ class CudaForward:
                 norms.layer_norm, n, threads, x, chosen, norm.weight, norm.bias, epsilon, out
             )
 
-    def logits(self, hidden: HiddenStates) -> Any:
+    def logits_to_draw(self, hidden: HiddenStates) -> tuple[Any]:
         """Return logits for hidden states: float32 on the device, shape (n, vocabulary)."""
         space = self.workspace(len(hidden))
         out = self.gpu.empty((len(hidden), self.decoder.config.vocabulary), np.float32)
         places = self.gpu.upload(hidden.places.astype(np.int32))
         self.norm(self.weights.final_norm, space.hidden, len(hidden), space.normed, places)
         self.head(space, len(hidden), out)
-        return out
+        return (out,)
 
     def head(self, space: Workspace, n: int, out: Any) -> None:
         """Start the product onto the vocabulary, from normed hidden states."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from numbatch.kernels.barrier import mark, meet, share
 from numbatch.kernels.fork_join import call_on_team, entry_of
 from numbatch.kernels.jit import cpu_device, cpu_kernel
-from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.attention.attend import attend_tiles
 from numbatch.kernels.scoring.attention.plan import find_tile, find_token
 from numbatch.kernels.scoring.attention.store import store_tokens
@@ -40,10 +39,9 @@ from numbatch.kernels.scoring.decoder_rows import (
 )
 from numbatch.kernels.scoring.gated import gate_and_up
 from numbatch.kernels.scoring.product import multiply
-from numbatch.kernels.simd import LANES
 from numbatch.kernels.threads import TeamKernel
 
-__all__ = ["PHASES", "prepare_rows", "run_head", "run_layers"]
+__all__ = ["PHASES", "run_layers"]
 
 PHASES = (
     "embedding",
@@ -249,58 +247,3 @@ def _launch_layers(board, threads, *args):
 
 
 run_layers = TeamKernel(_run_layers, _launch_layers)
-
-
-@cpu_kernel
-def prepare_rows(start, stop, config, norm, hidden, normed, activations):
-    """Norm a range of hidden states and put them into the form of a product. No error check.
-
-    Arguments are those of :func:`run_head`.
-    """
-    norm_and_convert(start, stop, config[0], norm[0], hidden, normed, activations, 1)
-
-
-@cpu_device
-def _run_head(
-    thread, threads, counter, memory, config, norm, matrix, shapes, table, hidden, normed,
-    activations, out,
-):  # fmt: skip
-    """Do a thread's share of the logits of hidden states.
-
-    No error check; called by a team as :func:`run_layers`.
-
-    Parameters
-    ----------
-    norm, matrix : arrays of NORM and MATRIX, shape (1,)
-        The last norm, and the matrix onto the vocabulary.
-    hidden : float32 array, shape (n, padded width)
-    normed : float32 array, shape (at least n, padded width)
-        Overwritten.
-    out : float32 array, shape (n, vocabulary padded to whole vectors)
-        Modified in place.
-    """
-    c, n = config[0], hidden.shape[0]
-    first, last = share(n, 1, thread, threads)
-    norm_and_convert(first, last, c, norm[0], hidden, normed, activations, 1)
-    meet(counter, threads, 0)
-    multiply(
-        c.compute, thread, threads, memory[thread], shapes, table, matrix[0], matrix[0],
-        activations, 0, n, out, False,
-    )  # fmt: skip
-    if c.logit_scale != 1 or c.logit_softcap != 0:
-        start, stop = share(matrix[0].rows, 2 * LANES, thread, threads)
-        for row in range(n):
-            for i in range(start, stop):
-                out[row, i] = softcap(out[row, i] * c.logit_scale, c.logit_softcap)
-
-
-_head_entry = entry_of(_run_head)
-
-
-@cpu_kernel
-def _launch_head(board, threads, *args):
-    """Do the logits on a team."""
-    return call_on_team(board, threads, _head_entry(args), args)
-
-
-run_head = TeamKernel(_run_head, _launch_head)

@@ -4,14 +4,14 @@ The order of the steps is vLLM's: the user's processor, penalties, temperature, 
 The coin is a hash of (seed, position), so a request draws the same tokens in any batch.
 
 Nothing sorts the vocabulary. One pass reduces the row by tiles of ``TILE`` logits and 16 lanes
-(:mod:`numbatch.kernels.scoring.logit_tiles`): that is all that greedy decoding and its
-log-probability need. The largest of each lane also tell where large logits can be: ``top_k`` looks
-only into tiles that hold one at least as large as the k-th largest of these. ``top_p`` computes the
-weights, takes out those that matter, and selects among them.
+(:mod:`numbatch.kernels.scoring.logit_tiles`), while logits are computed: that is all that greedy
+decoding and its log-probability need. The largest of each lane also tell where large logits can be:
+``top_k`` looks only into tiles that hold one at least as large as the k-th largest of these.
+``top_p`` computes the weights, takes out those that matter, and selects among them.
 
 The limit: a row of 49,152 float32 logits is 196 KB in the second level of the cache, which a core
-reads in 3 to 6 us; the exponentials of all of them are 21,500 cycles. So greedy costs one such
-pass, a draw from all of them two.
+reads in 3 to 6 us; the exponentials of all of them are 21,500 cycles. So a draw from all of them
+costs one such pass, greedy none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from numbatch.kernels.scoring.logit_tiles import (
     STATE,
     keep_largest,
     log_sum,
-    reduce_row,
-    start_lanes,
     whole_part,
 )
 from numbatch.kernels.scoring.nucleus import TILE, draw, keep_nucleus, weigh
@@ -100,9 +98,7 @@ def sampling_scratch(threads: int, vocabulary: int) -> np.ndarray:
     """Allocate the working memory of :func:`sample_rows`: float32, all zero."""
     tiles = -(-vocabulary // TILE)
     # Each thread's begins at a cache line: sums, of two numbers a tile, are padded to that.
-    return aligned(
-        (threads, 6 * (tiles + 1) * TILE + tiles * STATE + -(-tiles // 8) * LANES), np.float32
-    )
+    return aligned((threads, 6 * (tiles + 1) * TILE + -(-tiles // 8) * LANES), np.float32)
 
 
 @cpu_device
@@ -237,18 +233,6 @@ def _sample(logits, state, peak, row, u, packed, weights, spare, ids, sums):
 
 
 @cpu_device
-def _reduce(logits, state):
-    """Reduce a row by tiles."""
-    full = logits.size // TILE
-    for tile in range(full):  # a constant count: LLVM unrolls its loops, 1.4 times faster
-        start_lanes(state, tile * STATE)
-        reduce_row(logits, tile * TILE, TILE, state, tile * STATE)
-    if full * TILE < logits.size:
-        start_lanes(state, full * STATE)
-        reduce_row(logits, full * TILE, logits.size - full * TILE, state, full * STATE)
-
-
-@cpu_device
 def _top_logprobs(logits, state, norm, ids, values):
     """Write the likeliest tokens and their log-probabilities."""
     for i in range(ids.size):
@@ -302,8 +286,9 @@ def _change(logits, raw, counts, history, row):
 
 @cpu_kernel
 def sample_rows(
-    start, stop, scratch, logits, rows, history, offsets, chosen, logprob, top_ids, top_values
-):
+    start, stop, scratch, logits, states, rows, history, offsets,
+    chosen, logprob, top_ids, top_values,
+):  # fmt: skip
     """Draw one token for each of the rows ``start`` to ``stop - 1`` of logits.
 
     No error check. Log-probabilities are those of the logits as the model gave them, before
@@ -316,6 +301,9 @@ def sample_rows(
         From :func:`sampling_scratch`.
     logits : float32 array, shape (rows, vocabulary)
         Modified in place by processor and penalties.
+    states : float32 array, shape (rows, row_states.state_numbers(vocabulary))
+        Of the tiles of logits, from ``decoder_head.run_head`` or ``row_states.reduce_rows``;
+        modified in place.
     rows : array of ROW, shape (rows,)
     history : int64 array
         Ids of prompt and output of each row that has penalties, one row after another.
@@ -337,12 +325,10 @@ def sample_rows(
     ids = scratch[3 * room : 4 * room].view(np.int32)
     counts = scratch[4 * room : 5 * room].view(np.int32)
     raw = scratch[5 * room : 5 * room + size]
-    state = scratch[6 * room : 6 * room + tiles * STATE]
-    sums = scratch[6 * room + tiles * STATE :].view(np.float64)
+    sums = scratch[6 * room :].view(np.float64)
     for i in range(start, stop):
-        row, line = rows[i], logits[i]
+        row, line, state = rows[i], logits[i], states[i]
         past = history[offsets[i] : offsets[i + 1]]
-        _reduce(line, state)
         peak = _peak(state, tiles)
         norm = _row_log_sum(state, tiles, peak)
         chosen[i] = NO_LOGITS
