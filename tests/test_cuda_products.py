@@ -7,6 +7,7 @@ from cuda_cases import FORMATS, close, needs_device, on_gpu, quantized, rounded
 
 from numbatch.kernels.scoring import formats
 from numbatch.kernels.scoring.cuda.dense import Dense
+from numbatch.kernels.scoring.cuda.dense_tiles import FEWEST_TOKENS
 from numbatch.kernels.scoring.cuda.packing import pack_matrix, unpacked
 from numbatch.kernels.scoring.cuda.words import bfloat16_array, float32_array
 
@@ -202,6 +203,28 @@ def test_dense_products(gpu):
     half = gpu.zeros((9, 20), np.uint16)
     dense.product(d_x, d_weight, 9, 32, half, rows=(0, 20))
     close(float32_array(gpu.download(half)), x @ weight.T, 4e-3)
+
+
+@on_gpu
+def test_large_dense_products(gpu):
+    tokens, rows, columns = FEWEST_TOKENS + 3, 4096, 520
+    rng = np.random.default_rng(6)
+    x = rounded(rng.standard_normal((tokens, columns)))
+    weight = rounded(rng.standard_normal((rows + 8, columns)))
+    d_x, d_weight = gpu.upload(bfloat16_array(x)), gpu.upload(bfloat16_array(weight))
+    dense, wanted = Dense(gpu), x @ weight.T
+    for first, low in ((0, 0), (3, 8)):  # three rows end at no multiple of 256 bytes
+        count = tokens - first
+        half = gpu.zeros((tokens, rows), np.uint16)
+        own = {"first": first, "rows": (low, low + rows)}
+        dense.product(d_x, d_weight, count, columns, half, **own)
+        part = wanted[first:, low : low + rows]
+        close(float32_array(gpu.download(half))[:count], part, 4e-3)
+        full = gpu.upload(np.ones((tokens, rows), np.float32))
+        dense.product(d_x, d_weight, count, columns, full, **own)
+        close(gpu.download(full)[:count], part, 1e-5)
+        dense.product(d_x, d_weight, count, columns, full, add=True, **own)
+        close(gpu.download(full)[:count], 2 * part, 1e-5)
 
 
 @on_gpu

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.errors import DeviceError
 from numbatch.kernels.cuda import Gpu, array_pointer, is_simulated
+from numbatch.kernels.cuda.kernels import import_cuda
+from numbatch.kernels.scoring.cuda.dense_tiles import (
+    FEWEST_TOKENS,
+    TiledProducts,
+    check_status,
+)
 from numbatch.kernels.scoring.cuda.words import bfloat16_array, float32_array
 
 __all__ = ["Dense"]
@@ -38,17 +43,13 @@ class Dense:
         self._workspace = gpu.empty(WORKSPACE, np.uint8)
         pointer = ctypes.c_void_p(array_pointer(self._workspace))
         size = ctypes.c_size_t(WORKSPACE)
-        self._check(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
+        check_status(self._library.cublasCreate_v2(ctypes.byref(self._handle)))
         stream = ctypes.c_void_p(gpu.stream.ptr)
-        self._check(self._library.cublasSetStream_v2(self._handle, stream))
-        self._check(self._library.cublasSetWorkspace_v2(self._handle, pointer, size))
-
-    @staticmethod
-    def _check(status: int) -> None:
-        if status == 3:
-            raise MemoryError("cuBLAS could not allocate memory on the GPU")
-        if status:
-            raise DeviceError(f"cuBLAS failed with status {status} (cublasStatus_t)")
+        check_status(self._library.cublasSetStream_v2(self._handle, stream))
+        check_status(self._library.cublasSetWorkspace_v2(self._handle, pointer, size))
+        # On other chips nobody has measured which tiles are better.
+        is_hopper = tuple(import_cuda().get_current_device().compute_capability) == (9, 0)
+        self._tiled = TiledProducts(gpu, self._workspace) if is_hopper else None
 
     def product(
         self,
@@ -89,18 +90,26 @@ class Dense:
             self._simulate(x, weight, tokens, inputs, out, rows, at, first, add)
             return
         is_half = out.dtype.itemsize == 2
+        places = (
+            array_pointer(weight) + 2 * rows[0] * weight.shape[1],
+            array_pointer(x) + 2 * first * x.shape[1],
+            array_pointer(out) + out.dtype.itemsize * (at[0] * out.shape[1] + at[1]),
+        )
+        apart = (weight.shape[1], x.shape[1], out.shape[1])
+        if self._tiled is not None and tokens >= FEWEST_TOKENS:
+            shape = (count, tokens, inputs)
+            if self._tiled.start(*places, shape, apart, is_half=is_half, add=add):
+                return
         whole, pointer = ctypes.c_int, ctypes.c_void_p
         status = self._library.cublasGemmEx(
             self._handle, whole(_TRANSPOSED), whole(_AS_IT_IS), whole(count), whole(tokens),
-            whole(inputs), ctypes.byref(self._one),
-            pointer(array_pointer(weight) + 2 * rows[0] * weight.shape[1]), whole(_BFLOAT16),
-            whole(weight.shape[1]), pointer(array_pointer(x) + 2 * first * x.shape[1]),
-            whole(_BFLOAT16), whole(x.shape[1]), ctypes.byref(self._one if add else self._zero),
-            pointer(array_pointer(out) + out.dtype.itemsize * (at[0] * out.shape[1] + at[1])),
-            whole(_BFLOAT16 if is_half else _FLOAT32), whole(out.shape[1]),
-            whole(_SUMS_IN_FLOAT32), whole(_ITS_CHOICE),
+            whole(inputs), ctypes.byref(self._one), pointer(places[0]), whole(_BFLOAT16),
+            whole(apart[0]), pointer(places[1]), whole(_BFLOAT16), whole(apart[1]),
+            ctypes.byref(self._one if add else self._zero), pointer(places[2]),
+            whole(_BFLOAT16 if is_half else _FLOAT32), whole(apart[2]), whole(_SUMS_IN_FLOAT32),
+            whole(_ITS_CHOICE),
         )  # fmt: skip
-        self._check(status)
+        check_status(status)
 
     @staticmethod
     def _simulate(
