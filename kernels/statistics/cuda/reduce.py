@@ -19,6 +19,7 @@ from numbatch.kernels.statistics.cuda.sums import SUM_NODES, THREADS, WARPS, red
 from numbatch.kernels.statistics.cuda.tree import (
     GROUP_LEVELS,
     LEVELS,
+    MARKS,
     TREE_THREADS,
     tree_kernel,
 )
@@ -95,13 +96,14 @@ def append_from_device(tree: BlockTree, name: str | None, combine: Any, array: A
     first = part.stop // BLOCK
     nodes = gpu.empty((blocks, kind.width), np.float64)
     grid = logs_grid(gpu, blocks) if name == "logs" else blocks_for(blocks, kind.each)
-    gpu.launch(kind.reduce, grid, THREADS, values, taken, blocks, nodes)
+    marks = gpu.zeros(MARKS, np.int32)
+    claims = (marks,) if name == "logs" else ()
+    gpu.launch(kind.reduce, grid, THREADS, values, taken, blocks, nodes, *claims)
     tail = taken + blocks * BLOCK
     out = gpu.empty(2 * LEVELS * kind.width + values.size - tail, np.float64)
     groups = ((first + blocks - 1) >> GROUP_LEVELS) - (first >> GROUP_LEVELS) + 1
     gpu.launch(
-        kind.combine, groups, TREE_THREADS, nodes, first, blocks, values, tail,
-        gpu.zeros(1, np.int32), out,
+        kind.combine, groups, TREE_THREADS, nodes, first, blocks, values, tail, marks, out
     )  # fmt: skip
     found = gpu.download(out)
     subtrees = found[: 2 * LEVELS * kind.width].reshape(LEVELS, 2, 1, kind.width)
