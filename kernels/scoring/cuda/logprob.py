@@ -28,8 +28,8 @@ PIECE = 8192
 
 TOKENS = 8192
 """Tokens whose pieces are held at a time: 256 MB with float32. With 4,096 of both, scoring of an 8B
-model took 0.3 % longer on an H200; with 2,048 tokens, of which all fits in its second cache, product
-and reduction together 4 % longer than that."""
+model took 0.3 % longer on an H200. With 2,048 tokens and pieces of 4,096 all of it fits in the
+second cache, but product and reduction together took another 4 % longer."""
 
 REDUCE_THREADS = 256
 """Threads of a block, whose warps take a token each."""
