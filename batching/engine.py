@@ -323,7 +323,8 @@ class Engine:
 def _kept(chunk: Chunk) -> Chunk:
     """Return a chunk that was run, without guesses that were not drawn."""
     # The last token, which was drawn just now, was not run yet.
-    return chunk._replace(length=min(chunk.length, chunk.sequence.length - 1 - chunk.start))
+    length = chunk.sequence.length - 1 - chunk.start
+    return chunk if chunk.length <= length else chunk._replace(length=length)
 
 
 def _target(preset: str | None, target_latency_ms: float | None) -> float | None:

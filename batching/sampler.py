@@ -79,6 +79,8 @@ class Sampler:
         self._scratch = sampling_scratch(team.threads, vocabulary)
         self._processors: dict[Any, CompiledFunction] = {}
         self._drawn = _room_for(0, 0)
+        self._sequences: list[Sequence] = []
+        self._rows = np.empty(0, ROW)
 
     def prepare(self, params: SamplingParams) -> None:
         """Compile the user's function that a request brings, unless it was compiled before.
@@ -111,7 +113,7 @@ class Sampler:
             Of the tiles of logits, from ``ForwardPass.logits_to_draw``; modified in place.
         """
         n = len(places)
-        rows = np.array([self._row(sequence, place) for sequence, place in places], ROW)
+        rows = self._rows_of(places)
         history, offsets = self._history(places)
         wanted = max(sequence.top_ids.shape[1] for sequence, _ in places)
         drawn = self._drawn
@@ -120,10 +122,18 @@ class Sampler:
         args = (logits, states, rows, history, offsets)
         outputs = (drawn.tokens, drawn.logprobs, drawn.top_ids, drawn.top_logprobs)
         # The likeliest token alone is found in 2 us a row: less than it takes to begin a thread.
-        light = history is _NONE and not rows["temperature"].any() and not rows["processor"].any()
-        grain = max(1, n) if light else 1
-        self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch, grain))
+        light = history is _NONE and all(_is_greedy(sequence) for sequence, _ in places)
+        self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch, n if light else 1))
         return drawn
+
+    def _rows_of(self, places: Rows[tuple[Sequence, int]]) -> np.ndarray:
+        """Return what rows are sampled with; of the same sequences but for their positions."""
+        sequences = [sequence for sequence, _ in places]
+        if sequences != self._sequences:
+            self._sequences = sequences
+            self._rows = np.array([self._row(sequence) for sequence in sequences], ROW)
+        self._rows["position"] = [place - sequence.prompt_length for sequence, place in places]
+        return self._rows
 
     def _history(self, places: Rows[tuple[Sequence, int]]) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens that penalties look at, and where those of each row begin."""
@@ -137,7 +147,7 @@ class Sampler:
         np.cumsum([len(each) for each in past], out=offsets[1:])
         return np.concatenate(past), offsets
 
-    def _row(self, sequence: Sequence, place: int) -> tuple[float | int, ...]:
+    def _row(self, sequence: Sequence) -> tuple[float | int, ...]:
         params = sequence.params
         if params is None:
             raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")
@@ -154,7 +164,7 @@ class Sampler:
             params.frequency_penalty,
             sequence.prompt_length,
             sequence.seed,
-            place - sequence.prompt_length,
+            0,
             0 if function is None else self._processors[function].address,
             params.logits_processor_arg,
         )
@@ -167,6 +177,12 @@ class Sampler:
             return _raised(params.logits_processor, logits, params.logits_processor_arg, position)
         where = "the model's logits" if code == NO_LOGITS else "logits after the logits_processor"
         return f"{where} are no numbers to draw from: {describe_logits(logits)}"
+
+
+def _is_greedy(sequence: Sequence) -> bool:
+    """Return whether the likeliest token of the model's own logits is all that is wanted."""
+    params = sequence.params
+    return params is not None and params.temperature == 0 and params.logits_processor is None
 
 
 def describe_logits(logits: np.ndarray) -> str:
