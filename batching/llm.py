@@ -67,7 +67,8 @@ class LLM(TextCalls):
         How keys and values are held. None: bfloat16 where the CPU multiplies it, else float32.
     compute : {"float32", "bfloat16", "int8"}, optional
         The arithmetic of products with weights. None: bfloat16 where the CPU has tile registers
-        (AMX), int8 with other AVX-512, else float32.
+        (AMX; there int8 is faster for one sequence at a time), int8 with other AVX-512, else
+        float32.
     threads : int, optional
         None: ``NUMBA_NUM_THREADS``, else all cores.
     seed : int
