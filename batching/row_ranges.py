@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numbatch.kernels.scoring.activations import BFLOAT16, FLOAT32, INT8
+from numbatch.kernels.scoring.bfloat16_product import HAS_TILES
 from numbatch.models.decoder import Decoder
 
 __all__ = ["RowRanges", "RowSplitter"]
@@ -14,7 +15,7 @@ __all__ = ["RowRanges", "RowSplitter"]
 GRAIN = {FLOAT32: 32, BFLOAT16: 16, INT8: 6}
 """Ranges begin at multiples of so many rows: what products take at a time, or half of it."""
 
-KEY_COST = {FLOAT32: 1.0, BFLOAT16: 1.7, INT8: 2.2}
+KEY_COST = {FLOAT32: 1.0, BFLOAT16: 1.7 if HAS_TILES else 1.0, INT8: 2.2}
 """How much longer attention's multiply-adds take than the products', which are faster.
 
 With 1 the second of two threads took longer for one text of 512 tokens: 23 ms of 285 in int8 (Zen

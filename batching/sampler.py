@@ -148,6 +148,7 @@ class Sampler:
         return np.concatenate(past), offsets
 
     def _row(self, sequence: Sequence) -> tuple[float | int, ...]:
+        """Return the fields of ``ROW``, of a request that has drawn nothing yet."""
         params = sequence.params
         if params is None:
             raise ValueError(f"request {sequence.request.id!r} is scored, not sampled")

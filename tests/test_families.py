@@ -9,18 +9,24 @@ from tiny_models import END, FAMILIES, GGUF_FAMILIES, VOCABULARY, write_gguf, wr
 from numbatch import LLM, SamplingParams
 from numbatch.batching.forward import Batch
 from numbatch.kernels.scoring.activations import COMPUTE
+from numbatch.kernels.scoring.row_states import reduce_rows
 
 TOKENS = np.random.default_rng(4).integers(0, VOCABULARY - 2, 60)
 
 
-def all_logits(llm, tokens):
-    """Logits at every place of one sequence, by one run of the forward pass."""
-    forward = llm.engine.forward
+def hidden_states(forward, tokens):
+    """Hidden states at every place of one sequence, by one run of the forward pass."""
     n, block_size = len(tokens), forward.pool.block_size
     positions = np.arange(n)
     tables = np.arange(-(-n // block_size))[None]
     rows = np.zeros(n, np.int64)
-    return forward.logits(forward.run(Batch(tokens, positions, rows, positions, tables)))
+    return forward.run(Batch(tokens, positions, rows, positions, tables))
+
+
+def all_logits(llm, tokens):
+    """Logits at every place of one sequence."""
+    forward = llm.engine.forward
+    return forward.logits(hidden_states(forward, tokens))
 
 
 def reference_logits(model, tokens):
@@ -63,6 +69,16 @@ def test_gguf_file(family, tmp_path):
     llm = LLM(tmp_path / "tiny.gguf", threads=2, compute="float32", kv_dtype="float32")
     assert_same_model(llm, model)
     assert_same_greedy_tokens(llm, model)
+
+
+def test_states_of_logits_are_those_of_whole_rows(tmp_path):
+    write_huggingface("gemma2", tmp_path)  # soft-capped logits, in two tiles
+    for threads in (1, 2, 3):
+        forward = LLM(tmp_path, threads=threads).engine.forward
+        logits, states = forward.logits_to_draw(hidden_states(forward, TOKENS))
+        expected = np.full_like(states, np.nan)
+        reduce_rows(0, len(logits), logits, expected)
+        assert np.array_equal(states, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
