@@ -122,7 +122,11 @@ def load_twice(typing: Any, array: Any, at: Any) -> Any:
         pointer = element_pointer(context, builder, sig.args[0], *args)
         packed = ir.VectorType(ir.IntType(16), LANES)
         value = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
-        value = builder.zext(value, INT)
-        return builder.or_(value, builder.shl(value, ir.Constant(INT, [16] * LANES)))
+        places = ir.Constant(
+            ir.VectorType(ir.IntType(32), 2 * LANES), [i // 2 for i in range(2 * LANES)]
+        )
+        return builder.bitcast(
+            builder.shuffle_vector(value, ir.Constant(packed, ir.Undefined), places), INT
+        )
 
     return int32x16(array, types.intp), generate

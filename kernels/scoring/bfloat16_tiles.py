@@ -1,13 +1,16 @@
 """The bfloat16 product by tile registers (AMX).
 
 Two panels (32 rows of the matrix) meet up to 32 rows of activations in four tiles of sums. Weights
-of 4 or 8 bits are unpacked to tiles of 1 KB in working memory just before: for up to 32 rows block
-by block, since one product follows; for more a chunk of two panels at a time, four lines after each
-block's products of the chunk before, whose tiles keep another unit of the CPU busy.
+of 4 or 8 bits are unpacked to tiles of 1 KB in working memory while the first 32 rows are
+multiplied, four lines between two instructions for tiles; the other rows find them there, a chunk
+of two panels.
 
 Limits, for 32 columns of two panels and 32 rows: four products of 16 cycles each; four loads of 1
-KB. The weights are in the first level of the cache (36 KB of a chunk), the activations stream
-through it from the second: 32 bytes a cycle, of some 40 that it gives.
+KB; 32 lines to unpack, of five vector instructions each, two of which are issued a cycle. Products
+take no time from these, but there is only one multiply-add a cycle beside them. The weights are in
+the first level of the cache (36 KB of a chunk), the activations stream through it from the second:
+32 bytes a cycle, of some 40 that it gives. Each line that is written there and was not in the first
+level costs some three cycles more.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
 from numbatch.kernels.scoring.bfloat16_unpack import (
     AHEAD,
     TILE,
+    block_scales,
     later_block,
     unpack_block,
     unpack_quarter,
@@ -38,11 +42,11 @@ from numbatch.kernels.simd import load_float32, prefetch_to_write
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
-TOGETHER, RING = 2, 4
-"""Blocks of a few rows are unpacked to a ring of tiles, so many in a row, and then multiplied.
+LAG = 1
+"""Blocks from the one that is multiplied to the one that is unpacked; 2 and 3 were no faster."""
 
-One at a time took a tenth longer, four a tenth longer with 32 rows.
-"""
+RING = 2
+"""Blocks of a few rows that are held: what follows overwrites them, in the nearest cache."""
 
 CHUNK = 18
 """Blocks of two panels that are multiplied with all rows before the next, at most.
@@ -56,8 +60,8 @@ SHAPES = np.stack(
 )
 """Row m - 1: tiles for m rows of activations. 0 to 3: sums. 4, 5: activations. 6, 7: weights."""
 
-SUMS_AT = 4 * CHUNK * TILE
-"""Where sums begin in working memory: behind two chunks of two panels."""
+SUMS_AT = 2 * CHUNK * TILE
+"""Where sums begin in working memory: behind a chunk of two panels."""
 
 SUMS = 128
 """Sums of 32 rows and two panels that wait between two chunks of columns: 512 KB.
@@ -81,44 +85,22 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _few_rows(data, a_at, b_at, end, jump, bits, size, memory, x, rows, two, blocks, table, out,
-              out_at):  # fmt: skip
-    """Multiply up to 32 rows with two panels; leave the tiles of sums in memory.
-
-    Blocks are unpacked into a ring of four pairs of tiles, and multiplied a round later: a tile
-    that is loaded too soon waits for its lines to be written. Meanwhile the lines of ``out``, from
-    ``out_at`` on, are asked for: as many weights as the cache's second level holds have passed
-    since they were used last, and each store would wait for its line.
-    """
-    lines, pace = 2 * rows, (2 * rows * TOGETHER + blocks - 1) // blocks
-    line = 0
+def _begin_sums(memory, at, two, first):
+    """Set the tiles of sums to zero; behind a chunk before, to what it left in memory."""
     zero_tile(0)
     zero_tile(1)
     zero_tile(2)
     zero_tile(3)
-    for first in range(0, blocks + TOGETHER, TOGETHER):
-        for k in range(first, min(first + TOGETHER, blocks)):
-            to = k % RING * 2 * TILE
-            a, b = a_at + k * size, b_at + k * size
-            unpack_block(data, a, bits, memory, to, table, later_block(a, AHEAD, end, jump))
-            unpack_block(data, b, bits, memory, to + TILE, table, later_block(b, AHEAD, end, jump))
-        line = _ask_for_lines(out, out_at, line, min(line + pace, lines))
-        for k in range(max(0, first - TOGETHER), min(first, blocks)):
-            from_, at = k % RING * 2 * TILE, k * ROWS * BLOCK
-            load_tile(4, x, at, 64)
-            load_tile(6, memory, from_, 64)
-            load_tile(7, memory, from_ + TILE, 64)
-            dot_bfloat16(0, 4, 6)
-            dot_bfloat16(1, 4, 7)
-            if two:
-                load_tile(5, x, at + ROWS * x.shape[1], 64)
-                dot_bfloat16(2, 5, 6)
-                dot_bfloat16(3, 5, 7)
-    _store_tiles(memory, SUMS_AT, two)
+    if first > 0:
+        load_tile(0, memory, at, 64)
+        load_tile(1, memory, at + TILE, 64)
+        if two:
+            load_tile(2, memory, at + 2 * TILE, 64)
+            load_tile(3, memory, at + 3 * TILE, 64)
 
 
 @cpu_device(inline=True)
-def _store_tiles(memory, at, two):
+def _store_sums(memory, at, two):
     store_tile(0, memory, at, 64)
     store_tile(1, memory, at + TILE, 64)
     if two:
@@ -127,49 +109,12 @@ def _store_tiles(memory, at, two):
 
 
 @cpu_device(inline=True)
-def _multiply_tiles(a, a_at, b_at, step, memory, sums_at, x, row, two, first, last, following, pace,
-                    done, out, out_at, lines):  # fmt: skip
-    """Multiply 16 or 32 rows, from ``row`` on, with blocks ``first`` to ``last - 1`` of two panels.
-
-    The blocks are tiles ``step`` bytes apart. The sums are left in the tile registers; from the
-    second chunk on they start at what is in memory. Behind the products of each block, ``pace``
-    quarters of the chunk that follows are unpacked: the CPU does both at a time if few instructions
-    of the one are between those of the other. Returns how many are ``done``. Meanwhile ``lines``
-    lines of ``out``, two of a row, are asked for from ``out_at`` on, as in :func:`_few_rows`.
-    """
-    line, asks = 0, (lines + last - first - 1) // (last - first)
-    zero_tile(0)
-    zero_tile(1)
-    zero_tile(2)
-    zero_tile(3)
-    if first > 0:
-        load_tile(0, memory, sums_at, 64)
-        load_tile(1, memory, sums_at + TILE, 64)
-        if two:
-            load_tile(2, memory, sums_at + 2 * TILE, 64)
-            load_tile(3, memory, sums_at + 3 * TILE, 64)
-    at = row * x.shape[1]
-    for k in range(first, last):
-        load_tile(6, a, a_at + (k - first) * step, 64)
-        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
-        dot_bfloat16(0, 4, 6)
-        load_tile(7, a, b_at + (k - first) * step, 64)
-        dot_bfloat16(1, 4, 7)
-        if two:
-            stream_tile(5, x, at + k * ROWS * BLOCK + ROWS * x.shape[1], 64)
-            dot_bfloat16(2, 5, 6)
-            dot_bfloat16(3, 5, 7)
-        goal = done + pace
-        while done < goal:
-            _unpack_next(following, memory, done)
-            done += 1
-        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
-    return done
-
-
-@cpu_device(inline=True)
 def _ask_for_lines(out, at, line, goal):
-    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``."""
+    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``.
+
+    As many weights as the cache's second level holds have passed since they were used last, and
+    each store would wait for its line.
+    """
     while line < goal:
         prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
         line += 1
@@ -177,48 +122,118 @@ def _ask_for_lines(out, at, line, goal):
 
 
 @cpu_device(inline=True)
-def _unpack_next(following, memory, done):
-    """Unpack quarter ``done`` of a chunk, if it has so many: blocks of both panels in turns."""
-    data, at, size, apart, bits, quarters, to, table, ahead, end, jump = following
-    if done < quarters:
-        i = done >> 2
-        place = at + (i >> 1) * size + (i & 1) * apart
-        later = later_block(place, ahead, end, jump)
-        unpack_quarter(data, place, done & 3, bits, memory, to + i * TILE, table, later)
+def _multiply(weights, a_at, b_at, step, blocks, x, at, two, out, out_at, lines):
+    """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart.
+
+    Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
+    """
+    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+    for k in range(blocks):
+        load_tile(6, weights, a_at + k * step, 64)
+        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
+        dot_bfloat16(0, 4, 6)
+        load_tile(7, weights, b_at + k * step, 64)
+        dot_bfloat16(1, 4, 7)
+        if two:
+            stream_tile(5, x, at + k * ROWS * BLOCK + below, 64)
+            dot_bfloat16(2, 5, 6)
+            dot_bfloat16(3, 5, 7)
+        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
 
 
 @cpu_device(inline=True)
-def _store_sums(memory, sums_at, row, rows, panel, panels, out, shift, bias, add):
-    """Hand the tiles of up to 32 rows to ``out``."""
-    stride = out.shape[1]
-    for p in range(panels):
-        n = (panel + p) * PANEL
-        for r in range(min(2 * ROWS, rows - row)):
-            place = sums_at + (r // ROWS * 2 + p) * TILE + r % ROWS * 64
-            total = load_float32(memory, place)
-            store_output(out, (row + r) * stride + n - shift, total, bias, n, add)
+def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, to, room,
+                         blocks, x, at, two, out, out_at, lines):  # fmt: skip
+    """As :func:`_multiply`, but unpack the weights to ``room`` bytes of memory from ``to`` on.
 
-
-@cpu_device
-def _multiply_few(start, stop, memory, table, data, size, blocks, bits, jump, x, rows, out, shift,
-                  bias, add):  # fmt: skip
-    """Multiply up to 32 rows."""
-    two, end = rows > ROWS, stop * blocks * size
-    for panel in range(start, stop, 2):
-        panels = min(2, stop - panel)
-        a_at, b_at = panel * blocks * size, (panel + panels - 1) * blocks * size
-        if bits == 16:
-            following = (data, 0, 0, 0, 0, 0, 0, table, 0, 0, 0)
-            _multiply_tiles(data, a_at, b_at, TILE, memory, SUMS_AT, x, 0, two, 0, blocks,
-                            following, 0, 0, out, panel * PANEL - shift, 2 * rows)  # fmt: skip
-            _store_tiles(memory, SUMS_AT, two)
-        elif bits == 8:
-            _few_rows(data, a_at, b_at, end, jump, 8, size, memory, x, rows, two, blocks, table,
-                      out, panel * PANEL - shift)  # fmt: skip
+    Where that is less than all blocks take, the first ones are overwritten by those that follow.
+    """
+    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+    fresh, used, goal = to, to, to + room
+    for k in range(-LAG, blocks):
+        a, b = a_at + (k + LAG) * size, b_at + (k + LAG) * size
+        later = later_block(a, ahead, end, jump), later_block(b, ahead, end, jump)
+        if k < 0:
+            unpack_block(data, a, bits, memory, fresh, table, later[0])
+            unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
+        elif k >= blocks - LAG:
+            _multiply(memory, used, used + TILE, 0, 1, x, at, two, out, out_at, 0)
+        elif two:
+            _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below)
         else:
-            _few_rows(data, a_at, b_at, end, jump, 4, size, memory, x, rows, two, blocks, table,
-                      out, panel * PANEL - shift)  # fmt: skip
-        _store_sums(memory, SUMS_AT, 0, rows, panel, panels, out, shift, bias, add)
+            _block_of_16(data, a, b, bits, table, later, memory, fresh, used, x, at)
+        fresh = fresh + 2 * TILE if fresh + 2 * TILE < goal else to
+        if k >= 0:
+            used, at = used + 2 * TILE if used + 2 * TILE < goal else to, at + ROWS * BLOCK
+        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
+
+
+@cpu_device(inline=True)
+def _block_of_32(data, a, b, bits, table, later, memory, to, from_, x, at, below):
+    """Multiply 32 rows with a block of two panels, while blocks ``a`` and ``b`` are unpacked.
+
+    An instruction for tiles stands behind each four lines that are unpacked: so the CPU does both
+    at a time. Two or more of them together cost as much as they take alone: 75 us instead of 57 for
+    32 rows and a matrix of 1,536 x 576, 45 instead of 41 for 8 rows, 43 instead of 33 for one.
+    """
+    scales = block_scales(data, a, bits)
+    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
+    load_tile(4, x, at, 64)
+    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
+    load_tile(6, memory, from_, 64)
+    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
+    dot_bfloat16(0, 4, 6)
+    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
+    load_tile(7, memory, from_ + TILE, 64)
+    scales, to = block_scales(data, b, bits), to + TILE
+    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(1, 4, 7)
+    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
+    load_tile(5, x, at + below, 64)
+    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(2, 5, 6)
+    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(3, 5, 7)
+
+
+@cpu_device(inline=True)
+def _block_of_16(data, a, b, bits, table, later, memory, to, from_, x, at):
+    """As :func:`_block_of_32`, for up to 16 rows."""
+    scales = block_scales(data, a, bits)
+    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
+    load_tile(4, x, at, 64)
+    load_tile(6, memory, from_, 64)
+    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
+    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
+    dot_bfloat16(0, 4, 6)
+    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
+    scales, to = block_scales(data, b, bits), to + TILE
+    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
+    load_tile(7, memory, from_ + TILE, 64)
+    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
+    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(1, 4, 7)
+    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
+
+
+@cpu_device(inline=True)
+def _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add):
+    """Hand the tiles of sums of rows ``row`` to ``row + 31`` to ``out``."""
+    stride, left, at = out.shape[1], rows - row, row * out.shape[1] + panel * PANEL - shift
+    two, plain = left > ROWS, not add and bias.size == 0 and panels == 2
+    # The tiles have 16 rows, or as many as there are in all.
+    if plain and (left >= 2 * ROWS or left == ROWS or rows <= ROWS):
+        store_tile(0, out, at, 4 * stride)
+        store_tile(1, out, at + PANEL, 4 * stride)
+        if two:
+            store_tile(2, out, at + ROWS * stride, 4 * stride)
+            store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
+        return
+    _store_sums(memory, sums, two)
+    for p in range(panels):
+        for r in range(min(2 * ROWS, left)):
+            total = load_float32(memory, sums + (r // ROWS * 2 + p) * TILE + r % ROWS * 64)
+            store_output(out, at + r * stride + p * PANEL, total, bias, (panel + p) * PANEL, add)
 
 
 @cpu_device(inline=True)
@@ -232,63 +247,44 @@ def _pair_and_chunk(step, pairs, together, chunks):
     return batch * together + rest % here, rest // here
 
 
-@cpu_device
-def _multiply_many(start, stop, memory, table, data, size, blocks, bits, jump, x, rows, out, shift,
-                   bias, add):  # fmt: skip
-    """Multiply more than 32 rows."""
-    chunks = (blocks + CHUNK - 1) // CHUNK
+@cpu_device(inline=True)
+def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump, x, rows, out,
+                     shift, bias, add):  # fmt: skip
+    """Multiply rows with panels, two at a time; the first 32 rows unpack the weights for all."""
+    few = rows <= 2 * ROWS
+    chunks = 1 if few else (blocks + CHUNK - 1) // CHUNK
     chunk = (blocks + chunks - 1) // chunks
     groups = (rows + 2 * ROWS - 1) // (2 * ROWS)
     pairs = (stop - start + 1) // 2
-    steps = pairs * chunks
     together = max(1, SUMS // groups) if chunks > 1 and 2 * rows * x.shape[1] > FITS else 1
     ahead = AHEAD if together == 1 else 2 * blocks * size  # the next two panels, the same chunk
-    plain, end = not add and bias.size == 0, stop * blocks * size
-    for step in range(-1, steps):  # in step -1 only the first chunk is unpacked
-        # The chunk that follows, to be unpacked in quarters of its tiles: none behind the last.
-        pair, first = _pair_and_chunk(step + 1, pairs, together, chunks)
-        panel, first = start + 2 * pair, first * chunk
-        apart = blocks * size if stop - panel >= 2 else 0
-        quarters = 8 * (min(first + chunk, blocks) - first)
-        if bits == 16 or step + 1 == steps:
-            quarters = 0
-        next_at, next_to = (panel * blocks + first) * size, (step + 1) % 2 * 2 * CHUNK * TILE
-        following = (data, next_at, size, apart, bits, quarters, next_to, table, ahead, end, jump)
-        done = 0
-        if step < 0:
-            while done < quarters:
-                _unpack_next(following, memory, done)
-                done += 1
-            continue
+    end, room = stop * blocks * size, 2 * TILE * (RING if few else chunk)
+    for step in range(pairs * chunks):
         pair, first = _pair_and_chunk(step, pairs, together, chunks)
         panel, first = start + 2 * pair, first * chunk
         last, panels = min(first + chunk, blocks), min(2, stop - panel)
-        products = groups * (last - first)
-        pace = (quarters + products - 1) // products
-        source, a_at, apart, next_block = memory, step % 2 * 2 * CHUNK * TILE, TILE, 2 * TILE
-        if bits == 16:
-            source, a_at = data, (panel * blocks + first) * size
-            apart, next_block = (panels - 1) * blocks * size, TILE
+        a_at = (panel * blocks + first) * size
+        b_at = a_at + (panels - 1) * blocks * size
         for group in range(groups):
             row = 2 * ROWS * group
-            two, lines = rows - row > ROWS, 2 * min(2 * ROWS, rows - row)
-            if last < blocks:
-                lines = 0
+            two, at = rows - row > ROWS, row * x.shape[1] + first * ROWS * BLOCK
+            out_at = row * out.shape[1] + panel * PANEL - shift
+            lines = 2 * min(2 * ROWS, rows - row) if last == blocks else 0
             sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
-            done = _multiply_tiles(
-                source, a_at, a_at + apart, next_block, memory, sums, x, row, two, first, last,
-                following, pace, done, out, row * out.shape[1] + panel * PANEL - shift, lines,
-            )  # fmt: skip
-            if last == blocks and plain and panels == 2 and rows - row >= 2 * ROWS:
-                at, stride = row * out.shape[1] + panel * PANEL - shift, out.shape[1]
-                store_tile(0, out, at, 4 * stride)
-                store_tile(1, out, at + PANEL, 4 * stride)
-                store_tile(2, out, at + ROWS * stride, 4 * stride)
-                store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
+            _begin_sums(memory, sums, two, first)
+            if bits == 16:
+                _multiply(data, a_at, b_at, TILE, last - first, x, at, two, out, out_at, lines)
+            elif group > 0:
+                _multiply(memory, 0, TILE, 2 * TILE, last - first, x, at, two, out, out_at, lines)
             else:
-                _store_tiles(memory, sums, two)
-                if last == blocks:
-                    _store_sums(memory, sums, row, rows, panel, panels, out, shift, bias, add)
+                _unpack_and_multiply(
+                    data, a_at, b_at, size, bits, table, ahead, end, jump, memory, 0, room,
+                    last - first, x, at, two, out, out_at, lines,
+                )  # fmt: skip
+            if last == blocks:
+                _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add)
+            else:
+                _store_sums(memory, sums, two)
 
 
 @cpu_device
@@ -310,10 +306,13 @@ def multiply_bfloat16_by_tiles(
     blocks = x.shape[1] // BLOCK
     size, flat = data.shape[1] // blocks, data.reshape(data.size)
     configure(shapes[min(rows, ROWS) - 1])
-    if rows <= 2 * ROWS:
-        _multiply_few(start, stop, memory, table, flat, size, blocks, bits, jump, x, rows, out,
-                      shift, bias, add)  # fmt: skip
+    if bits == 4:
+        _multiply_panels(start, stop, memory, table, flat, size, blocks, 4, jump, x, rows, out,
+                         shift, bias, add)  # fmt: skip
+    elif bits == 8:
+        _multiply_panels(start, stop, memory, table, flat, size, blocks, 8, jump, x, rows, out,
+                         shift, bias, add)  # fmt: skip
     else:
-        _multiply_many(start, stop, memory, table, flat, size, blocks, bits, jump, x, rows, out,
-                       shift, bias, add)  # fmt: skip
+        _multiply_panels(start, stop, memory, table, flat, size, blocks, 16, jump, x, rows, out,
+                         shift, bias, add)  # fmt: skip
     release()

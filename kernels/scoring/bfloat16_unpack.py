@@ -40,6 +40,7 @@ __all__ = [
     "HAS_TILES",
     "SCALED",
     "TILE",
+    "block_scales",
     "later_block",
     "unpack_block",
     "unpack_quarter",
@@ -122,38 +123,34 @@ def _byte_lines(data, at, scale, memory, to):
 
 
 @cpu_device(inline=True)
-def _quarter_by_halves(data, at, quarter, bits, memory, to, table, later):
-    _ask(data, later, quarter, bits)
-    scale, line = load_twice(data, at), to + 256 * quarter
-    if bits == 4:
-        codes, least = load_int32(data, at + 64 + 64 * quarter), load_twice(data, at + 32)
-        _half_byte_lines(codes, load_int32(table, 0), scale, least, memory, line)
-    else:
-        _byte_lines(data, at + 32 + 128 * quarter, scale, memory, line)
-
-
-@cpu_device(inline=True)
-def _block_by_halves(data, at, bits, memory, to, table, later):
+def _scales_by_halves(data, at, bits):
     scale = load_twice(data, at)
-    if bits == 4:
-        numbers, least = load_int32(table, 0), load_twice(data, at + 32)
-        for quarter in range(4):
-            _ask(data, later, quarter, bits)
-            codes = load_int32(data, at + 64 + 64 * quarter)
-            _half_byte_lines(codes, numbers, scale, least, memory, to + 256 * quarter)
-    else:
-        for quarter in range(4):
-            _ask(data, later, quarter, bits)
-            place = at + 32 + 128 * quarter
-            _byte_lines(data, place, scale, memory, to + 256 * quarter)
+    return scale, load_twice(data, at + 32) if bits == 4 else scale
 
 
 @cpu_device(inline=True)
-def _quarter_by_floats(data, at, quarter, bits, memory, to, table, later):
+def _quarter_by_halves(data, at, quarter, bits, scales, memory, to, table, later):
     _ask(data, later, quarter, bits)
-    scale = load_half(data, at)
+    scale, least = scales
     if bits == 4:
-        least, all_codes = load_half(data, at + 32), load_int32(data, at + 64 + 64 * quarter)
+        codes, numbers = load_int32(data, at + 64 + 64 * quarter), load_int32(table, 0)
+        _half_byte_lines(codes, numbers, scale, least, memory, to + 256 * quarter)
+    else:
+        _byte_lines(data, at + 32 + 128 * quarter, scale, memory, to + 256 * quarter)
+
+
+@cpu_device(inline=True)
+def _scales_by_floats(data, at, bits):
+    scale = load_half(data, at)
+    return scale, load_half(data, at + 32) if bits == 4 else scale
+
+
+@cpu_device(inline=True)
+def _quarter_by_floats(data, at, quarter, bits, scales, memory, to, table, later):
+    _ask(data, later, quarter, bits)
+    scale, least = scales
+    if bits == 4:
+        all_codes = load_int32(data, at + 64 + 64 * quarter)
         for line in range(4):
             codes = all_codes >> (4 * line)
             even = fma(to_float32(codes & 15), scale, least)
@@ -167,22 +164,24 @@ def _quarter_by_floats(data, at, quarter, bits, memory, to, table, later):
             store_int32(memory, to + 64 * line, pair_bfloat16(even, odd))
 
 
-@cpu_device(inline=True)
-def _block_by_floats(data, at, bits, memory, to, table, later):
-    for quarter in range(4):
-        _quarter_by_floats(data, at, quarter, bits, memory, to, table, later)
+block_scales = _scales_by_halves if HAS_TILES else _scales_by_floats
+"""``block_scales(data, at, bits)`` returns what multiplies the codes of a block, and what is added.
 
-
-unpack_block = _block_by_halves if HAS_TILES else _block_by_floats
-"""``unpack_block(data, at, bits, memory, to, HALF_BYTES, later)`` unpacks a block of 4 or 8 bits.
-
-No error check. ``at`` is the block's first byte in ``data``; the tile, times ``DOWN``, goes to the
-1,024 bytes of ``memory`` from ``to``. Meanwhile the block at byte ``later`` is asked for.
+Only codes of 4 bits have something added.
 """
 
 unpack_quarter = _quarter_by_halves if HAS_TILES else _quarter_by_floats
-"""As ``unpack_block``, but four lines of the tile, from line ``4 * quarter`` on.
+"""``unpack_quarter(data, at, quarter, bits, scales, memory, to, HALF_BYTES, later)``.
 
-``unpack_quarter(data, at, quarter, bits, memory, to, HALF_BYTES, later)``; a quarter of the block
-at ``later`` is asked for.
+Unpacks four lines of a block, from ``4 * quarter`` on. No error check. ``at`` is the block's first
+byte in ``data``, ``scales`` are from ``block_scales``; the tile, times ``DOWN``, goes to the 1,024
+bytes of ``memory`` from ``to`` on. Meanwhile a quarter of the block at ``later`` is asked for.
 """
+
+
+@cpu_device(inline=True)
+def unpack_block(data, at, bits, memory, to, table, later):
+    """Unpack a block, as ``unpack_quarter`` its quarters."""
+    scales = block_scales(data, at, bits)
+    for quarter in range(4):
+        unpack_quarter(data, at, quarter, bits, scales, memory, to, table, later)
