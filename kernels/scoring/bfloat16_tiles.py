@@ -17,36 +17,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbatch.kernels.amx import (
-    configure,
-    dot_bfloat16,
-    load_tile,
-    release,
-    store_tile,
-    stream_tile,
-    tile_shapes,
-    zero_tile,
-)
+from numbatch.kernels.amx import configure, release, store_tile, tile_shapes
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
-from numbatch.kernels.scoring.bfloat16_unpack import (
-    AHEAD,
-    TILE,
-    block_scales,
-    later_block,
-    unpack_block,
-    unpack_quarter,
-)
-from numbatch.kernels.simd import load_float32, prefetch_to_write
+from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
+from numbatch.kernels.scoring.tile_groups import multiply_group, store_sums, unpack_room
+from numbatch.kernels.simd import load_float32
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
-
-LAG = 1
-"""Blocks from the one that is multiplied to the one that is unpacked; 2 and 3 were no faster."""
-
-RING = 2
-"""Blocks of a few rows that are held: what follows overwrites them, in the nearest cache."""
 
 CHUNK = 18
 """Blocks of two panels that are multiplied with all rows before the next, at most.
@@ -85,138 +64,6 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _begin_sums(memory, at, two, first):
-    """Set the tiles of sums to zero; behind a chunk before, to what it left in memory."""
-    zero_tile(0)
-    zero_tile(1)
-    zero_tile(2)
-    zero_tile(3)
-    if first > 0:
-        load_tile(0, memory, at, 64)
-        load_tile(1, memory, at + TILE, 64)
-        if two:
-            load_tile(2, memory, at + 2 * TILE, 64)
-            load_tile(3, memory, at + 3 * TILE, 64)
-
-
-@cpu_device(inline=True)
-def _store_sums(memory, at, two):
-    store_tile(0, memory, at, 64)
-    store_tile(1, memory, at + TILE, 64)
-    if two:
-        store_tile(2, memory, at + 2 * TILE, 64)
-        store_tile(3, memory, at + 3 * TILE, 64)
-
-
-@cpu_device(inline=True)
-def _ask_for_lines(out, at, line, goal):
-    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``.
-
-    As many weights as the cache's second level holds have passed since they were used last, and
-    each store would wait for its line.
-    """
-    while line < goal:
-        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
-        line += 1
-    return goal
-
-
-@cpu_device(inline=True)
-def _multiply(weights, a_at, b_at, step, blocks, x, at, two, out, out_at, lines):
-    """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart.
-
-    Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
-    """
-    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
-    for k in range(blocks):
-        load_tile(6, weights, a_at + k * step, 64)
-        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
-        dot_bfloat16(0, 4, 6)
-        load_tile(7, weights, b_at + k * step, 64)
-        dot_bfloat16(1, 4, 7)
-        if two:
-            stream_tile(5, x, at + k * ROWS * BLOCK + below, 64)
-            dot_bfloat16(2, 5, 6)
-            dot_bfloat16(3, 5, 7)
-        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
-
-
-@cpu_device(inline=True)
-def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, to, room,
-                         blocks, x, at, two, out, out_at, lines):  # fmt: skip
-    """As :func:`_multiply`, but unpack the weights to ``room`` bytes of memory from ``to`` on.
-
-    Where that is less than all blocks take, the first ones are overwritten by those that follow.
-    """
-    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
-    fresh, used, goal = to, to, to + room
-    for k in range(-LAG, blocks):
-        a, b = a_at + (k + LAG) * size, b_at + (k + LAG) * size
-        later = later_block(a, ahead, end, jump), later_block(b, ahead, end, jump)
-        if k < 0:
-            unpack_block(data, a, bits, memory, fresh, table, later[0])
-            unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
-        elif k >= blocks - LAG:
-            _multiply(memory, used, used + TILE, 0, 1, x, at, two, out, out_at, 0)
-        elif two:
-            _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below)
-        else:
-            _block_of_16(data, a, b, bits, table, later, memory, fresh, used, x, at)
-        fresh = fresh + 2 * TILE if fresh + 2 * TILE < goal else to
-        if k >= 0:
-            used, at = used + 2 * TILE if used + 2 * TILE < goal else to, at + ROWS * BLOCK
-        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
-
-
-@cpu_device(inline=True)
-def _block_of_32(data, a, b, bits, table, later, memory, to, from_, x, at, below):
-    """Multiply 32 rows with a block of two panels, while blocks ``a`` and ``b`` are unpacked.
-
-    An instruction for tiles stands behind each four lines that are unpacked: so the CPU does both
-    at a time. Two or more of them together cost as much as they take alone: 75 us instead of 57 for
-    32 rows and a matrix of 1,536 x 576, 45 instead of 41 for 8 rows, 43 instead of 33 for one.
-    """
-    scales = block_scales(data, a, bits)
-    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
-    load_tile(4, x, at, 64)
-    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
-    load_tile(6, memory, from_, 64)
-    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
-    dot_bfloat16(0, 4, 6)
-    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
-    load_tile(7, memory, from_ + TILE, 64)
-    scales, to = block_scales(data, b, bits), to + TILE
-    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
-    dot_bfloat16(1, 4, 7)
-    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
-    load_tile(5, x, at + below, 64)
-    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
-    dot_bfloat16(2, 5, 6)
-    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
-    dot_bfloat16(3, 5, 7)
-
-
-@cpu_device(inline=True)
-def _block_of_16(data, a, b, bits, table, later, memory, to, from_, x, at):
-    """As :func:`_block_of_32`, for up to 16 rows."""
-    scales = block_scales(data, a, bits)
-    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
-    load_tile(4, x, at, 64)
-    load_tile(6, memory, from_, 64)
-    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
-    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
-    dot_bfloat16(0, 4, 6)
-    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
-    scales, to = block_scales(data, b, bits), to + TILE
-    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
-    load_tile(7, memory, from_ + TILE, 64)
-    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
-    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
-    dot_bfloat16(1, 4, 7)
-    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
-
-
-@cpu_device(inline=True)
 def _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add):
     """Hand the tiles of sums of rows ``row`` to ``row + 31`` to ``out``."""
     stride, left, at = out.shape[1], rows - row, row * out.shape[1] + panel * PANEL - shift
@@ -229,7 +76,7 @@ def _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add):
             store_tile(2, out, at + ROWS * stride, 4 * stride)
             store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
         return
-    _store_sums(memory, sums, two)
+    store_sums(memory, sums, two)
     for p in range(panels):
         for r in range(min(2 * ROWS, left)):
             total = load_float32(memory, sums + (r // ROWS * 2 + p) * TILE + r % ROWS * 64)
@@ -258,7 +105,7 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
     pairs = (stop - start + 1) // 2
     together = max(1, SUMS // groups) if chunks > 1 and 2 * rows * x.shape[1] > FITS else 1
     ahead = AHEAD if together == 1 else 2 * blocks * size  # the next two panels, the same chunk
-    end, room = stop * blocks * size, 2 * TILE * (RING if few else chunk)
+    end, room = stop * blocks * size, unpack_room(few, chunk)
     for step in range(pairs * chunks):
         pair, first = _pair_and_chunk(step, pairs, together, chunks)
         panel, first = start + 2 * pair, first * chunk
@@ -271,20 +118,14 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
             out_at = row * out.shape[1] + panel * PANEL - shift
             lines = 2 * min(2 * ROWS, rows - row) if last == blocks else 0
             sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
-            _begin_sums(memory, sums, two, first)
-            if bits == 16:
-                _multiply(data, a_at, b_at, TILE, last - first, x, at, two, out, out_at, lines)
-            elif group > 0:
-                _multiply(memory, 0, TILE, 2 * TILE, last - first, x, at, two, out, out_at, lines)
-            else:
-                _unpack_and_multiply(
-                    data, a_at, b_at, size, bits, table, ahead, end, jump, memory, 0, room,
-                    last - first, x, at, two, out, out_at, lines,
-                )  # fmt: skip
+            multiply_group(
+                data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
+                last - first, group == 0, x, at, two, out, out_at, lines,
+            )  # fmt: skip
             if last == blocks:
                 _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add)
             else:
-                _store_sums(memory, sums, two)
+                store_sums(memory, sums, two)
 
 
 @cpu_device

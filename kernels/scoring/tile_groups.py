@@ -1,0 +1,212 @@
+"""One group of up to 32 rows and two panels: the products that :mod:`bfloat16_tiles` is made of.
+
+Tiles 0 to 3 are sums: of the first and the second panel with 16 rows, then with 16 more. Tiles 4
+and 5 are activations, 6 and 7 weights.
+"""
+
+from __future__ import annotations
+
+from numbatch.kernels.amx import (
+    dot_bfloat16,
+    load_tile,
+    store_tile,
+    stream_tile,
+    zero_tile,
+)
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
+from numbatch.kernels.scoring.bfloat16_product import ROWS
+from numbatch.kernels.scoring.bfloat16_unpack import (
+    TILE,
+    block_scales,
+    later_block,
+    unpack_block,
+    unpack_quarter,
+)
+from numbatch.kernels.simd import prefetch_to_write
+
+__all__ = ["multiply_group", "store_sums", "unpack_room"]
+
+LAG = 1
+"""Blocks from the one that is multiplied to the one that is unpacked; 2 and 3 were no faster."""
+
+RING = 2
+"""Blocks of a few rows that are held: what follows overwrites them, in the nearest cache."""
+
+
+@cpu_device(inline=True)
+def _begin_sums(memory, at, two, first):
+    """Set the tiles of sums to zero; behind a chunk before, to what it left in memory."""
+    zero_tile(0)
+    zero_tile(1)
+    zero_tile(2)
+    zero_tile(3)
+    if first > 0:
+        load_tile(0, memory, at, 64)
+        load_tile(1, memory, at + TILE, 64)
+        if two:
+            load_tile(2, memory, at + 2 * TILE, 64)
+            load_tile(3, memory, at + 3 * TILE, 64)
+
+
+@cpu_device(inline=True)
+def store_sums(memory, at, two):
+    """Write the tiles of sums, of the first or of ``two`` times 16 rows, to memory."""
+    store_tile(0, memory, at, 64)
+    store_tile(1, memory, at + TILE, 64)
+    if two:
+        store_tile(2, memory, at + 2 * TILE, 64)
+        store_tile(3, memory, at + 3 * TILE, 64)
+
+
+@cpu_device(inline=True)
+def _ask_for_lines(out, at, line, goal):
+    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``.
+
+    As many weights as the cache's second level holds have passed since they were used last, and
+    each store would wait for its line.
+    """
+    while line < goal:
+        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
+        line += 1
+    return goal
+
+
+@cpu_device(inline=True)
+def _multiply(weights, a_at, b_at, step, blocks, x, at, two, out, out_at, lines):
+    """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart.
+
+    Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
+    """
+    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+    for k in range(blocks):
+        load_tile(6, weights, a_at + k * step, 64)
+        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
+        dot_bfloat16(0, 4, 6)
+        load_tile(7, weights, b_at + k * step, 64)
+        dot_bfloat16(1, 4, 7)
+        if two:
+            stream_tile(5, x, at + k * ROWS * BLOCK + below, 64)
+            dot_bfloat16(2, 5, 6)
+            dot_bfloat16(3, 5, 7)
+        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
+
+
+@cpu_device(inline=True)
+def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room,
+                         blocks, x, at, two, out, out_at, lines):  # fmt: skip
+    """As :func:`_multiply`, but unpack the weights to the first ``room`` bytes of memory.
+
+    Where that is less than all blocks take, the first ones are overwritten by those that follow.
+    """
+    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+    fresh, used = 0, 0
+    for k in range(-LAG, blocks):
+        a, b = a_at + (k + LAG) * size, b_at + (k + LAG) * size
+        later = later_block(a, ahead, end, jump), later_block(b, ahead, end, jump)
+        if k < 0:
+            unpack_block(data, a, bits, memory, fresh, table, later[0])
+            unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
+        elif k >= blocks - LAG:
+            _multiply(memory, used, used + TILE, 0, 1, x, at, two, out, out_at, 0)
+        elif two:
+            _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below)
+        else:
+            _block_of_16(data, a, b, bits, table, later, memory, fresh, used, x, at)
+        fresh = fresh + 2 * TILE if fresh + 2 * TILE < room else 0
+        if k >= 0:
+            used, at = used + 2 * TILE if used + 2 * TILE < room else 0, at + ROWS * BLOCK
+        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
+
+
+@cpu_device(inline=True)
+def _block_of_32(data, a, b, bits, table, later, memory, to, from_, x, at, below):
+    """Multiply 32 rows with a block of two panels, while blocks ``a`` and ``b`` are unpacked.
+
+    An instruction for tiles stands behind each four lines that are unpacked: so the CPU does both
+    at a time. Two or more of them together cost as much as they take alone: 75 us instead of 57 for
+    32 rows and a matrix of 1,536 x 576, 45 instead of 41 for 8 rows, 43 instead of 33 for one.
+    """
+    scales = block_scales(data, a, bits)
+    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
+    load_tile(4, x, at, 64)
+    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
+    load_tile(6, memory, from_, 64)
+    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
+    dot_bfloat16(0, 4, 6)
+    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
+    load_tile(7, memory, from_ + TILE, 64)
+    scales, to = block_scales(data, b, bits), to + TILE
+    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(1, 4, 7)
+    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
+    load_tile(5, x, at + below, 64)
+    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(2, 5, 6)
+    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(3, 5, 7)
+
+
+@cpu_device(inline=True)
+def _block_of_16(data, a, b, bits, table, later, memory, to, from_, x, at):
+    """As :func:`_block_of_32`, for up to 16 rows."""
+    scales = block_scales(data, a, bits)
+    unpack_quarter(data, a, 0, bits, scales, memory, to, table, later[0])
+    load_tile(4, x, at, 64)
+    load_tile(6, memory, from_, 64)
+    unpack_quarter(data, a, 1, bits, scales, memory, to, table, later[0])
+    unpack_quarter(data, a, 2, bits, scales, memory, to, table, later[0])
+    dot_bfloat16(0, 4, 6)
+    unpack_quarter(data, a, 3, bits, scales, memory, to, table, later[0])
+    scales, to = block_scales(data, b, bits), to + TILE
+    unpack_quarter(data, b, 0, bits, scales, memory, to, table, later[1])
+    load_tile(7, memory, from_ + TILE, 64)
+    unpack_quarter(data, b, 1, bits, scales, memory, to, table, later[1])
+    unpack_quarter(data, b, 2, bits, scales, memory, to, table, later[1])
+    dot_bfloat16(1, 4, 7)
+    unpack_quarter(data, b, 3, bits, scales, memory, to, table, later[1])
+
+
+@cpu_device(inline=True)
+def unpack_room(few, blocks):
+    """Return the bytes of working memory that unpacked weights take: all blocks, or of few rows."""
+    return 2 * TILE * (RING if few else blocks)
+
+
+@cpu_device(inline=True)
+def multiply_group(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
+                   blocks, unpack, x, at, two, out, out_at, lines):  # fmt: skip
+    """Multiply up to 32 rows with some blocks of two panels; leave the sums in the tiles.
+
+    No error check.
+
+    Parameters
+    ----------
+    data : uint8 array
+        Weights; ``a_at`` and ``b_at`` are where the blocks of the two panels begin.
+    size, bits : int
+        Bytes of a block, bits of a weight.
+    table, ahead, end, jump
+        As for ``unpack_block`` and ``later_block``.
+    memory : uint8 array
+        The unpacked weights are in its first ``room`` bytes (:func:`unpack_room`).
+    sums, first : int
+        Where the sums of earlier blocks lie in memory, if ``first`` is not 0.
+    blocks : int
+    unpack : bool
+        Whether to unpack the weights, which else are there already.
+    x : uint16 array
+        Activations, whose first tile is at flat index ``at``.
+    two : bool
+        Whether there are more than 16 rows.
+    out, out_at, lines
+        Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
+    """
+    _begin_sums(memory, sums, two, first)
+    if bits == 16:
+        _multiply(data, a_at, b_at, TILE, blocks, x, at, two, out, out_at, lines)
+    elif unpack:
+        _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room,
+                             blocks, x, at, two, out, out_at, lines)  # fmt: skip
+    else:
+        _multiply(memory, 0, TILE, 2 * TILE, blocks, x, at, two, out, out_at, lines)
