@@ -23,7 +23,7 @@ from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
 from numbatch.kernels.scoring.tile_groups import multiply_group, store_sums, unpack_room
-from numbatch.kernels.simd import load_float32
+from numbatch.kernels.simd import load_float32, prefetch_to_write
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
@@ -56,11 +56,23 @@ FITS = 1 << 20
 
 def tiles_memory(columns: int, rows: int) -> int:
     """Return the bytes of working memory that a thread needs for so many columns and rows."""
-    sums = 1
+    sums = 2
     if wide(columns) > CHUNK * BLOCK:
         many = 2 * rows * wide(columns) > FITS
         sums = max(SUMS if many else 1, -(-rows // (2 * ROWS)))
     return SUMS_AT + 4 * sums * TILE
+
+
+@cpu_device(inline=True)
+def _ask_for_lines(first, end, job):
+    """Ask for lines ``first`` to ``end - 1`` of two panels' outputs.
+
+    As many weights as the cache's second level holds have passed since they were used last, and
+    each store would wait for its line.
+    """
+    out, at = job
+    for line in range(first, end):
+        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
 
 
 @cpu_device(inline=True)
@@ -120,7 +132,7 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
             sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
             multiply_group(
                 data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
-                last - first, group == 0, x, at, two, out, out_at, lines,
+                last - first, group == 0, x, at, two, _ask_for_lines, (out, out_at), lines,
             )  # fmt: skip
             if last == blocks:
                 _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add)

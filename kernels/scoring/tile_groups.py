@@ -14,7 +14,7 @@ from numbatch.kernels.amx import (
     zero_tile,
 )
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
+from numbatch.kernels.scoring.bfloat16_panels import BLOCK
 from numbatch.kernels.scoring.bfloat16_product import ROWS
 from numbatch.kernels.scoring.bfloat16_unpack import (
     TILE,
@@ -23,7 +23,6 @@ from numbatch.kernels.scoring.bfloat16_unpack import (
     unpack_block,
     unpack_quarter,
 )
-from numbatch.kernels.simd import prefetch_to_write
 
 __all__ = ["multiply_group", "store_sums", "unpack_room"]
 
@@ -60,25 +59,9 @@ def store_sums(memory, at, two):
 
 
 @cpu_device(inline=True)
-def _ask_for_lines(out, at, line, goal):
-    """Ask for lines ``line`` to ``goal - 1`` of two panels' outputs; return ``goal``.
-
-    As many weights as the cache's second level holds have passed since they were used last, and
-    each store would wait for its line.
-    """
-    while line < goal:
-        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
-        line += 1
-    return goal
-
-
-@cpu_device(inline=True)
-def _multiply(weights, a_at, b_at, step, blocks, x, at, two, out, out_at, lines):
-    """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart.
-
-    Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
-    """
-    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+def _multiply(weights, a_at, b_at, step, blocks, x, at, two, work, job, items):
+    """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart."""
+    done, each, below = 0, (items + blocks - 1) // blocks, ROWS * x.shape[1]
     for k in range(blocks):
         load_tile(6, weights, a_at + k * step, 64)
         stream_tile(4, x, at + k * ROWS * BLOCK, 64)
@@ -89,17 +72,18 @@ def _multiply(weights, a_at, b_at, step, blocks, x, at, two, out, out_at, lines)
             stream_tile(5, x, at + k * ROWS * BLOCK + below, 64)
             dot_bfloat16(2, 5, 6)
             dot_bfloat16(3, 5, 7)
-        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
+        work(done, min(done + each, items), job)
+        done = min(done + each, items)
 
 
 @cpu_device(inline=True)
 def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room,
-                         blocks, x, at, two, out, out_at, lines):  # fmt: skip
+                         blocks, x, at, two, work, job, items):  # fmt: skip
     """As :func:`_multiply`, but unpack the weights to the first ``room`` bytes of memory.
 
     Where that is less than all blocks take, the first ones are overwritten by those that follow.
     """
-    line, asks, below = 0, (lines + blocks - 1) // blocks, ROWS * x.shape[1]
+    done, each, below = 0, (items + blocks - 1) // blocks, ROWS * x.shape[1]
     fresh, used = 0, 0
     for k in range(-LAG, blocks):
         a, b = a_at + (k + LAG) * size, b_at + (k + LAG) * size
@@ -108,7 +92,7 @@ def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, 
             unpack_block(data, a, bits, memory, fresh, table, later[0])
             unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
         elif k >= blocks - LAG:
-            _multiply(memory, used, used + TILE, 0, 1, x, at, two, out, out_at, 0)
+            _multiply(memory, used, used + TILE, 0, 1, x, at, two, work, job, 0)
         elif two:
             _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below)
         else:
@@ -116,7 +100,8 @@ def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, 
         fresh = fresh + 2 * TILE if fresh + 2 * TILE < room else 0
         if k >= 0:
             used, at = used + 2 * TILE if used + 2 * TILE < room else 0, at + ROWS * BLOCK
-        line = _ask_for_lines(out, out_at, line, min(line + asks, lines))
+            work(done, min(done + each, items), job)
+            done = min(done + each, items)
 
 
 @cpu_device(inline=True)
@@ -175,7 +160,7 @@ def unpack_room(few, blocks):
 
 @cpu_device(inline=True)
 def multiply_group(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
-                   blocks, unpack, x, at, two, out, out_at, lines):  # fmt: skip
+                   blocks, unpack, x, at, two, work, job, items):  # fmt: skip
     """Multiply up to 32 rows with some blocks of two panels; leave the sums in the tiles.
 
     No error check.
@@ -199,14 +184,17 @@ def multiply_group(data, a_at, b_at, size, bits, table, ahead, end, jump, memory
         Activations, whose first tile is at flat index ``at``.
     two : bool
         Whether there are more than 16 rows.
-    out, out_at, lines
-        Meanwhile ``lines`` lines of ``out``, two of a row, are asked for from ``out_at`` on.
+    work : device function (first, end, job)
+        Does items ``first`` to ``end - 1`` of other work, some behind the products of each block:
+        these then take less time than they do alone.
+    job : tuple
+    items : int
     """
     _begin_sums(memory, sums, two, first)
     if bits == 16:
-        _multiply(data, a_at, b_at, TILE, blocks, x, at, two, out, out_at, lines)
+        _multiply(data, a_at, b_at, TILE, blocks, x, at, two, work, job, items)
     elif unpack:
         _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room,
-                             blocks, x, at, two, out, out_at, lines)  # fmt: skip
+                             blocks, x, at, two, work, job, items)  # fmt: skip
     else:
-        _multiply(memory, 0, TILE, 2 * TILE, blocks, x, at, two, out, out_at, lines)
+        _multiply(memory, 0, TILE, 2 * TILE, blocks, x, at, two, work, job, items)
