@@ -96,13 +96,17 @@ class Product:
         add = out is not None
         if out is None:
             out = np.full((len(x), padded(self.rows)), np.nan, np.float32)
-        memory = aligned((product_memory(self.compute, self.columns, len(x)),), np.uint8)
+        self.run(activations, len(x), out, add, parts)
+        return out[:, : self.rows]
+
+    def run(self, activations, count, out, add=False, parts=1):
+        """Multiply what is in the form of a product already."""
+        memory = aligned((product_memory(self.compute, self.columns, count),), np.uint8)
         grains = -(-self.rows // 32)
         for part in range(parts):
             start, stop = (min(self.rows, grains * p // parts * 32) for p in (part, part + 1))
-            args = (self.matrix, activations, len(x), out, add)
+            args = (self.matrix, activations, count, out, add)
             _multiply(self.compute, start, stop, memory, SHAPES, HALF_BYTES, *args)
-        return out[:, : self.rows]
 
 
 @pytest.mark.parametrize("compute", COMPUTE)

@@ -59,7 +59,7 @@ def tiles_memory(columns: int, rows: int) -> int:
     sums = 2
     if wide(columns) > CHUNK * BLOCK:
         many = 2 * rows * wide(columns) > FITS
-        sums = max(SUMS if many else 1, -(-rows // (2 * ROWS)))
+        sums = max(SUMS if many else 2, -(-rows // (2 * ROWS)))
     return SUMS_AT + 4 * sums * TILE
 
 
