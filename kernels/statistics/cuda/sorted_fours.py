@@ -27,13 +27,13 @@ ALL = 0xFFFFFFFF
 @cuda_device
 def _ordered(a, b, rises):
     """Return two keys, the lesser first if ``rises``."""
-    low, high = min(a, b), max(a, b)
-    return (low, high) if rises else (high, low)
+    return (b, a) if (b < a) == rises else (a, b)
 
 
 @cuda_device
 def _one_of(a, b, takes_less):
-    return min(a, b) if takes_less else max(a, b)
+    """Return the lesser or the greater: one comparison, not both of them and a choice."""
+    return b if (b < a) == takes_less else a
 
 
 @cuda_device
