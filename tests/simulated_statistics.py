@@ -311,6 +311,22 @@ def test_all_values_are_read_once_where_the_sample_is_right(gpu, dtype, monkeypa
     np.testing.assert_array_equal(selection.select(ranks), np.sort(values)[ranks])
 
 
+# Whole turns of all warps, and what is before and after them.
+BEGINS, MORE = ((1,), (130,)) if is_simulated() else (range(4), (0, 1, 129, 255, 9999))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_quantiles_of_any_beginning_and_end_are_exact(gpu, dtype, monkeypatch):
+    monkeypatch.setattr(brackets, "SHARE_KEPT", 1)
+    least = 4 * bracket_sample.PARTS * bracket_sample.SAMPLE
+    values = contents("normal", least + 10_003, dtype)
+    placed = gpu.upload(values)
+    for begin, more in itertools.product(BEGINS, MORE):
+        ends = slice(begin, begin + least + more)
+        found = statistics.quantile(placed[ends], [0.1, 0.5])
+        np.testing.assert_array_equal(found, statistics.quantile(values[ends], [0.1, 0.5]))
+
+
 def test_rows_have_the_bits_of_the_cpu(gpu):
     rng = np.random.default_rng(2)
     sizes = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 100, 300, 280)

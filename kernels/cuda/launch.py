@@ -18,9 +18,6 @@ __all__ = ["Launcher"]
 MOST_SHAPES = 4096
 """Launch shapes that are kept; they are made anew beyond that."""
 
-USUAL_SHARED = 48 << 10
-"""Bytes of shared memory that any block may have."""
-
 _KEPT = "_numbatch_launch"
 """Where an array keeps the name of its type, and its values."""
 
@@ -123,13 +120,13 @@ def _compiled(kernel: Any, args: Any, kinds: list[str]) -> Any:
     if kinds != list(map(str, made.argument_types)):
         return False
     found = made._codelibrary.get_cufunc().kernel
-    if kernel.shared > USUAL_SHARED:
+    if kernel.shared:
         _allow_shared(found, kernel.shared)
     return found
 
 
 def _allow_shared(kernel: Any, size: int) -> None:
-    """Let blocks of a kernel have more shared memory than usual."""
+    """Let blocks of a kernel have so much shared memory beside what it names, more than usual."""
     from cuda.bindings import driver
     from cuda.core import Device
 

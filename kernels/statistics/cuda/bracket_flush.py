@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from numbatch.kernels.cuda import LANES, cuda, cuda_device
+from numbatch.kernels.cuda import LANES, cuda, cuda_device, is_simulated
+from numbatch.kernels.cuda.assembly import assembly, element_pointer
 from numbatch.kernels.statistics.cuda.bracket_fours import (
     PASS_THREADS,
     apart_in_column,
@@ -21,11 +25,39 @@ from numbatch.kernels.statistics.cuda.lanes import first_of_warp, sum_in_warp, w
 
 __all__ = ["ROWS", "flush_maker"]
 
-ROWS = {4: 36, 8: 16}
+ROWS = {4: 28, 8: 12}
 """Values of so many bytes that a thread's column holds, as many as fit, a multiple of four."""
 WARP_ROOM = 32 * max(ROWS.values())
 ROW = np.uint32(PASS_THREADS)
 ONE, TWO, THREE, FOUR = np.uint32(1), np.uint32(2), np.uint32(3), np.uint32(4)
+
+
+if is_simulated():
+
+    def store_to_stay(array: Any, at: Any, x: Any) -> None:
+        """Write a number."""
+        array[at] = x
+
+else:
+
+    @intrinsic
+    def store_to_stay(typingctx, array, at, x):
+        """Write a number that the second cache is to keep as long as it can."""
+        letter, kind = ("f", "f32") if x.bitwidth == 32 else ("d", "f64")
+        template = (
+            "{ .reg .u64 t; .reg .b64 p; cvta.to.global.u64 t, $0; "
+            "createpolicy.fractional.L2::evict_last.b64 p, 1.0; "
+            f"st.global.L2::cache_hint.{kind} [t], $1, p; }}"
+        )
+
+        def emit(context, builder, signature, args):
+            pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
+            operands = [builder.ptrtoint(pointer, ir.IntType(64)), args[2]]
+            constraints = f"l,{letter},~{{memory}}"
+            assembly(builder, template, ir.VoidType(), constraints, operands, effects=True)
+            return context.get_dummy_value()
+
+        return types.none(array, types.uintp, x), emit
 
 
 def flush_maker(floats: Any, levels: int) -> Any:
@@ -61,7 +93,7 @@ def flush_maker(floats: Any, levels: int) -> Any:
         who = who_in_warp(is_number)
         at = np.uint32(done + np.uint32(cuda.popc(np.uint32(who & before))))
         if is_number and at < room:
-            mine[np.uintp(at)] = x
+            store_to_stay(mine, np.uintp(at), x)
         return np.uint32(done + np.uint32(cuda.popc(who)))
 
     @cuda_device

@@ -42,7 +42,6 @@ __all__ = [
     "count_fours",
     "find_fours",
     "first_search",
-    "when_loaded",
 ]
 
 PASS_THREADS = threads_of(256, 8)
@@ -64,10 +63,6 @@ if is_simulated():
     def first_search(table: Any, levels: Any) -> Any:
         """Return what :func:`find_fours` needs of slots."""
         return table, slot_maker(levels)
-
-    def when_loaded(given: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-        """Return ``given``."""
-        return given
 
     def find_fours(four: Any, given: Any, column: Any, stage: Any, levels: Any) -> Any:
         """Return the column's new end, and counts of slots."""
@@ -112,28 +107,6 @@ else:
         quarter = half >> 1
         begins = table[PAIR * half], table[PAIR * quarter], table[PAIR * (half + quarter)]
         return begins, (shared_address(table), np.uint32(min(cuda.blockDim.x, 1)))
-
-    @intrinsic
-    def when_loaded(typingctx, given, a, b, c, d):
-        """Return ``given``, which depends on four numbers of float32 then.
-
-        Else the compiler compares the first values before it begins the last load.
-        """
-        template = (
-            "{ .reg .b32 s, t, u; xor.b32 s, $6, 1; mov.b32 t, $2; mov.b32 u, $3; or.b32 t, t, u; "
-            "mov.b32 u, $4; or.b32 t, t, u; mov.b32 u, $5; or.b32 t, t, u; and.b32 t, t, s; "
-            "mov.b32 u, $1; or.b32 t, t, u; mov.b32 $0, t; }"
-        )
-
-        def emit(context, builder, signature, args):
-            begins, places = elements(builder, args[0], 2)
-            one = builder.extract_value(places, 1)
-            operands = [builder.extract_value(begins, 0), *args[1:], one]
-            middle = assembly(builder, template, ir.FloatType(), "=f,f,f,f,f,f,r", operands)
-            begins = builder.insert_value(begins, middle, 0)
-            return builder.insert_value(args[0], begins, 0)
-
-        return given(given, a, b, c, d), emit
 
     def _search(size: int, levels: int, first: int) -> list[str]:
         """Return the steps of PTX that find the place ``r`` of a value's slot, for each of four.

@@ -1,4 +1,8 @@
-"""The pass over all values that counts them by slot, and keeps those that a quantile may be."""
+"""The pass over all values that counts them by slot, and keeps those that a quantile may be.
+
+Where slots are to be found first, its blocks take samples, and wait for the last one to lay slots
+out: with a launch of its own for that, 1 GB took 7 to 20 us longer.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from numbatch.kernels.cuda import cuda, cuda_device, cuda_kernel
-from numbatch.kernels.scoring.cuda.words import load_floats, loads_begun
+from numbatch.kernels.cuda import LANES, cuda, cuda_device, cuda_kernel, is_simulated
+from numbatch.kernels.statistics.cuda.bracket_ahead import (
+    AHEAD_BYTES,
+    FOURS,
+    TURNS_AHEAD,
+    copies_maker,
+    first_place,
+)
 from numbatch.kernels.statistics.cuda.bracket_flush import ROWS, flush_maker
 from numbatch.kernels.statistics.cuda.bracket_fours import (
     PASS_THREADS,
@@ -15,11 +25,13 @@ from numbatch.kernels.statistics.cuda.bracket_fours import (
     column_of,
     find_fours,
     first_search,
-    when_loaded,
 )
+from numbatch.kernels.statistics.cuda.bracket_sample import sampler_of_parts, wait_for_slots
 from numbatch.kernels.statistics.cuda.bracket_slots import (
     ALL_CELLS,
+    EDGES,
     LEVELS,
+    PLACES,
     SLOTS,
     TOTAL_KEPT,
     TOTAL_SLOTS,
@@ -42,9 +54,9 @@ PASS_REGISTERS, AT_ONCE = 64, 4
 COPIES = 8
 """Of a slot's counter."""
 COUNTERS = SLOTS * COPIES
-LAST_LANE = 31
-TURNS = np.uint32(15)
-"""Turns after which eight bits of a thread's counter may be full: 16 values each."""
+MERGED = 2 * PLACES
+TURNS = np.int32(31)
+"""Turns after which eight bits of a thread's counter may be full: at most eight values each."""
 EVEN, FOUR, BYTE = np.uint32(0x0F0F0F0F), np.uint32(4), np.uint32(255)
 LAST_COPY = np.uint32(COPIES - 1)
 ONE = np.uint32(1)
@@ -84,71 +96,45 @@ def _spill(levels: int) -> Any:
 def _over(floats: Any, levels: int) -> Any:
     """Make the function with which all threads go over values of ``2**levels`` slots."""
     size = np.dtype(floats).itemsize
-    loads = 4 if size == 4 else 2  # as many as registers hold
-    room = np.uint32((ROWS[size] - 4 * loads) * apart_in_column(size))
+    fours = FOURS[size]
+    room = np.uint32((ROWS[size] - 4 * fours) * apart_in_column(size))
     flush, spill = flush_maker(floats, levels), _spill(levels)
-    nothing = floats(0)
+    copies = copies_maker(size)
+    unit, first_of = copies.unit, copies.first_of
+    begin, read, other_place = copies.begin, copies.read, copies.other_place
 
     @cuda_device
-    def count_two(a, b, search, column, stage, counts):
-        column, low, high = find_fours(a, search, column, stage, levels)
-        column, more, most = find_fours(b, search, column, stage, levels)
-        return column, _add_turn(np.uint32(low + more), np.uint32(high + most), counts)
-
-    @cuda_device
-    def count_one(four, search, column, stage, counts):
-        column, low, high = find_fours(four, search, column, stage, levels)
+    def count(found, search, column, stage, counts):
+        """Count four or eight values."""
+        column, low, high = find_fours(found[:4], search, column, stage, levels)
+        if fours == 2:
+            column, more, most = find_fours(found[4:], search, column, stage, levels)
+            low, high = np.uint32(low + more), np.uint32(high + most)
         return column, _add_turn(low, high, counts)
 
     @cuda_device
-    def finish(values, at, apart, rest, search, column, stage, counts):
-        """Count the ``rest`` fours, fewer than a turn's; their loads are under way at a time."""
-        a = b = c = (nothing, nothing, nothing, nothing)
-        if rest > 0:
-            a = load_floats(values, at)
-        if loads == 4 and rest > 1:
-            b = load_floats(values, at + apart)
-        if loads == 4 and rest > 2:
-            c = load_floats(values, at + 2 * apart)
-        if rest > 0:
-            column, counts = count_one(a, search, column, stage, counts)
-        if loads == 4 and rest > 1:
-            column, counts = count_one(b, search, column, stage, counts)
-        if loads == 4 and rest > 2:
-            column, counts = count_one(c, search, column, stage, counts)
-        return column, counts
-
-    @cuda_device
-    def over(values, start, counters, given):
+    def over(values, start, turns, counters, given, ahead):
         stage, table = given[0], given[1]
         search = first_search(table, levels)
-        step, whole = cuda.gridsize(1), (values.size - start) // 4 & ~LAST_LANE
-        i = cuda.grid(1)
+        place_first = first_place(ahead)
+        place = other_place(place_first, place_first)
+        step = unit * (cuda.gridsize(1) // LANES)
+        at = first_of(start) + TURNS_AHEAD * step
         first = column_of(stage)
         column = first
-        counts, turns = NOTHING, np.uint32(0)
-        while i + (loads - 1) * step < whole:  # the same for all of a warp
-            a = load_floats(values, start + 4 * i)
-            b = load_floats(values, start + 4 * (i + step))
-            if loads == 4:
-                c = load_floats(values, start + 4 * (i + 2 * step))
-                d = load_floats(values, start + 4 * (i + 3 * step))
-                search = when_loaded(search, a[0], b[0], c[0], d[0])
-            loads_begun()
-            column, counts = count_two(a, b, search, column, stage, counts)
-            if loads == 4:
-                column, counts = count_two(c, d, search, column, stage, counts)
+        counts, full, left = NOTHING, np.int32(turns - TURNS), turns
+        while left > 0:  # the same for all of a warp
+            place = other_place(place, place_first)
+            found = read(place, ahead)
+            begin(values, at, left > TURNS_AHEAD, place, ahead)
+            at += step
+            column, counts = count(found, search, column, stage, counts)
             if who_in_warp(np.uint32(column - first) > room):
                 column = flush(column, first, search, given)
-            turns = np.uint32(turns + ONE)
-            if turns == TURNS:
+            left = np.int32(left - 1)
+            if left == full:
                 spill(counts, counters)
-                counts, turns = NOTHING, np.uint32(0)
-            i += loads * step
-        rest = (whole - (i & ~LAST_LANE) + step - 1) // step
-        column, counts = finish(
-            values, start + 4 * i, 4 * step, rest, search, column, stage, counts
-        )
+                counts, full = NOTHING, np.int32(left - TURNS)
         flush(column, first, search, given)
         spill(counts, counters)
 
@@ -162,7 +148,11 @@ def pass_kernel(floats: Any, quantiles: int) -> Any:
     few, many = (max(2, n.bit_length()) for n in (quantiles, 2 * quantiles))
     over_few, over_many = _over(floats, few), _over(floats, many)
     size = np.dtype(floats).itemsize
-    staged = ROWS[size] * PASS_THREADS
+    copies, staged = copies_maker(size), ROWS[size] * PASS_THREADS
+    unit, begin_turns = copies.unit, copies.begin_turns
+    ahead_size = AHEAD_BYTES // size if is_simulated() else 0
+    kind = np.uint32 if size == 4 else np.uint64
+    take_samples = sampler_of_parts(kind)
     copy_slots, slot_of, cell_of = copy_maker(floats), slot_maker(LEVELS), cell_maker(floats)
 
     @cuda_device
@@ -178,8 +168,8 @@ def pass_kernel(floats: Any, quantiles: int) -> Any:
                 if at < kept.size:
                     kept[at] = x
 
-    @cuda_kernel(registers=PASS_REGISTERS)
-    def count_and_keep(values, start, found, kept, totals):
+    @cuda_kernel(registers=PASS_REGISTERS, shared=AHEAD_BYTES)
+    def count_and_keep(values, start, bits, shares, estimates, found, kept, totals, goes_on):
         """Count the values in slots, and keep those that a quantile may be.
 
         No error check.
@@ -189,6 +179,10 @@ def pass_kernel(floats: Any, quantiles: int) -> Any:
         values : float32 or float64 array
             ``values[start:]`` begins at a multiple of 16 bytes.
         start : int
+        bits : uint32 or uint64 array
+            The same values.
+        shares, estimates : arrays
+            As :func:`sampler_of_parts` has them; of size 0 where the slots are known.
         found : array of the same dtype, shape (ENTRIES,)
             Slots, as :mod:`~numbatch.kernels.statistics.cuda.bracket_slots` lays them out.
         kept : array of the same dtype
@@ -197,21 +191,35 @@ def pass_kernel(floats: Any, quantiles: int) -> Any:
         totals : int64 array, shape (TOTALS,)
             Modified in place, but what is said of samples and slots. NaN are counted as kept in the
             first slot, but left out of ``kept``.
+        goes_on : bool
+            Whether to go on when there are slots.
         """
+        ahead = cuda.shared.array(ahead_size, floats)
         stage = cuda.shared.array(staged, floats)
         counters = cuda.shared.array(COUNTERS, np.int32)
         cells = cuda.shared.array(ALL_CELLS, np.int32)
         table = cuda.shared.array(TABLE, floats)
+        places = cuda.shared.array(MERGED, kind)
+        ends = cuda.shared.array(EDGES, kind)
+        state = cuda.shared.array(1, np.int32)
+        if shares.size > 0:
+            held = stage.view(kind)
+            take_samples(bits, shares, estimates, found, totals, held, places, ends, state)
+            if not goes_on:
+                return
+        turns = begin_turns(values, start, ahead)
+        if shares.size > 0:
+            wait_for_slots(totals, TOTAL_USED)
         copy_slots(found, cells, table)
         clear(counters)
         clear(cells)
         given = (stage, table, cells, totals, kept)
         if few == many or totals[TOTAL_USED] <= 1 << few:
-            over_few(values, start, counters, given)
+            over_few(values, start, turns, counters, given, ahead)
         else:
-            over_many(values, start, counters, given)
+            over_many(values, start, turns, counters, given, ahead)
         if cuda.blockIdx.x == 0:  # what is left at both ends
-            whole = 4 * ((values.size - start) // 4 & ~LAST_LANE)
+            whole = (values.size - start) // unit * unit
             i = np.int64(cuda.threadIdx.x)
             while i < values.size - whole:
                 x = floats(values[i if i < start else i + whole])

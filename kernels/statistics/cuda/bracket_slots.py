@@ -34,6 +34,7 @@ __all__ = [
     "SLOTS",
     "TOTALS",
     "TOTAL_ARRIVED",
+    "TOTAL_CLAIMED",
     "TOTAL_KEPT",
     "TOTAL_SLOTS",
     "TOTAL_USED",
@@ -60,10 +61,11 @@ ALL_CELLS = SLOTS * CELLS
 TOTAL_SLOTS = ALL_CELLS
 TOTAL_KEPT = TOTAL_SLOTS + SLOTS
 TOTAL_ARRIVED, TOTAL_USED = TOTAL_KEPT + 1, TOTAL_KEPT + 2
-TOTALS = TOTAL_USED + 1
+TOTAL_CLAIMED = TOTAL_USED + 1
+TOTALS = TOTAL_CLAIMED + 1
 """Places of what is counted of a whole array: first values in the cells of slots, then values in
-slots, those kept among them, what is kept, the blocks that are done with their samples, and
-slots in use."""
+slots, those kept among them, what is kept, the samples that are done, slots in use, and the samples
+that blocks claimed."""
 
 
 def slots_maker(kind: Any) -> Any:
@@ -89,34 +91,49 @@ def slots_maker(kind: Any) -> Any:
         return scale if none < scale < floats(math.inf) else none
 
     @cuda_device
-    def merge(ends, table):
-        """Write a 0, the ends of all brackets, increasing, and the key of NaN; all call."""
+    def fill(table, ends):
+        """Write as many keys of zeros as there are ends and one more, then keys of NaN."""
         i = cuda.threadIdx.x
         while i < PLACES:
             table[i] = ones if i > ends.size else kind(0)
+            table[PLACES + i] = kind(0)
             i += cuda.blockDim.x
+        cuda.syncthreads()
+
+    @cuda_device
+    def merge(ends, table):
+        """Write a 0, the ends of all brackets, increasing, and the key of NaN; all call.
+
+        Each pair of ends has a thread: loops over them took longer than the sort before.
+        """
+        fill(table, ends)
+        pair = cuda.threadIdx.x
+        while pair < PLACES * ends.size:
+            i, k = pair // PLACES, pair % PLACES
+            if k < ends.size and (ends[k] < ends[i] or (ends[k] == ends[i] and k < i)):
+                cuda.atomic.add(table, PLACES + i, one)
+            pair += cuda.blockDim.x
         cuda.syncthreads()
         i = cuda.threadIdx.x
         while i < ends.size:
-            rank = 0
-            for k in range(ends.size):
-                rank += ends[k] < ends[i] or (ends[k] == ends[i] and k < i)
-            table[1 + rank] = ends[i]
+            table[1 + table[PLACES + i]] = ends[i]
+            table[PLACES + i] = kind(0)
             i += cuda.blockDim.x
         cuda.syncthreads()
 
     @cuda_device
     def mark_covered(ends, table):
         """Write a 1 behind the edges for each that a bracket goes on above, else 0; all call."""
-        place = cuda.threadIdx.x
-        while place < PLACES:
-            mark = kind(0)
-            if 0 < place < ends.size:
-                for q in range(ends.size // 2):
-                    if ends[2 * q] <= table[place] and table[place + 1] <= ends[2 * q + 1]:
-                        mark = kind(1)
-            table[PLACES + place] = mark
-            place += cuda.blockDim.x
+        pair = cuda.threadIdx.x
+        while pair < PLACES * (ends.size // 2):
+            q, place = pair // PLACES, pair % PLACES
+            if (
+                0 < place < ends.size
+                and ends[2 * q] <= table[place]
+                and table[place + 1] <= ends[2 * q + 1]
+            ):
+                table[PLACES + place] = one
+            pair += cuda.blockDim.x
         cuda.syncthreads()
 
     @cuda_device

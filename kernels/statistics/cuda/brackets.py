@@ -1,7 +1,7 @@
 """Exact quantiles on the device in one pass over the values, between numbers that a sample gives.
 
-A sample (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) says between which two numbers
-the value of a rank probably lies. One pass (:mod:`~numbatch.kernels.statistics.cuda.bracket_pass`)
+Samples (:mod:`~numbatch.kernels.statistics.cuda.bracket_sample`) say between which two numbers the
+value of a rank probably lies. One pass (:mod:`~numbatch.kernels.statistics.cuda.bracket_pass`)
 counts what is beyond them, and keeps the few that are at or between them; the counts say for sure
 whether the value is among those. They also say about where, so that the same pass over what was
 kept leaves a few thousand values, which are sorted on the host.
@@ -15,16 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbatch.errors import InputError
-from numbatch.kernels.cuda import Gpu
+from numbatch.kernels.cuda import Gpu, is_simulated
 from numbatch.kernels.device_arrays import blocks_for, device_vector, gpu_of
 from numbatch.kernels.statistics.cuda.bracket_fours import PASS_THREADS
 from numbatch.kernels.statistics.cuda.bracket_pass import AT_ONCE, pass_kernel
-from numbatch.kernels.statistics.cuda.bracket_sample import (
-    PARTS,
-    SAMPLE,
-    SAMPLE_THREADS,
-    sample_kernel,
-)
+from numbatch.kernels.statistics.cuda.bracket_sample import PARTS, SAMPLE
 from numbatch.kernels.statistics.cuda.bracket_slots import (
     BEGIN,
     CELLS,
@@ -56,18 +51,13 @@ MARGIN = 1 / 8
 
 
 @functools.cache
-def _sample(wide: bool) -> Any:
-    return sample_kernel(np.uint64 if wide else np.uint32)
-
-
-@functools.cache
 def _pass(wide: bool, quantiles: int) -> Any:
     return pass_kernel(np.float64 if wide else np.float32, quantiles)
 
 
 def _is_worth_it(values: Any, quantiles: int) -> bool:
     """Whether the sample is small beside the values, and the quantiles few enough."""
-    return 0 < quantiles <= MOST_QUANTILES and values.size >= 4 * PARTS * SAMPLE
+    return 0 < quantiles <= MOST_QUANTILES and values.size >= 2 * PARTS * SAMPLE
 
 
 def selection_on_device(arrays: list[Any], quantiles: np.ndarray) -> Any:
@@ -156,42 +146,53 @@ class BracketSelection:
     """
 
     def __init__(self, gpu: Gpu, values: Any, quantiles: np.ndarray) -> None:
-        self._gpu, self._values, self._quantiles = gpu, values, len(quantiles)
+        self._gpu, self._values, self._shares = gpu, values, np.asarray(quantiles, np.float64)
         self._wide = np.dtype(values.dtype) == np.float64
-        slots, totals = self._lay_out(quantiles)
+        self._bits = np.uint64 if self._wide else np.uint32
         room = max(LEAST_ROOM, values.size // SHARE_KEPT)
         # What is kept, or what else selects where too much would be.
-        self._selection = self._pass(values, slots, totals, room) or DeviceSelection(gpu, [values])
+        self._selection = self._first_pass(room) or DeviceSelection(gpu, [values])
         self.nans = self._selection.nans
         self.numbers = int(values.size) - self.nans
 
-    def _lay_out(self, quantiles: np.ndarray) -> tuple[Any, Any]:
-        """Return slots by a sample of the values, and totals that nothing is counted in yet."""
+    def _first_pass(self, room: int) -> _Kept | None:
+        """Count all values in slots that a sample of them says, and keep some; None as below."""
         gpu, values = self._gpu, self._values
-        bits = values.view(np.uint64 if self._wide else np.uint32)
         slots, totals = gpu.empty(ENTRIES, values.dtype), gpu.zeros(TOTALS, np.int64)
-        estimates = gpu.empty((len(quantiles), PARTS), bits.dtype)
-        shares = gpu.upload(np.asarray(quantiles, np.float64))
+        estimates = gpu.empty(len(self._shares) * PARTS, self._bits)
+        sampled = gpu.upload(self._shares), estimates
+        if is_simulated():  # where blocks run one after another, so none can wait for slots
+            self._launch(values, *sampled, slots, gpu.empty(1, values.dtype), totals, False)
+            sampled = self._nothing_sampled()
+        return self._pass(values, sampled, slots, totals, room)
+
+    def _nothing_sampled(self) -> tuple[Any, Any]:
+        """Return what a pass has instead of shares and estimates where the slots are known."""
+        return self._gpu.empty(0, np.float64), self._gpu.empty(0, self._bits)
+
+    def _launch(
+        self, values: Any, shares: Any, estimates: Any, slots: Any, kept: Any, totals: Any,
+        goes_on: bool = True,
+    ) -> None:  # fmt: skip
+        gpu = self._gpu
+        most = AT_ONCE * gpu.multiprocessors
+        blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
         gpu.launch(
-            _sample(self._wide), PARTS, SAMPLE_THREADS, bits, shares, estimates, slots, totals
-        )
-        return slots, totals
+            _pass(self._wide, len(self._shares)), blocks, PASS_THREADS, values, start_of(values),
+            values.view(self._bits), shares, estimates, slots, kept, totals, goes_on,
+        )  # fmt: skip
 
     def _pass(
-        self, values: Any, slots: Any, totals: Any, room: int, layout: np.ndarray | None = None
-    ) -> _Kept | None:
+        self, values: Any, sampled: tuple[Any, Any], slots: Any, totals: Any, room: int,
+        layout: np.ndarray | None = None,
+    ) -> _Kept | None:  # fmt: skip
         """Count values in slots, and keep some; None if there is no room for all of those.
 
         ``layout`` is what the slots are, where that is known.
         """
         gpu = self._gpu
         kept = gpu.empty(room, values.dtype)
-        most = AT_ONCE * gpu.multiprocessors
-        blocks = max(1, min(blocks_for(values.size, 4 * PASS_THREADS), most))
-        gpu.launch(
-            _pass(self._wide, self._quantiles), blocks, PASS_THREADS, values, start_of(values),
-            slots, kept, totals,
-        )  # fmt: skip
+        self._launch(values, *sampled, slots, kept, totals)
         found = gpu.download(totals)
         size = int(found[TOTAL_KEPT])
         if size > room:
@@ -232,7 +233,7 @@ class BracketSelection:
             totals = np.zeros(TOTALS, np.int64)
             totals[TOTAL_USED] = len(first) + 1
             on_device = self._gpu.upload(layout.ravel()), self._gpu.upload(totals)
-            fewer = self._pass(kept.values, *on_device, room, layout)
+            fewer = self._pass(kept.values, self._nothing_sampled(), *on_device, room, layout)
         if fewer is None:
             return np.zeros(len(places)), np.zeros(len(places), bool)
         _, among, is_among = fewer.locate(places)
