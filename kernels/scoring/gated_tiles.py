@@ -59,6 +59,7 @@ def _run_panels(start, stop, memory, table, bits, gate, up, x, rows, code, first
     size, floats = up.stride // blocks, memory.view(np.float32)
     data = array_at(gate.data, (panels * gate.stride,), np.uint8)
     other, room = up.data - gate.data, unpack_room(False, blocks)
+    # What is asked for ahead needs no end: behind the panels lies what is multiplied next.
     # Two places for sums: of these 32 rows, and of those before, which are activated meanwhile.
     now, before, waiting = SUMS_AT, SUMS_AT + 4 * TILE, 0
     job = (floats, before // 4, code, halves, 0, 0, width)
@@ -67,7 +68,7 @@ def _run_panels(start, stop, memory, table, bits, gate, up, x, rows, code, first
         for row in range(0, rows, 2 * ROWS):
             two = rows - row > ROWS
             multiply_group(
-                data, at, at + other, size, bits, table, AHEAD, at + 2 * AHEAD, 0, memory, room,
+                data, at, at + other, size, bits, table, AHEAD, 0, 0, memory, room,
                 0, 0, blocks, row == 0, x, row * x.shape[1], two, _activate_rows, job, waiting,
             )  # fmt: skip
             store_sums(memory, now, two)
