@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.simd import LANES, float32x16
 
-__all__ = ["LOG2_E", "exp", "exp2", "exp2_from"]
+__all__ = ["LOG2_E", "exp", "exp2", "exp2_from", "exp2_whole"]
 
 LOG2_E = 1.4426950408889634
 
@@ -79,6 +79,18 @@ def exp2(typing: Any, x: Any) -> Any:
         x = builder.select(builder.fcmp_ordered(">", least, args[0]), least, args[0])
         shifted = builder.fadd(x, _constant(_ROUND))
         return _power(builder, shifted, builder.fsub(x, builder.fsub(shifted, _constant(_ROUND))))
+
+    return float32x16(float32x16), generate
+
+
+@intrinsic
+def exp2_whole(typing: Any, x: Any) -> Any:
+    """Return what ``exp2`` does of lanes that are integers up to 127, without its series."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        least = _constant(_LEAST)
+        x = builder.select(builder.fcmp_ordered(">", least, args[0]), least, args[0])
+        return _scaled(builder, _constant(1.0), builder.fadd(x, _constant(_ROUND)))
 
     return float32x16(float32x16), generate
 

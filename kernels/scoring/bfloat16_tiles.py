@@ -64,15 +64,16 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _ask_for_lines(first, end, job):
-    """Ask for lines ``first`` to ``end - 1`` of two panels' outputs.
+def _ask_for_lines(stage, row, job, state):
+    """Ask for a row's two lines of two panels' outputs.
 
     As many weights as the cache's second level holds have passed since they were used last, and
     each store would wait for its line.
     """
     out, at = job
-    for line in range(first, end):
-        prefetch_to_write(out, at + line // 2 * out.shape[1] + line % 2 * PANEL)
+    if stage % 2 == 0:
+        prefetch_to_write(out, at + row * out.shape[1] + stage // 2 * PANEL)
+    return state
 
 
 @cpu_device(inline=True)
@@ -128,11 +129,11 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
             row = 2 * ROWS * group
             two, at = rows - row > ROWS, row * x.shape[1] + first * ROWS * BLOCK
             out_at = row * out.shape[1] + panel * PANEL - shift
-            lines = 2 * min(2 * ROWS, rows - row) if last == blocks else 0
+            here = min(2 * ROWS, rows - row) if last == blocks else 0
             sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
             multiply_group(
                 data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
-                last - first, group == 0, x, at, two, _ask_for_lines, (out, out_at), lines,
+                last - first, group == 0, x, at, two, _ask_for_lines, (out, out_at), here,
             )  # fmt: skip
             if last == blocks:
                 _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add)

@@ -20,7 +20,7 @@ from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, place_of
 from numbatch.kernels.scoring.bfloat16_tiles import CHUNK, SUMS_AT
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES, TILE
-from numbatch.kernels.scoring.tile_groups import multiply_group, store_sums, unpack_room
+from numbatch.kernels.scoring.tile_groups import do_items, multiply_group, store_sums, unpack_room
 from numbatch.kernels.simd import LANES, load_float32, splat
 from numbatch.kernels.simd_bfloat16 import store_bfloat16
 
@@ -37,18 +37,21 @@ def suits_tiles(config, gate, up, rows):
 
 
 @cpu_device(inline=True)
-def _activate_rows(first, end, job):
-    """Write ``act(gate) * up`` of rows ``first`` to ``end - 1`` as inputs of the next product.
+def _activate_row(stage, r, job, state):
+    """Write ``act(gate) * up`` of a row as inputs of the next product, in four stages.
 
     ``job``: the sums of 32 rows and where they begin, the code of the activation, the inputs, of
     which row and column they begin, and how wide they are.
     """
     sums, at, code, halves, row, column, width = job
-    for r in range(first, end):
-        place = at + r // ROWS * (2 * TILE // 4) + r % ROWS * LANES
+    y = state[0]
+    place = at + r // ROWS * (2 * TILE // 4) + r % ROWS * LANES
+    if stage == 1:
         y = activate_vector(code, True, load_float32(sums, place))
+    elif stage == 3:
         y = y * load_float32(sums, place + TILE // 4)
         store_bfloat16(halves, place_of(row + r, column, width), y * UP)
+    return y, y, y, y
 
 
 @cpu_device(inline=True)
@@ -69,12 +72,12 @@ def _run_panels(start, stop, memory, table, bits, gate, up, x, rows, code, first
             two = rows - row > ROWS
             multiply_group(
                 data, at, at + other, size, bits, table, AHEAD, 0, 0, memory, room,
-                0, 0, blocks, row == 0, x, row * x.shape[1], two, _activate_rows, job, waiting,
+                0, 0, blocks, row == 0, x, row * x.shape[1], two, _activate_row, job, waiting,
             )  # fmt: skip
             store_sums(memory, now, two)
             job = (floats, now // 4, code, halves, first_row + row, panel * PANEL, width)
             now, before, waiting = before, now, min(2 * ROWS, rows - row)
-    _activate_rows(0, waiting, job)
+    do_items(0, waiting, _activate_row, job)
     if stop == panels and panels * PANEL < width:
         _clear(first_row, rows, panels * PANEL, width, halves)
 

@@ -25,15 +25,18 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.simd import LANES, fma, load_float32, maximum, splat, store_float32, sum_lanes
-from numbatch.kernels.simd_exp import LOG2_E, exp2, exp2_from
+from numbatch.kernels.simd_exp import LOG2_E, exp2_from, exp2_whole
 from numbatch.kernels.simd_masks import above, largest_lane, load_part, lowest_bit, where
 
 __all__ = [
     "BOUND",
+    "FACTOR",
+    "PER_FACTOR",
     "SEGMENT",
     "STATE",
     "finish_lanes",
     "keep_largest",
+    "largest_up_to",
     "log_sum",
     "merge_segments",
     "reduce_row",
@@ -55,7 +58,7 @@ float32 numbers of this size are 1/16 apart, so nothing of use is lost.
 """
 
 FACTOR = np.float32(LOG2_E)
-_PER_FACTOR = np.float32(1 / LOG2_E)
+PER_FACTOR = np.float32(1 / LOG2_E)
 _ROUND = np.float32(1.5 * 2**23)
 _LN2 = math.log(2)
 
@@ -105,9 +108,9 @@ def reduce_row(logits, at, count, state, to):
     largest = maximum(largest, other)
     whole = whole_part(largest)
     # Below, a power is less than 2**-125 of the largest: it is taken as that.
-    least = (whole - np.float32(126)) * _PER_FACTOR
+    least = (whole - np.float32(126)) * PER_FACTOR
     factor = splat(FACTOR)
-    total = load_float32(state, to + LANES) * exp2(whole_part(before) - whole)
+    total = load_float32(state, to + LANES) * exp2_whole(whole_part(before) - whole)
     for i in range(0, full, LANES):
         x = maximum(least, load_float32(logits, at + i))
         total = total + exp2_from(x, factor, whole)
@@ -126,7 +129,7 @@ def finish_lanes(state, to):
     """
     lanes = load_float32(state, to)
     largest = largest_lane(lanes)
-    scaled = exp2(whole_part(lanes) - whole_part(splat(largest)))
+    scaled = exp2_whole(whole_part(lanes) - whole_part(splat(largest)))
     return largest, sum_lanes(load_float32(state, to + LANES) * scaled)
 
 
@@ -154,7 +157,7 @@ def log_sum(largest, total):
 
 
 @cpu_device
-def _largest_before(logits, at, count, start):
+def largest_up_to(logits, at, count, start):
     """Return the largest of ``start`` and of logits ``at`` to ``at + count - 1``."""
     for i in range(at, at + count):
         if logits[i] > start:
@@ -192,7 +195,7 @@ def reduce_tile(
         if 0 <= place < width:
             target_logits[token] = logits[at + place]
             earlier = largest_lane(load_float32(state, to))
-            largest_before[token] = _largest_before(logits, at, place, earlier)
+            largest_before[token] = largest_up_to(logits, at, place, earlier)
         reduce_row(logits, at, width, state, to)
 
 

@@ -22,6 +22,7 @@ from numbatch.kernels.scoring.logit_tiles import (
     reduce_tile,
     start_lanes,
 )
+from numbatch.kernels.scoring.logprob_tiles import reduce_by_tiles, suits_tiles
 from numbatch.kernels.scoring.product import multiply_range
 from numbatch.kernels.simd import LANES
 from numbatch.kernels.threads import Call, ThreadTeam
@@ -66,11 +67,19 @@ def _segment_statistics(
     flat = scratch[: tokens * WIDTH]
     logits = flat.reshape((tokens, WIDTH))
     state = scratch[tokens * WIDTH :][: tokens * STATE]
+    by_tiles = tokens > 0 and suits_tiles(compute, matrix[0], scale, cap)
     for segment in range(start, stop):
+        begin, end = segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary)
+        if by_tiles:
+            reduce_by_tiles(
+                begin, end, memory, shapes, table, matrix[0], activations, flat, targets, state,
+                segment, largest, sums, target_logits, largest_before,
+            )  # fmt: skip
+            continue
         for token in range(tokens):
             start_lanes(state, token * STATE)
-        for low in range(segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary), WIDTH):
-            high = min(low + WIDTH, vocabulary)
+        for low in range(begin, end, WIDTH):
+            high = min(low + WIDTH, end)
             following = matrix[0].data + high // LANES * matrix[0].stride
             multiply_range(
                 compute, low, high, memory, shapes, table, matrix[0], following,

@@ -6,6 +6,8 @@ and 5 are activations, 6 and 7 weights.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbatch.kernels.amx import (
     dot_bfloat16,
     load_tile,
@@ -23,8 +25,9 @@ from numbatch.kernels.scoring.bfloat16_unpack import (
     unpack_block,
     unpack_quarter,
 )
+from numbatch.kernels.simd import splat
 
-__all__ = ["multiply_group", "store_sums", "unpack_room"]
+__all__ = ["do_items", "multiply_group", "store_sums", "unpack_room"]
 
 LAG = 1
 """Blocks from the one that is multiplied to the one that is unpacked; 2 and 3 were no faster."""
@@ -59,21 +62,72 @@ def store_sums(memory, at, two):
 
 
 @cpu_device(inline=True)
+def do_items(first, end, work, job):
+    """Do items ``first`` to ``end - 1`` of other work alone."""
+    for item in range(first, end):
+        state = work(0, item, job, _nothing())
+        state = work(1, item, job, state)
+        state = work(2, item, job, state)
+        work(3, item, job, state)
+
+
+@cpu_device(inline=True)
+def _nothing():
+    """Return what the first stage of an item is given."""
+    zero = splat(np.float32(0))
+    return zero, zero, zero, zero
+
+
+@cpu_device(inline=True)
+def _block_alone(weights, a, b, x, at, below, two):
+    """Multiply 16 or 32 rows with an unpacked block of two panels."""
+    load_tile(6, weights, a, 64)
+    stream_tile(4, x, at, 64)
+    dot_bfloat16(0, 4, 6)
+    load_tile(7, weights, b, 64)
+    dot_bfloat16(1, 4, 7)
+    if two:
+        stream_tile(5, x, at + below, 64)
+        dot_bfloat16(2, 5, 6)
+        dot_bfloat16(3, 5, 7)
+
+
+@cpu_device(inline=True)
+def _block_beside(weights, a, b, x, at, below, two, work, job, item):
+    """As :func:`_block_alone`, while an item of other work and the next are done."""
+    state = work(0, item, job, _nothing())
+    load_tile(6, weights, a, 64)
+    state = work(1, item, job, state)
+    stream_tile(4, x, at, 64)
+    state = work(2, item, job, state)
+    dot_bfloat16(0, 4, 6)
+    work(3, item, job, state)
+    load_tile(7, weights, b, 64)
+    state = work(0, item + 1, job, _nothing())
+    dot_bfloat16(1, 4, 7)
+    state = work(1, item + 1, job, state)
+    if two:
+        stream_tile(5, x, at + below, 64)
+    state = work(2, item + 1, job, state)
+    if two:
+        dot_bfloat16(2, 5, 6)
+    work(3, item + 1, job, state)
+    if two:
+        dot_bfloat16(3, 5, 7)
+
+
+@cpu_device(inline=True)
 def _multiply(weights, a_at, b_at, step, blocks, x, at, two, work, job, items):
     """Multiply 16 or 32 rows, at ``at`` in ``x``, with unpacked blocks ``step`` bytes apart."""
-    done, each, below = 0, (items + blocks - 1) // blocks, ROWS * x.shape[1]
+    done, below = 0, ROWS * x.shape[1]
     for k in range(blocks):
-        load_tile(6, weights, a_at + k * step, 64)
-        stream_tile(4, x, at + k * ROWS * BLOCK, 64)
-        dot_bfloat16(0, 4, 6)
-        load_tile(7, weights, b_at + k * step, 64)
-        dot_bfloat16(1, 4, 7)
-        if two:
-            stream_tile(5, x, at + k * ROWS * BLOCK + below, 64)
-            dot_bfloat16(2, 5, 6)
-            dot_bfloat16(3, 5, 7)
-        work(done, min(done + each, items), job)
-        done = min(done + each, items)
+        a, b, place = a_at + k * step, b_at + k * step, at + k * ROWS * BLOCK
+        if done + 1 < items:
+            _block_beside(weights, a, b, x, place, below, two, work, job, done)
+            done += 2
+        else:
+            _block_alone(weights, a, b, x, place, below, two)
+    do_items(done, items, work, job)
 
 
 @cpu_device(inline=True)
@@ -92,7 +146,7 @@ def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, 
             unpack_block(data, a, bits, memory, fresh, table, later[0])
             unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
         elif k >= blocks - LAG:
-            _multiply(memory, used, used + TILE, 0, 1, x, at, two, work, job, 0)
+            _block_alone(memory, used, used + TILE, x, at, below, two)
         elif two:
             _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below)
         else:
@@ -100,7 +154,7 @@ def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, 
         fresh = fresh + 2 * TILE if fresh + 2 * TILE < room else 0
         if k >= 0:
             used, at = used + 2 * TILE if used + 2 * TILE < room else 0, at + ROWS * BLOCK
-            work(done, min(done + each, items), job)
+            do_items(done, min(done + each, items), work, job)
             done = min(done + each, items)
 
 
@@ -184,9 +238,9 @@ def multiply_group(data, a_at, b_at, size, bits, table, ahead, end, jump, memory
         Activations, whose first tile is at flat index ``at``.
     two : bool
         Whether there are more than 16 rows.
-    work : device function (first, end, job)
-        Does items ``first`` to ``end - 1`` of other work, some behind the products of each block:
-        these then take less time than they do alone.
+    work : device function (stage, item, job, state)
+        Does a stage, 0 to 3, of an item of other work, and returns the state for the next: four
+        vectors of float32.
     job : tuple
     items : int
     """
