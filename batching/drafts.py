@@ -48,6 +48,11 @@ class Drafter:
     tile : int
         Products take so many rows at a time.
 
+    Attributes
+    ----------
+    added : int
+        How many guesses the chunks of the last step have.
+
     Raises
     ------
     InputError
@@ -58,13 +63,17 @@ class Drafter:
         if most < 0:
             raise InputError(f"num_speculative_tokens is {most}, should be at least 0")
         self._most, self._time, self._tile = most, time, tile
+        self.added = 0
         self._usual = list(FIRST_RATES)
         self._drawing: list[Sequence] = []  # those of the step that runs
         self._looked_at: tuple[np.ndarray, ...] = ()  # addresses, lengths, guesses, found
 
     def extend(self, chunks: list[Chunk], scheduler: Scheduler) -> list[Chunk]:
         """Return the chunks with guesses behind those of sequences that are one token behind."""
-        drawing = [chunk.sequence for chunk in chunks if self._most and _may_guess(chunk)]
+        self.added = 0
+        if not self._most:
+            return chunks
+        drawing = [chunk.sequence for chunk in chunks if _may_guess(chunk)]
         self._drawing = drawing if len(drawing) <= MOST_SEQUENCES else []
         if not self._drawing:
             return chunks
@@ -86,6 +95,7 @@ class Drafter:
             count = scheduler.lengthen(sequence, int(counts[i]))
             sequence.tokens[sequence.length : sequence.length + count] = guesses[i, :count]
             longer[sequence] = 1 + count
+            self.added += count
         return [
             chunk._replace(length=longer[chunk.sequence]) if chunk.sequence in longer else chunk
             for chunk in chunks

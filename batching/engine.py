@@ -18,7 +18,7 @@ from numbatch.batching.request_check import check_tokens
 from numbatch.batching.results import FailedResult, Result
 from numbatch.batching.scheduler import Chunk, Scheduler
 from numbatch.batching.sequence import Sequence
-from numbatch.batching.step_batch import halves, make_batch
+from numbatch.batching.step_batch import BatchMaker, halves
 from numbatch.batching.step_outputs import StepOutputs, logit_rows, scored
 from numbatch.errors import InputError
 from numbatch.models.decoder import Decoder
@@ -131,6 +131,7 @@ class Engine:
         self.lookahead = lookahead or 2 * max_num_seqs
         self.lock = threading.RLock()
         self._outputs = StepOutputs(model, self.forward, self.sampler, logit_rows(max_num_seqs))
+        self._batches = BatchMaker(pool.block_size)
         self._deadlines: list[tuple[float, int, Sequence]] = []
 
     @staticmethod
@@ -243,9 +244,9 @@ class Engine:
             self.scheduler.token_budget = self._step_tokens()
             chunks = self._drafter.extend(self.scheduler.schedule(), self.scheduler)
             if chunks:
-                begin, guesses = time.perf_counter(), sum(chunk.guesses for chunk in chunks)
+                begin = time.perf_counter()
                 finished += self._run(chunks)
-                self._learn(chunks, guesses, time.perf_counter() - begin)
+                self._learn(chunks, self._drafter.added, time.perf_counter() - begin)
                 self._drafter.learn()
             else:
                 finished += self._take_late()
@@ -267,16 +268,15 @@ class Engine:
         return self.sizer.choose(len(decoding), sum(decoding)).tokens
 
     def _learn(self, chunks: list[Chunk], guesses: int, seconds: float) -> None:
-        read = [c.length * c.start + c.length * (c.length + 1) // 2 for c in chunks]
-        decoding = [kv for chunk, kv in zip(chunks, read, strict=True) if chunk.length == 1]
-        self.sizer.observe(
-            tokens=sum(chunk.length for chunk in chunks),
-            decoding=len(decoding),
-            sequences=len(chunks) + guesses,  # a row of logits each
-            kv_read=sum(read),
-            kv_decoding=sum(decoding),
-            seconds=seconds,
-        )
+        tokens = decoding = kv_read = kv_decoding = 0
+        for _, start, length in chunks:
+            tokens += length
+            kv_read += length * start + length * (length + 1) // 2
+            if length == 1:
+                decoding += 1
+                kv_decoding += start + 1
+        rows = len(chunks) + guesses  # of logits
+        self.sizer.observe(tokens, decoding, rows, kv_read, kv_decoding, seconds)
 
     def _deliver(self, sequence: Sequence, result: Result) -> Result:
         if sequence.sink is not None:
@@ -298,7 +298,7 @@ class Engine:
     def _run(self, chunks: list[Chunk]) -> list[tuple[Sequence, Result]]:
         """Run chunks; where memory runs out, run them in parts and make the next steps smaller."""
         try:
-            hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
+            hidden = self.forward.run(self._batches.make(chunks))
             failed = self._outputs.score(chunks, hidden)
             finished = self._outputs.sample(chunks, hidden)
         except MemoryError:
@@ -311,7 +311,8 @@ class Engine:
                 self.scheduler.finish(sequence)
                 return [(sequence, FailedResult(sequence.request.id, "out of memory"))]
             return [each for part in parts for each in self._run(part)]
-        self.scheduler.advance([_kept(chunk) for chunk in chunks])
+        guessed = self._drafter.added > 0
+        self.scheduler.advance([_kept(chunk) for chunk in chunks] if guessed else chunks)
         bad = {sequence for sequence, _ in failed}
         finished += failed
         finished += [each for each in self._outputs.finish_scored(chunks) if each[0] not in bad]

@@ -269,8 +269,9 @@ class FairPriority:
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Add tokens to the counter of a sequence's tag."""
         name = sequence.request.tag
-        share = tokens / self._tags[name].weight
-        self._tags[name].served += share
+        tag = self._tags[name]
+        share = tokens / tag.weight
+        tag.served += share
         self._given[name] = self._given.get(name, 0.0) + share
 
     def leave(self, sequence: Sequence) -> None:

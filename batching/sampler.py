@@ -62,6 +62,20 @@ def _room_for(rows: int, likeliest: int) -> Drawn:
     )
 
 
+class _Rows:
+    """What rows of some sequences are sampled with: in most steps those of the step before."""
+
+    def __init__(self, sequences: list[Sequence], fields: list[tuple[float | int, ...]]) -> None:
+        self.sequences = sequences
+        self.fields = np.array(fields, ROW)
+        self.positions = self.fields["position"]
+        self.have_history = any(each.params and each.params.has_penalties for each in sequences)
+        self.are_greedy = not self.have_history and all(map(_is_greedy, sequences))
+        self.no_offsets = np.zeros(len(sequences) + 1, np.int64)
+        likeliest = max((each.top_ids.shape[1] for each in sequences), default=0)
+        self.drawn = _room_for(len(sequences), likeliest)
+
+
 class Sampler:
     """Samples rows of logits on a team of threads.
 
@@ -78,9 +92,7 @@ class Sampler:
         self.seed = seed
         self._scratch = sampling_scratch(team.threads, vocabulary)
         self._processors: dict[Any, CompiledFunction] = {}
-        self._drawn = _room_for(0, 0)
-        self._sequences: list[Sequence] = []
-        self._rows = np.empty(0, ROW)
+        self._rows = _Rows([], [])
 
     def prepare(self, params: SamplingParams) -> None:
         """Compile the user's function that a request brings, unless it was compiled before.
@@ -112,40 +124,16 @@ class Sampler:
         states : float32 array
             Of the tiles of logits, from ``ForwardPass.logits_to_draw``; modified in place.
         """
-        n = len(places)
-        rows = self._rows_of(places)
-        history, offsets = self._history(places)
-        wanted = max(sequence.top_ids.shape[1] for sequence, _ in places)
-        drawn = self._drawn
-        if drawn.top_ids.shape != (n, wanted):
-            drawn = self._drawn = _room_for(n, wanted)
-        args = (logits, states, rows, history, offsets)
-        outputs = (drawn.tokens, drawn.logprobs, drawn.top_ids, drawn.top_logprobs)
+        n, sequences = len(places), [sequence for sequence, _ in places]
+        rows = self._rows
+        if sequences != rows.sequences:
+            rows = self._rows = _Rows(sequences, [self._row(sequence) for sequence in sequences])
+        rows.positions[:] = [place - sequence.prompt_length for sequence, place in places]
+        past = _history(places) if rows.have_history else (_NONE, rows.no_offsets)
+        args = (logits, states, rows.fields, *past, *rows.drawn)
         # The likeliest token alone is found in 2 us a row: less than it takes to begin a thread.
-        light = history is _NONE and all(_is_greedy(sequence) for sequence, _ in places)
-        self.team.run(Call(sample_rows, n, (*args, *outputs), self._scratch, n if light else 1))
-        return drawn
-
-    def _rows_of(self, places: Rows[tuple[Sequence, int]]) -> np.ndarray:
-        """Return what rows are sampled with; of the same sequences but for their positions."""
-        sequences = [sequence for sequence, _ in places]
-        if sequences != self._sequences:
-            self._sequences = sequences
-            self._rows = np.array([self._row(sequence) for sequence in sequences], ROW)
-        self._rows["position"] = [place - sequence.prompt_length for sequence, place in places]
-        return self._rows
-
-    def _history(self, places: Rows[tuple[Sequence, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens that penalties look at, and where those of each row begin."""
-        past = [
-            sequence.tokens[:place] if sequence.params and sequence.params.has_penalties else _NONE
-            for sequence, place in places
-        ]
-        offsets = np.zeros(len(places) + 1, np.int64)
-        if all(each is _NONE for each in past):
-            return _NONE, offsets
-        np.cumsum([len(each) for each in past], out=offsets[1:])
-        return np.concatenate(past), offsets
+        self.team.run(Call(sample_rows, n, args, self._scratch, n if rows.are_greedy else 1))
+        return rows.drawn
 
     def _row(self, sequence: Sequence) -> tuple[float | int, ...]:
         """Return the fields of ``ROW``, of a request that has drawn nothing yet."""
@@ -178,6 +166,17 @@ class Sampler:
             return _raised(params.logits_processor, logits, params.logits_processor_arg, position)
         where = "the model's logits" if code == NO_LOGITS else "logits after the logits_processor"
         return f"{where} are no numbers to draw from: {describe_logits(logits)}"
+
+
+def _history(places: Rows[tuple[Sequence, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens that penalties look at, and where those of each row begin."""
+    past = [
+        sequence.tokens[:place] if sequence.params and sequence.params.has_penalties else _NONE
+        for sequence, place in places
+    ]
+    offsets = np.zeros(len(places) + 1, np.int64)
+    np.cumsum([len(each) for each in past], out=offsets[1:])
+    return np.concatenate(past), offsets
 
 
 def _is_greedy(sequence: Sequence) -> bool:

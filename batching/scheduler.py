@@ -86,10 +86,13 @@ class Scheduler:
         ranked, crowded = list(self.running), len(self.running) > self.token_budget
         if crowded or len(ranked) > self.pool.free_blocks:  # not all may get theirs
             ranked.sort(key=self.policy.rank)
+        begun: list[Sequence] = []
         for sequence in ranked:
-            if sequence.blocks and (sequence.behind == 1 or (crowded and sequence.behind)):
+            behind = sequence.behind
+            if sequence.blocks and (behind == 1 or (crowded and behind)):
                 self._give(sequence)
-        begun = [each for each in ranked if each.behind > 1 and each not in self._chunks]
+            if behind > 1 and sequence not in self._chunks:
+                begun.append(sequence)
         shut_out = None  # the head of the queue, when it finds no room
         rank = self.policy.rank
         while True:

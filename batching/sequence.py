@@ -52,6 +52,8 @@ class Sequence:
         The blocks of the pool that it holds, in order; empty where it does not run.
     params : SamplingParams or None
         Sampling parameters; None where the text is scored.
+    is_scored : bool
+        Whether log-probabilities of its text or its prompt are wanted.
     priority : float
         The request's; a policy may make it more urgent.
     seed : int, optional
@@ -84,6 +86,7 @@ class Sequence:
         "greedy",
         "guess_rate",
         "is_done",
+        "is_scored",
         "is_waiting",
         "keys",
         "length",
@@ -112,6 +115,7 @@ class Sequence:
     ) -> None:
         self.request = request
         self.params = request.params
+        self.is_scored = request.wanted_prompt_logprobs is not None
         self.sink = sink
         self._unread = 0 if request.params is not None else 1
         self.prompt_length = len(request.tokens)
@@ -168,7 +172,7 @@ class Sequence:
 
         The hidden state of the token before the first one that is scored or sampled is needed.
         """
-        if self.request.wanted_prompt_logprobs is None:
+        if not self.is_scored:
             return self.length - 1
         return (1 if self.params is not None else self.request.score_from) - 1
 

@@ -49,7 +49,7 @@ def _scored_parts(chunks: list[Chunk]) -> list[ScoredPart]:
     parts: list[ScoredPart] = []
     begin = 0
     for sequence, start, length in chunks:
-        if sequence.request.wanted_prompt_logprobs is not None:
+        if sequence.is_scored:
             first = 1 if sequence.params is not None else sequence.request.score_from
             low = max(start + 1, first)
             high = min(start + length + 1, sequence.prompt_length)
@@ -107,10 +107,11 @@ def _draws(chunks: list[Chunk]) -> list[_Draw]:
     """Return what is drawn for the sequences that have caught up, in the order of their rows."""
     draws: list[_Draw] = []
     end = 0
-    for chunk in chunks:
-        sequence, wanted, guesses = chunk.sequence, chunk.sequence.wanted, chunk.guesses
-        end += chunk.length
-        if sequence.params is None or chunk.start + chunk.length < wanted:
+    for sequence, start, length in chunks:
+        wanted = sequence.wanted
+        guesses = start + length - wanted
+        end += length
+        if sequence.params is None or guesses < 0:
             continue
         if not guesses:
             draws.append(_Draw(sequence, wanted, end - 1, NO_GUESS))
@@ -165,8 +166,9 @@ class StepOutputs:
         Returns the texts that cannot be scored: where a logit is NaN or infinite.
         """
         failed: Finished = []
-        for rich in (False, True):
-            parts = [part for part in _scored_parts(chunks) if part.wants_rows == rich]
+        every = _scored_parts(chunks)
+        for rich in (False, True) if every else ():
+            parts = [part for part in every if part.wants_rows == rich]
             if parts:
                 self._rows.score(parts, hidden) if rich else self._score(parts, hidden)
             failed += [each for part in parts if (each := _failure(part)) is not None]
@@ -215,19 +217,22 @@ class StepOutputs:
         drawn = self._sampler.sample(logits, places, *states)
         finished: Finished = []
         tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
+        tops = drawn.top_ids.shape[1]
         for i, (sequence, _, _, guess) in enumerate(part):
             if sequence in over:
                 continue
-            if tokens[i] < 0:
-                why = self._sampler.failure(tokens[i], logits[i], sequence)
+            token = tokens[i]
+            if token < 0:
+                why = self._sampler.failure(token, logits[i], sequence)
                 result: Result | None = FailedResult(sequence.request.id, why)
             else:
-                sequence.keep_top(drawn.top_ids[i], drawn.top_logprobs[i])
-                sequence.append(tokens[i], logprobs[i])
-                result = self.after_token(sequence, tokens[i])
+                if tops:
+                    sequence.keep_top(drawn.top_ids[i], drawn.top_logprobs[i])
+                sequence.append(token, logprobs[i])
+                result = self.after_token(sequence, token)
             if result is not None:
                 finished.append((sequence, result))
-            if result is not None or tokens[i] != guess:
+            if guess != NO_GUESS and (result is not None or token != guess):
                 over.add(sequence)
         return finished
 

@@ -10,7 +10,6 @@ from numbatch.batching.cuda.decode import Decode
 from numbatch.batching.engine import Engine
 from numbatch.batching.scheduler import Chunk
 from numbatch.batching.sequence import Sequence
-from numbatch.batching.step_batch import make_batch
 from numbatch.batching.step_outputs import Finished, scored
 
 __all__ = ["CudaEngine"]
@@ -69,7 +68,7 @@ class CudaEngine(Engine):
         gpu.use()
         try:
             begin = gpu.mark()
-            hidden = self.forward.run(make_batch(chunks, self.scheduler.pool.block_size))
+            hidden = self.forward.run(self._batches.make(chunks))
             finish = self._outputs.begin_scoring(chunks, hidden)
             end = gpu.mark()
         except MemoryError:

@@ -20,6 +20,9 @@ _GROUP = 1 << 16
 them is used again instead of coming from the system."""
 
 
+_WHOLE = (int, np.integer)  # a union would be made anew at each look
+
+
 def checked_ids(ids: Any, size: int) -> np.ndarray:
     """Return ids as a uint32 array of shape (n,).
 
@@ -86,7 +89,7 @@ class Decoding:
         InputError
             If it is no whole number, or out of range.
         """
-        whole = isinstance(token_id, int | np.integer)
+        whole = isinstance(token_id, _WHOLE)
         if not whole or not 0 <= token_id < len(self.outputs):
             checked_ids([token_id], len(self.outputs))
         if skip_special and self._special[token_id]:
