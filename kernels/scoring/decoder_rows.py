@@ -72,28 +72,29 @@ def convert_rows(start, stop, compute, x, columns, activations):
 
 
 @cpu_device
-def _norm_heads(x, token, heads, head_size, norm, epsilon):
+def _norm_heads(x, token, head, end, head_size, norm, epsilon):
     weight = array_at(norm.weight, (norm.width,), np.float32)
     bias = array_at(norm.bias, (0,), np.float32)
     flat = x.reshape(x.size)
     first = token * x.shape[1]
-    for at in range(first, first + heads * head_size, head_size):
+    for at in range(first + head * head_size, first + end * head_size, head_size):
         norm_row(flat, at, weight, bias, epsilon, flat, at)
 
 
 @cpu_device
-def place_heads(start, stop, config, layer, norms, q, k, cosine, sine):
-    """Norm and rotate the queries and keys of tokens."""
+def place_heads(start, stop, head, end, config, layer, norms, q, k, cosine, sine):
+    """Norm and rotate keys of tokens, of heads ``head`` to ``end - 1``, and queries for them."""
+    group, size = config.heads // config.kv_heads, config.head_size
     for token in range(start, stop):
         if norms[QUERY_NORM].weight:
-            _norm_heads(q, token, config.heads, config.head_size, norms[QUERY_NORM], config.epsilon)
-        if norms[KEY_NORM].weight:
-            _norm_heads(k, token, config.kv_heads, config.head_size, norms[KEY_NORM],
+            _norm_heads(q, token, head * group, end * group, size, norms[QUERY_NORM],
                         config.epsilon)  # fmt: skip
+        if norms[KEY_NORM].weight:
+            _norm_heads(k, token, head, end, size, norms[KEY_NORM], config.epsilon)
         if layer.frequencies:
-            rotate_row(q[token], config.heads, config.head_size, layer.pairs, config.interleaved,
-                       cosine[token], sine[token])  # fmt: skip
-            rotate_row(k[token], config.kv_heads, config.head_size, layer.pairs,
+            rotate_row(q[token, head * group * size :], (end - head) * group, size, layer.pairs,
+                       config.interleaved, cosine[token], sine[token])  # fmt: skip
+            rotate_row(k[token, head * size :], end - head, size, layer.pairs,
                        config.interleaved, cosine[token], sine[token])  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from numbatch.kernels.barrier import mark, meet, share
 from numbatch.kernels.fork_join import call_on_team, entry_of
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 from numbatch.kernels.scoring.attention.attend import attend_tiles
-from numbatch.kernels.scoring.attention.plan import find_tile, find_token
+from numbatch.kernels.scoring.attention.plan import find_tile, find_token, tile_of
 from numbatch.kernels.scoring.attention.store import store_tokens
 from numbatch.kernels.scoring.decoder_records import (
     ATTENTION_NORM,
@@ -126,6 +126,8 @@ def _run_layers(
     embed_rows(low, high, c, tokens, positions, embedding, position_table, hidden, normed[low])
     since = mark(ticks, EMBEDDING, since)
     meeting, frequencies = 0, 0
+    # Each token of a sequence of its own: who attends for a head of it needs no other's keys.
+    alone = plans[0, 0, 2] > 0
     activations, after_attention, before_mlp, inner = inputs
     every, count = matrices.reshape(matrices.size), matrices.shape[1]
     for index in range(layers.size):
@@ -149,17 +151,24 @@ def _run_layers(
             since = mark(ticks, QKV, since)
             meeting = _meet(counter, team, meeting)
             since = mark(ticks, WAITING, since)
-            place_heads(low_row, high_row, c, layer, norm, q, k, cosine, sine)
-            store_tokens(low_row, high_row, k, v, slots, index, c.head_size, cache)
-            since = mark(ticks, PLACING, since)
-        meeting = _meet(counter, threads, meeting)
-        since = mark(ticks, WAITING, since)
+            if not alone:
+                place_heads(low_row, high_row, 0, c.kv_heads, c, layer, norm, q, k, cosine, sine)
+                store_tokens(low_row, high_row, k, v, slots, index, c.head_size, cache, 0,
+                             c.kv_heads)  # fmt: skip
+                since = mark(ticks, PLACING, since)
+        if not alone:
+            meeting = _meet(counter, threads, meeting)
+            since = mark(ticks, WAITING, since)
         plan = plans[layer.plan]
         for row in range(first, last, block):
             stop = min(row + block, last)
             n, (low_row, high_row) = stop - row, _part(row, stop, place, team)
             for head in range(c.kv_heads if apart else 1):
                 from_, to = _tiles_of(plan, head, row, stop, c.kv_heads, apart, thread, threads)
+                if alone:
+                    _place_tiles(from_, to, plan, c, layer, norm, q, k, v, cosine, sine, slots,
+                                 index, cache)  # fmt: skip
+                    since = mark(ticks, PLACING, since)
                 attend_tiles(
                     from_, to, scores[thread], q, cache, tables, rows, positions, plan, index,
                     group, c.head_size, layer.window, c.attention_scale, c.attention_softcap,
@@ -216,6 +225,20 @@ def _tiles_of(plan, head, first, last, heads, apart, thread, threads):
         return before + find_token(plan, first), before + find_token(plan, last)
     start, stop = share(plan[0, 1] * heads, 1, thread, threads)
     return find_tile(plan, start), find_tile(plan, stop)
+
+
+@cpu_device
+def _place_tiles(
+    first, end, plan, config, layer, norms, q, k, v, cosine, sine, slots, index, cache
+):  # fmt: skip
+    """Place and store the heads that a range of tiles attends for, each of one token."""
+    at = first
+    while at < end:
+        head, token, _ = tile_of(plan, at)
+        stop = min(config.kv_heads, head + end - at)
+        place_heads(token, token + 1, head, stop, config, layer, norms, q, k, cosine, sine)
+        store_tokens(token, token + 1, k, v, slots, index, config.head_size, cache, head, stop)
+        at += stop - head
 
 
 @cpu_device

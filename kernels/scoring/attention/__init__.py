@@ -10,7 +10,8 @@ A step of a model, in order:
 
 1. ``plan_attention(rows, positions, kv_heads, group, window, breaks, plan)`` -> number of items,
    once a step (once for each window, where layers differ);
-2. for each layer ``store_tokens(start, stop, k, v, slots, layer, head_size, cache)`` over tokens;
+2. for each layer ``store_tokens(start, stop, k, v, slots, layer, head_size, cache,
+   first_head, end_head)`` over tokens;
 3. then ``attend(start, stop, scratch, q, cache, tables, rows, positions, plan, layer, group,
    head_size, window, scale, cap, out)`` over the items.
 

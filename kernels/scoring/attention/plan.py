@@ -46,8 +46,10 @@ def plan_attention(rows, positions, kv_heads, group, window, breaks, plan):
     breaks : int64 array
         Tokens at which a tile must begin, if any, in rising order.
     plan : int64 array, shape (at least tokens + 2, 4)
-        Modified in place. Row 0: tiles, items of one head. Row ``1 + i``: the first item of tile
-        ``i``, its first token, its tokens.
+        Modified in place. Row 0: tiles, items of one head, and ``kv_heads`` where each token is of
+        a sequence of its own, else 0: the heads of a token then follow each other, so that few
+        tokens' heads are worked on by two threads; else the tiles of a head do. Row ``1 + i``: the
+        first item of tile ``i``, its first token, its tokens.
     """
     most = max(1, ROWS // group)
     tiles, items, token, next_break = 0, 0, 0, 0
@@ -69,7 +71,8 @@ def plan_attention(rows, positions, kv_heads, group, window, breaks, plan):
         plan[tiles, 0], plan[tiles, 1], plan[tiles, 2] = items, token, count
         items += keys * (1 + -(-count * group // 16))
         token += count
-    plan[0, 0], plan[0, 1] = tiles, items
+    alone = breaks.size == 0 and rows.size > 0 and rows[rows.size - 1] == rows.size - 1
+    plan[0, 0], plan[0, 1], plan[0, 2] = tiles, items, kv_heads if alone else 0
     return items * kv_heads
 
 
@@ -77,9 +80,11 @@ def plan_attention(rows, positions, kv_heads, group, window, breaks, plan):
 def find_tile(plan, item):
     """Return the first (head, tile), as ``head * tiles + tile``, that begins at ``item`` or later.
 
-    No error check.
+    As ``tile * heads + head`` where heads of a token follow each other. No error check.
     """
     tiles, items = plan[0, 0], plan[0, 1]
+    if plan[0, 2]:
+        return _find_head(plan, item)
     head, item = item // items, item % items
     low, high = 0, tiles
     while low < high:
@@ -89,6 +94,21 @@ def find_tile(plan, item):
         else:
             high = middle
     return head * tiles + low
+
+
+@cpu_device
+def _find_head(plan, item):
+    """Do what :func:`find_tile` does where heads of a token follow each other."""
+    heads, low, high = plan[0, 2], 0, plan[0, 0]
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if plan[1 + middle, 0] * heads <= item:
+            low = middle
+        else:
+            high = middle
+    first = plan[1 + low, 0]
+    items = (plan[2 + low, 0] if low + 1 < plan[0, 0] else plan[0, 1]) - first
+    return low * heads + (item - first * heads + items - 1) // items
 
 
 @cpu_device
@@ -107,5 +127,8 @@ def find_token(plan, token):
 @cpu_device
 def tile_of(plan, index):
     """Return head, first token and number of tokens of what :func:`find_tile` counts."""
-    head, tile = divmod(index, plan[0, 0])
+    if plan[0, 2]:
+        tile, head = divmod(index, plan[0, 2])
+    else:
+        head, tile = divmod(index, plan[0, 0])
     return head, plan[1 + tile, 1], plan[1 + tile, 2]
