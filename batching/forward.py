@@ -6,7 +6,7 @@ text or the one token that a generating sequence is behind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ BEFORE_MLP = 2
 _NO_POSITIONS = np.empty((0, 0), np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The tokens of one step.
 
     Parameters

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -24,8 +24,7 @@ from numbatch.kernels.fork_join import dismiss, new_board, rest, serve
 __all__ = ["Call", "TeamKernel", "ThreadTeam"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One kernel call to be shared out.
 
     Parameters

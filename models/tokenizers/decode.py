@@ -68,6 +68,7 @@ class Decoding:
         self.leading_spaces = leading_spaces
         self._padded = pad_tokens(outputs)
         self._bytes = outputs.values.tobytes()
+        self._size = len(outputs)
         self._special = np.zeros(len(outputs), bool)
         self._special[list(special)] = True
 
@@ -90,12 +91,12 @@ class Decoding:
             If it is no whole number, or out of range.
         """
         whole = isinstance(token_id, _WHOLE)
-        if not whole or not 0 <= token_id < len(self.outputs):
-            checked_ids([token_id], len(self.outputs))
+        if not whole or not 0 <= token_id < self._size:
+            checked_ids([token_id], self._size)
         if skip_special and self._special[token_id]:
             return b""
-        offsets = self._padded.offsets
-        return self._bytes[offsets[token_id] : offsets[token_id + 1]]
+        begin, end = self._padded.offsets[token_id : token_id + 2].tolist()
+        return self._bytes[begin:end]
 
     def texts(self, ids: Ragged) -> list[str]:
         """Return the text of each row of a Ragged of ids, special tokens and all."""
@@ -138,7 +139,7 @@ class StreamDecoder:
     def __init__(self, decoding: Decoding, skip_special: bool, continues: bool) -> None:
         self._decoding = decoding
         self._skip_special = skip_special
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""  # of a character that is not complete
         self._spaces_left = 0 if continues else decoding.leading_spaces
 
     def push(self, token_id: int) -> str:
@@ -152,11 +153,14 @@ class StreamDecoder:
         data = self._decoding.token(token_id, self._skip_special)
         if self._spaces_left:
             data = self._without_leading(data)
-        return self._utf8.decode(data)
+        text, used = codecs.utf_8_decode(self._rest + data, "replace", False)
+        self._rest = (self._rest + data)[used:]
+        return text
 
     def flush(self) -> str:
         """Return what is left at the end: U+FFFD for a character cut short."""
-        return self._utf8.decode(b"", final=True)
+        rest, self._rest = self._rest, b""
+        return codecs.utf_8_decode(rest, "replace", True)[0]
 
     def _without_leading(self, data: bytes) -> bytes:
         taken = _spaces(data, self._spaces_left)
