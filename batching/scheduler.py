@@ -137,10 +137,10 @@ class Scheduler:
         size = self.pool.block_size
         for sequence, start, length in chunks:
             sequence.computed = start + length
-            full = range(start // size, sequence.computed // size)
-            if self.share and full:
+            first, end = start // size, sequence.computed // size
+            if self.share and first < end:
                 keys = sequence.block_keys(sequence.computed, size)
-                for i in full:
+                for i in range(first, end):
                     self.pool.publish(sequence.blocks[i], keys[i])
                     self._wake(keys[i], sequence)
 
@@ -160,8 +160,8 @@ class Scheduler:
         tokens = min(self._left, sequence.behind)
         if not tokens:
             return
-        missing = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
-        if missing > 0 and not self._make_room(sequence, missing):
+        beyond = sequence.computed + tokens - len(sequence.blocks) * self.pool.block_size
+        if beyond > 0 and not self._make_room(sequence, self.pool.blocks_for(beyond)):
             return
         self._chunks[sequence] = Chunk(sequence, sequence.computed, tokens)
         self._left -= tokens
