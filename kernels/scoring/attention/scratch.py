@@ -2,12 +2,13 @@
 
 One float32 array; where bfloat16 lies in it, two share an element. Sections, with ``rows`` the
 queries of an item (a multiple of 16) and ``deep`` the head's size padded to 32; "2 *" has a half
-for tiles of even and of odd numbers, because work on three tiles goes on at a time:
+for tiles of even and of odd numbers, because work on three tiles goes on at a time. "saved" are the
+sums before a unit:
 
 queries  rows * deep              scores   2 * 16 * KEYS     weights  2 * 16 * KEYS / 2
 values   KEYS * width / 2         keys     KEYS * deep / 2   factors  2 * 2 * KEYS
 sums     rows * 16                largest  rows              scales   rows
-results  rows * width
+results  rows * width             saved    16 * 16
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _size(group: int, head_size: int) -> int:
     rows = -(-max(ROWS, group) // LANES) * LANES
     width, deep = head_width(head_size), -(-head_size // DEEP) * DEEP
     one_row = deep + LANES + 2 + width
-    return rows * one_row + KEYS * (3 * LANES + (width + deep) // 2 + 4)
+    return rows * one_row + KEYS * (3 * LANES + (width + deep) // 2 + 4) + LANES * LANES
 
 
 def attention_scratch(threads: int, group: int, head_size: int) -> np.ndarray:
@@ -53,4 +54,6 @@ def sections(rows, width, deep):
     sums = factors + 4 * KEYS
     largest = sums + rows * LANES
     scales = largest + rows
-    return 0, scores, weights, values, keys, factors, sums, largest, scales, scales + rows
+    results = scales + rows
+    saved = results + rows * width
+    return 0, scores, weights, values, keys, factors, sums, largest, scales, results, saved

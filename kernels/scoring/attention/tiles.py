@@ -26,6 +26,12 @@ from numbatch.kernels.scoring.attention.softmax import (
     finish_row,
     read_row,
 )
+from numbatch.kernels.scoring.attention.unit_steps import (
+    copy_values,
+    visible_unit,
+    widen,
+    widen_keys,
+)
 from numbatch.kernels.scoring.attention.unit_weights import (
     prepare_rows,
     raise_maxima,
@@ -35,14 +41,10 @@ from numbatch.kernels.scoring.attention.unit_weights import (
 from numbatch.kernels.simd import (
     LANES,
     load_float32,
-    load_int32,
     splat,
     store_float32,
-    store_int32,
 )
 from numbatch.kernels.simd_bfloat16 import (
-    join_pairs,
-    load_pairs,
     prefetch_bytes,
     store_two_bfloat16,
 )
@@ -58,6 +60,7 @@ if BY_TILES:
         end_products,
         score_unit,
     )
+    from numbatch.kernels.scoring.attention.woven_units import attend_units
 else:
     from numbatch.kernels.scoring.attention.pair_products import (
         add_values,
@@ -75,21 +78,6 @@ AHEAD = 2 * KEYS // BLOCK
 """Blocks between those that are read and those that are asked for."""
 
 _LOG2_E = np.float32(math.log2(math.e))
-
-
-@cpu_device(inline=True)
-def _copy_values(cache, at, width, scratch, out):
-    """Copy a block's values next to those of the block before."""
-    for i in range(0, width * BLOCK, 2 * LANES):
-        store_int32(scratch, out + i // 2, load_int32(cache, at + i))
-
-
-@cpu_device
-def _widen(cache, at, count, scratch, out):
-    """Write int8 numbers as bfloat16; each is one exactly."""
-    for i in range(0, count, 2 * LANES):
-        even, odd = load_pairs(cache, at + i)
-        join_pairs(scratch, out + i // 2, even, odd)
 
 
 @cpu_device
@@ -121,32 +109,6 @@ def _write_results(scratch, sums, factors, results, width, out, token, count, gr
 
 
 @cpu_device
-def _widen_keys(cache, at, width, deep, scratch, keys, factors):
-    """Write a block's int8 keys as bfloat16, and their factors."""
-    _widen(cache, at, BLOCK * width, scratch, keys)
-    scratch[keys + BLOCK * width // 2 : keys + BLOCK * deep // 2] = 0
-    store_float32(scratch, factors, load_float32(cache, at + BLOCK * width))
-
-
-@cpu_device
-def _visible_unit(tile, row, last_tile, rows, position, group, window):
-    """Return the first unit, as (tile, row), from this one on of which anything is visible.
-
-    Units are in order of key tiles, and for each of these of rows; (-1, 0) if there is none.
-    """
-    while tile <= last_tile:
-        begin = tile * KEYS
-        last = position + (min(row + TILE, rows) - 1) // group
-        hidden = window > 0 and position + row // group - window >= begin + KEYS - 1
-        if last >= begin and not hidden:
-            return tile, row
-        row += TILE
-        if row >= rows:
-            tile, row = tile + 1, 0
-    return -1, 0
-
-
-@cpu_device
 def attend_tile(
     scratch, q, cache, table, layer, head, group, head_size,
     token, count, position, window, scale, cap, out, following,
@@ -162,7 +124,8 @@ def attend_tile(
     rows = count * group
     room = -(-rows // TILE) * TILE
     query, all_scores, all_weights, values, keys, all_factors = sections(room, width, deep)[:6]
-    sums, largest, scales, results = sections(room, width, deep)[6:]
+    sums, largest, scales, results = sections(room, width, deep)[6:10]
+    woven = BY_TILES and rows >= TILE and width == KEYS
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
     scratch[scales : scales + room] = 1
@@ -179,11 +142,19 @@ def attend_tile(
     # A block beyond the last one is the last one again: what it adds is hidden.
     final, last_tile = highest // BLOCK, highest // KEYS
     stride, base = layers * heads * 2 * part_size, (layer * heads + head) * 2 * part_size
-    up_tile, up_row = _visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
+    if BY_TILES:  # noqa: SIM102  # of two conditions in one, Numba would compile what is not there
+        if woven:
+            attend_units(
+                scratch, cache, table, sections(room, width, deep), part_size, narrow, rows, group,
+                position, window, capped, stride, base, final, last_tile, lowest // KEYS,
+            )  # fmt: skip
+            last_tile = -1  # nothing is left to do below
+    up_tile, up_row = visible_unit(lowest // KEYS, 0, last_tile, rows, position, group, window)
     tile, row, old_tile, old_row = -1, 0, -1, 0
     odd, raised, widened, copied = 0, False, -1, -1
     # Of one unit, the values are read where they lie; of more, blocks would push each other out.
-    gathered = narrow or BY_TILES or rows > TILE
+    # Tiles read them where they lie in any case.
+    gathered = narrow or (not BY_TILES and rows > TILE)
     ahead = 2 if rows <= TILE else 1  # tiles of keys to prefetch before they are used
     while up_tile >= 0 or tile >= 0 or old_tile >= 0:
         # The unit whose scores are computed.
@@ -193,7 +164,7 @@ def attend_tile(
             widened = up_tile
             for g in range(KEYS // BLOCK):
                 at = table[min(up_block + g, final)] * stride + base
-                _widen_keys(
+                widen_keys(
                     cache, at, width, deep, scratch, keys + g * BLOCK * deep // 2,
                     all_factors + (up_tile & 1) * 2 * KEYS + g * BLOCK,
                 )  # fmt: skip
@@ -267,15 +238,15 @@ def attend_tile(
                 at = table[min(begin // BLOCK + g, final)] * stride + base + part_size
                 place = values + g * BLOCK * width // 2
                 if narrow:
-                    _widen(cache, at, BLOCK * width, scratch, place)
+                    widen(cache, at, BLOCK * width, scratch, place)
                 else:
-                    _copy_values(cache, at, width, scratch, place)
+                    copy_values(cache, at, width, scratch, place)
         old_tile, old_row, tile, row = tile, row, up_tile, up_row
         if up_tile >= 0:
             up_row += TILE
             if up_row >= rows:
                 up_tile, up_row = up_tile + 1, 0
-            up_tile, up_row = _visible_unit(
+            up_tile, up_row = visible_unit(
                 up_tile, up_row, last_tile, rows, position, group, window
             )
         odd = 1 - odd

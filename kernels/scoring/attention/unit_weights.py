@@ -30,7 +30,9 @@ def prepare_rows(scratch, scores, row, some, group, position, begin, window, cap
     last, left = position + row // group, group - row % group
     for at in range(scores, scores + some * KEYS, KEYS):
         first = max(0, last - window + 1) if window > 0 else 0
-        for i in range(0, KEYS, LANES):
+        # Without factors, a cap and a window, what comes before the last position stays as it is.
+        visible = last + 1 - begin if not narrow and cap == 0 and window <= 0 else 0
+        for i in range(min(visible // LANES * LANES, KEYS), KEYS, LANES):
             x = load_float32(scratch, at + i)
             if narrow:
                 x = x * load_float32(scratch, factors + i)

@@ -132,7 +132,7 @@ def attend_tile(
     width, deep = -(-head_size // LANES) * LANES, -(-head_size // 32) * 32
     rows = count * group
     room = -(-rows // LANES) * LANES
-    query, scores, _, _, _, _, sums, largest, _, results = sections(room, width, deep)
+    query, scores, _, _, _, _, sums, largest, _, results, _ = sections(room, width, deep)
     scratch[query : query + room * deep] = 0
     scratch[sums : sums + room * LANES] = 0
     scratch[largest : largest + room] = LOWEST
