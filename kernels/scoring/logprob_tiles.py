@@ -105,7 +105,8 @@ def _reduce_token(stage, i, job, given):
     """
     sums, at, token, low, entries, bounds, targets, state, target_logits, largest_before = job
     a, b, whole, least = given
-    t, to, place = token + i, (token + i) * STATE, at + i // ROWS * (2 * TILE // 4) + i % ROWS * LANES
+    t, to = token + i, (token + i) * STATE
+    place = at + i // ROWS * (2 * TILE // 4) + i % ROWS * LANES
     if stage == 0:
         wanted = targets[t] - low
         if 0 <= wanted < TOGETHER:
