@@ -118,8 +118,9 @@ def test_the_same_bits_in_any_batch(rng, dtype, heads, kv_heads, size, window, c
 @pytest.mark.parametrize("dtype", attention.KV_DTYPES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["q", "k", "v"])
-def test_what_is_not_finite_stays_with_those_who_see_it(rng, dtype, bad, where):
-    paged = Paged(rng, [40, 100], 6, 3, 20, dtype)
+@pytest.mark.parametrize("size", [20, 64])
+def test_what_is_not_finite_stays_with_those_who_see_it(rng, dtype, bad, where, size):
+    paged = Paged(rng, [40, 100], 6, 3, size, dtype)
     right = paged.whole()
     x = getattr(paged, where)[1]
     x[70, 1, 3] = bad
@@ -150,6 +151,22 @@ def test_large_scores_do_not_overflow(rng, dtype):
     paged.k[0][:, 0, :] = rng.permutation(90)[:, None] - 100
     found, exact = paged.whole()[0], paged.exact(0)
     assert_close(found, exact, paged.v[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", attention.KV_DTYPES)
+@pytest.mark.parametrize("step", [10, 40])
+def test_maxima_that_rise_from_tile_to_tile(rng, dtype, step):
+    """By more than weights have room for, of some rows only, and the same for a token alone."""
+    paged = Paged(rng, [330], 6, 2, 64, dtype)
+    paged.q[0][:], paged.k[0][:] = 0, 0
+    paged.q[0][:, :, 0] = np.where(np.arange(330) % 3, 8, 0.08)[:, None]
+    paged.k[0][:, :, 0] = np.arange(330)[:, None] // 64 * step
+    found = paged.whole()[0]
+    assert_close(found, paged.exact(0), paged.v[0], dtype)
+    for start, stop in ((329, 330), (250, 257), (64, 200)):
+        paged.step([(0, 0, start)])
+        (part,) = paged.step([(0, start, stop)])
+        assert np.array_equal(part, found[start:stop])
 
 
 def test_equal_ranges_of_items_are_about_equal_work(rng):

@@ -1,9 +1,9 @@
 """A unit's weights, woven with the products of the next unit and of the one before it.
 
 For tile registers, full tiles of sixteen queries, and heads of 64 numbers. Few instructions for
-tiles stand behind each half of a row's weights: so the CPU does both at a time. From the nearest
-cache, a unit so took 580 cycles of an Emerald Rapids; with all products of scores, eight rows, all
-products of values and eight rows one after another it took 960.
+tiles stand behind each half of a row's weights: so the CPU does both at a time. At 4,096 keys a
+unit takes 420 to 430 ns of an Emerald Rapids; with all products of scores, eight rows, all products
+of values and eight rows one after another it took 475.
 """
 
 from __future__ import annotations
