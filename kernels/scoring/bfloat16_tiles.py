@@ -22,7 +22,7 @@ from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
-from numbatch.kernels.scoring.tile_groups import multiply_group, store_sums, unpack_room
+from numbatch.kernels.scoring.tile_groups import do_items, multiply_group, store_sums, unpack_room
 from numbatch.kernels.simd import load_float32, prefetch_to_write
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
@@ -64,36 +64,33 @@ def tiles_memory(columns: int, rows: int) -> int:
 
 
 @cpu_device(inline=True)
-def _ask_for_lines(stage, row, job, state):
-    """Ask for a row's two lines of two panels' outputs.
+def _output_row(stage, row, job, state):
+    """Write a row's outputs of two panels from sums in memory; if ``direct`` ask for their lines.
 
-    As many weights as the cache's second level holds have passed since they were used last, and
-    each store would wait for its line.
+    As many weights as the cache's second level holds have passed since these lines were used last,
+    and each store would wait for its line.
     """
-    out, at = job
-    if stage % 2 == 0:
-        prefetch_to_write(out, at + row * out.shape[1] + stage // 2 * PANEL)
+    out, at, direct, memory, sums, panels, bias, n, add = job
+    panel = stage // 2
+    if stage % 2 == 0 and panel < panels:
+        place = at + row * out.shape[1] + panel * PANEL
+        if direct:
+            prefetch_to_write(out, place)
+        else:
+            total = load_float32(memory, sums + (row // ROWS * 2 + panel) * TILE + row % ROWS * 64)
+            store_output(out, place, total, bias, n + panel * PANEL, add)
     return state
 
 
 @cpu_device(inline=True)
-def _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add):
-    """Hand the tiles of sums of rows ``row`` to ``row + 31`` to ``out``."""
-    stride, left, at = out.shape[1], rows - row, row * out.shape[1] + panel * PANEL - shift
-    two, plain = left > ROWS, not add and bias.size == 0 and panels == 2
-    # The tiles have 16 rows, or as many as there are in all.
-    if plain and (left >= 2 * ROWS or left == ROWS or rows <= ROWS):
-        store_tile(0, out, at, 4 * stride)
-        store_tile(1, out, at + PANEL, 4 * stride)
-        if two:
-            store_tile(2, out, at + ROWS * stride, 4 * stride)
-            store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
-        return
-    store_sums(memory, sums, two)
-    for p in range(panels):
-        for r in range(min(2 * ROWS, left)):
-            total = load_float32(memory, sums + (r // ROWS * 2 + p) * TILE + r % ROWS * 64)
-            store_output(out, at + r * stride + p * PANEL, total, bias, (panel + p) * PANEL, add)
+def _store_outputs(out, at, two):
+    """Write the tiles of sums of 16 or 32 rows to the outputs."""
+    stride = out.shape[1]
+    store_tile(0, out, at, 4 * stride)
+    store_tile(1, out, at + PANEL, 4 * stride)
+    if two:
+        store_tile(2, out, at + ROWS * stride, 4 * stride)
+        store_tile(3, out, at + ROWS * stride + PANEL, 4 * stride)
 
 
 @cpu_device(inline=True)
@@ -119,6 +116,8 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
     together = max(1, SUMS // groups) if chunks > 1 and 2 * rows * x.shape[1] > FITS else 1
     ahead = AHEAD if together == 1 else 2 * blocks * size  # the next two panels, the same chunk
     end, room = stop * blocks * size, unpack_room(few, chunk)
+    # Outputs that are not just stored are written behind the products of the group that follows.
+    turn, waiting, job = 0, 0, (out, 0, False, memory, SUMS_AT, 2, bias, 0, add)
     for step in range(pairs * chunks):
         pair, first = _pair_and_chunk(step, pairs, together, chunks)
         panel, first = start + 2 * pair, first * chunk
@@ -127,18 +126,30 @@ def _multiply_panels(start, stop, memory, table, data, size, blocks, bits, jump,
         b_at = a_at + (panels - 1) * blocks * size
         for group in range(groups):
             row = 2 * ROWS * group
-            two, at = rows - row > ROWS, row * x.shape[1] + first * ROWS * BLOCK
+            left, at = rows - row, row * x.shape[1] + first * ROWS * BLOCK
             out_at = row * out.shape[1] + panel * PANEL - shift
-            here = min(2 * ROWS, rows - row) if last == blocks else 0
-            sums = SUMS_AT + (4 * (pair % together * groups + group) * TILE if chunks > 1 else 0)
+            sums = pair % together * groups + group if chunks > 1 else turn
+            sums = SUMS_AT + 4 * sums * TILE
+            # The tiles have 16 rows, or as many as there are in all.
+            whole = left >= 2 * ROWS or left == ROWS or rows <= ROWS
+            direct = last == blocks and not add and bias.size == 0 and panels == 2 and whole
+            if direct:
+                do_items(0, waiting, _output_row, job)
+                waiting = min(2 * ROWS, left)
+                job = (out, out_at, True, memory, sums, panels, bias, panel * PANEL, add)
             multiply_group(
                 data, a_at, b_at, size, bits, table, ahead, end, jump, memory, room, sums, first,
-                last - first, group == 0, x, at, two, _ask_for_lines, (out, out_at), here,
+                last - first, group == 0, x, at, left > ROWS, _output_row, job, waiting,
             )  # fmt: skip
+            waiting = 0
+            if direct:
+                _store_outputs(out, out_at, left > ROWS)
+                continue
+            store_sums(memory, sums, left > ROWS)
             if last == blocks:
-                _hand_over(memory, sums, row, rows, panel, panels, out, shift, bias, add)
-            else:
-                store_sums(memory, sums, two)
+                turn, waiting = 1 - turn, min(2 * ROWS, left)
+                job = (out, out_at, False, memory, sums, panels, bias, panel * PANEL, add)
+    do_items(0, waiting, _output_row, job)
 
 
 @cpu_device
