@@ -167,15 +167,18 @@ def test_wide_activations_go_through_the_cache_in_chunks(rng, name):
 
 
 @pytest.mark.parametrize("compute", COMPUTE)
-def test_bias_and_sums(rng, compute):
-    data = packed(rng, "Q4_1", 40, 64)
-    bias = rng.standard_normal(40).astype(np.float32)
-    x = rng.standard_normal((40, 64)).astype(np.float32)
-    plain = Product(compute, data, "Q4_1", 64)(x)
-    multiply = Product(compute, data, "Q4_1", 64, bias)
-    assert np.array_equal(multiply(x), plain + bias)
-    before = rng.standard_normal((40, 48)).astype(np.float32)
-    assert np.array_equal(multiply(x, out=before.copy()), before[:, :40] + (plain + bias))
+@pytest.mark.parametrize(("rows", "columns"), [(5, 64), (40, 64), (128, 1152)])
+def test_bias_and_sums(rng, compute, rows, columns):
+    data = packed(rng, "Q4_1", 104, columns)
+    bias = rng.standard_normal(104).astype(np.float32)
+    x = rng.standard_normal((rows, columns)).astype(np.float32)
+    plain = Product(compute, data, "Q4_1", columns)
+    with_bias = Product(compute, data, "Q4_1", columns, bias)
+    assert np.array_equal(with_bias(x), plain(x) + bias)
+    before = rng.standard_normal((rows, 112)).astype(np.float32)
+    for multiply in (plain, with_bias):
+        found = multiply(x, out=before.copy(), parts=2)
+        assert np.array_equal(found, before[:, :104] + multiply(x))
 
 
 @pytest.mark.parametrize("compute", COMPUTE)
