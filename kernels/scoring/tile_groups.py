@@ -91,30 +91,14 @@ def _pause(weights, at, n):
 
 
 @cpu_device(inline=True)
-def _block_alone(weights, a, b, x, at, below, two):
-    """Multiply 16 or 32 rows with an unpacked block of two panels."""
-    load_tile(6, weights, a, 64)
-    _pause(weights, a, 0)
-    stream_tile(4, x, at, 64)
-    _pause(weights, a, 1)
-    dot_bfloat16(0, 4, 6)
-    _pause(weights, a, 2)
-    load_tile(7, weights, b, 64)
-    _pause(weights, a, 3)
-    dot_bfloat16(1, 4, 7)
-    _pause(weights, b, 0)
-    if two:
-        stream_tile(5, x, at + below, 64)
-        _pause(weights, b, 1)
-        dot_bfloat16(2, 5, 6)
-        _pause(weights, b, 2)
-        dot_bfloat16(3, 5, 7)
-        _pause(weights, b, 3)
+def _no_work(stage, item, job, state):
+    """Take the place of other work where there is none."""
+    return state
 
 
 @cpu_device(inline=True)
-def _block_beside(weights, a, b, x, at, below, two, work, job, item):
-    """As :func:`_block_alone`, while an item of other work and the next are done."""
+def _multiply_block(weights, a, b, x, at, below, two, work, job, item):
+    """Multiply 16 or 32 rows with an unpacked block of two panels; meanwhile do two items."""
     state = work(0, item, job, _nothing())
     load_tile(6, weights, a, 64)
     _pause(weights, a, 0)
@@ -151,10 +135,10 @@ def _multiply(weights, a_at, b_at, step, blocks, x, at, two, work, job, items):
     for k in range(blocks):
         a, b, place = a_at + k * step, b_at + k * step, at + k * ROWS * BLOCK
         if done + 1 < items:
-            _block_beside(weights, a, b, x, place, below, two, work, job, done)
+            _multiply_block(weights, a, b, x, place, below, two, work, job, done)
             done += 2
         else:
-            _block_alone(weights, a, b, x, place, below, two)
+            _multiply_block(weights, a, b, x, place, below, two, _no_work, job, done)
     do_items(done, items, work, job)
 
 
@@ -174,7 +158,7 @@ def _unpack_and_multiply(data, a_at, b_at, size, bits, table, ahead, end, jump, 
             unpack_block(data, a, bits, memory, fresh, table, later[0])
             unpack_block(data, b, bits, memory, fresh + TILE, table, later[1])
         elif k >= blocks - LAG:
-            _block_alone(memory, used, used + TILE, x, at, below, two)
+            _multiply_block(memory, used, used + TILE, x, at, below, two, _no_work, job, done)
         elif two and far:
             _block_of_32(data, a, b, bits, table, later, memory, fresh, used, x, at, below, True)
         elif two:

@@ -28,6 +28,7 @@ from numbatch.kernels.scoring.attention.softmax import (
 )
 from numbatch.kernels.scoring.attention.unit_steps import (
     copy_values,
+    next_unit,
     visible_unit,
     widen,
     widen_keys,
@@ -242,13 +243,7 @@ def attend_tile(
                 else:
                     copy_values(cache, at, width, scratch, place)
         old_tile, old_row, tile, row = tile, row, up_tile, up_row
-        if up_tile >= 0:
-            up_row += TILE
-            if up_row >= rows:
-                up_tile, up_row = up_tile + 1, 0
-            up_tile, up_row = visible_unit(
-                up_tile, up_row, last_tile, rows, position, group, window
-            )
+        up_tile, up_row = next_unit(up_tile, up_row, last_tile, rows, position, group, window)
         odd = 1 - odd
     end_products()
     _write_results(scratch, sums, scales, results, width, out, token, count, group, head, head_size)

@@ -8,7 +8,7 @@ from numbatch.kernels.scoring.attention.plan import KEYS
 from numbatch.kernels.simd import LANES, load_float32, load_int32, store_float32, store_int32
 from numbatch.kernels.simd_bfloat16 import join_pairs, load_pairs
 
-__all__ = ["copy_values", "visible_unit", "widen", "widen_keys"]
+__all__ = ["copy_values", "next_unit", "visible_unit", "widen", "widen_keys"]
 
 TILE = 16
 
@@ -52,3 +52,14 @@ def visible_unit(tile, row, last_tile, rows, position, group, window):
         if row >= rows:
             tile, row = tile + 1, 0
     return -1, 0
+
+
+@cpu_device(inline=True)
+def next_unit(tile, row, last_tile, rows, position, group, window):
+    """Return the first visible unit behind one; (-1, 0) stays what it is."""
+    if tile < 0:
+        return tile, row
+    row += TILE
+    if row >= rows:
+        tile, row = tile + 1, 0
+    return visible_unit(tile, row, last_tile, rows, position, group, window)

@@ -17,6 +17,7 @@ from numbatch.kernels.scoring.attention.layout import BLOCK
 from numbatch.kernels.scoring.attention.plan import KEYS
 from numbatch.kernels.scoring.attention.scratch import DEEP
 from numbatch.kernels.scoring.attention.unit_steps import (
+    next_unit,
     visible_unit,
     widen,
     widen_keys,
@@ -154,11 +155,5 @@ def attend_units(
                 at = table[min(tile * (KEYS // BLOCK) + g, final)] * stride + base + part_size
                 widen(cache, at, BLOCK * KEYS, scratch, values + g * size)
         old_tile, old_row, tile, row = tile, row, up_tile, up_row
-        if up_tile >= 0:
-            up_row += TILE
-            if up_row >= rows:
-                up_tile, up_row = up_tile + 1, 0
-            up_tile, up_row = visible_unit(
-                up_tile, up_row, last_tile, rows, position, group, window
-            )
+        up_tile, up_row = next_unit(up_tile, up_row, last_tile, rows, position, group, window)
         odd = 1 - odd
