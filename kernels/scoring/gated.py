@@ -10,6 +10,7 @@ from numbatch.kernels.barrier import mark, share
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.activation import activate_span
 from numbatch.kernels.scoring.activations import FLOAT32, convert_span
+from numbatch.kernels.scoring.bfloat16_unpack import HAS_TILES
 from numbatch.kernels.scoring.gated_tiles import gate_and_up_by_tiles, suits_tiles
 from numbatch.kernels.scoring.product import multiply_range, share_address
 from numbatch.kernels.simd import LANES
@@ -81,7 +82,7 @@ def gate_and_up(
     """
     compute = config.compute
     start, stop = share(up.rows, TOGETHER, thread, threads)
-    if suits_tiles(config, gate, up, rows):
+    if HAS_TILES and suits_tiles(config, gate, up, rows):
         gate_and_up_by_tiles(start, stop, memory, config.activation, shapes, table, gate, up,
                              activations, first_row, rows, inner)  # fmt: skip
         return mark(ticks, phases[0], since)

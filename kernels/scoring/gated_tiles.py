@@ -19,7 +19,7 @@ from numbatch.kernels.scoring.activations import BFLOAT16, UP
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, place_of
 from numbatch.kernels.scoring.bfloat16_tiles import CHUNK, SUMS_AT
-from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES, TILE
+from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
 from numbatch.kernels.scoring.tile_groups import do_items, multiply_group, store_sums, unpack_room
 from numbatch.kernels.simd import LANES, load_float32, splat
 from numbatch.kernels.simd_bfloat16 import store_bfloat16
@@ -29,8 +29,11 @@ __all__ = ["gate_and_up_by_tiles", "suits_tiles"]
 
 @cpu_device(inline=True)
 def suits_tiles(config, gate, up, rows):
-    """Return whether :func:`gate_and_up_by_tiles` does what these matrices and rows need."""
-    if not HAS_TILES or config.compute != BFLOAT16 or not config.gated or rows <= 2 * ROWS:
+    """Return whether :func:`gate_and_up_by_tiles` does what these matrices and rows need.
+
+    Callers ask for ``HAS_TILES`` first, which Numba knows: no other CPU can compile the rest.
+    """
+    if config.compute != BFLOAT16 or not config.gated or rows <= 2 * ROWS:
         return False
     plain = gate.bias == 0 and up.bias == 0 and gate.bits == up.bits
     return plain and config.activation != GELU and up.columns <= CHUNK * BLOCK

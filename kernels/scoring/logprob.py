@@ -13,7 +13,7 @@ import numpy as np
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.scoring.activation import softcap
 from numbatch.kernels.scoring.bfloat16_tiles import SHAPES
-from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES
+from numbatch.kernels.scoring.bfloat16_unpack import HALF_BYTES, HAS_TILES
 from numbatch.kernels.scoring.logit_tiles import (
     SEGMENT,
     STATE,
@@ -67,10 +67,9 @@ def _segment_statistics(
     flat = scratch[: tokens * WIDTH]
     logits = flat.reshape((tokens, WIDTH))
     state = scratch[tokens * WIDTH :][: tokens * STATE]
-    by_tiles = tokens > 0 and suits_tiles(compute, matrix[0], scale, cap)
     for segment in range(start, stop):
         begin, end = segment * SEGMENT, min((segment + 1) * SEGMENT, vocabulary)
-        if by_tiles:
+        if HAS_TILES and tokens > 0 and suits_tiles(compute, matrix[0], scale, cap):
             reduce_by_tiles(
                 begin, end, memory, shapes, table, matrix[0], activations, flat, targets, state,
                 segment, largest, sums, target_logits, largest_before,

@@ -18,7 +18,7 @@ from numbatch.kernels.scoring.activations import BFLOAT16
 from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS
 from numbatch.kernels.scoring.bfloat16_tiles import CHUNK, SUMS_AT
-from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, HAS_TILES, TILE
+from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
 from numbatch.kernels.scoring.logit_tiles import (
     BOUND,
     FACTOR,
@@ -60,8 +60,11 @@ WHOLE, LEAST, MOST, NUMBERS = range(4)
 
 @cpu_device(inline=True)
 def suits_tiles(compute, head, scale, cap):
-    """Return whether :func:`reduce_by_tiles` does what this head needs."""
-    if not HAS_TILES or compute != BFLOAT16 or head.bias != 0:
+    """Return whether :func:`reduce_by_tiles` does what this head needs.
+
+    Callers ask for ``HAS_TILES`` first, which Numba knows: no other CPU can compile the rest.
+    """
+    if compute != BFLOAT16 or head.bias != 0:
         return False
     return scale == 1 and cap == 0 and head.columns <= CHUNK * BLOCK
 
