@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from numbatch.kernels.simd import FLOAT, INT, LANES, element_pointer, float32x16, int32x16
 from numbatch.kernels.simd_bytes import SHORTS
+from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "fma_halves",
@@ -29,12 +30,32 @@ def load_half(typing: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = element_pointer(context, builder, sig.args[0], *args)
-        packed = ir.VectorType(ir.HalfType(), LANES)
-        return builder.fpext(
-            builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1), FLOAT
-        )
+        packed = ir.VectorType(ir.IntType(16), LANES)
+        bits = builder.load(builder.bitcast(pointer, packed.as_pointer()), align=1)
+        if simd_path() == "portable":
+            return _widened(builder, builder.zext(bits, INT))
+        halves = ir.VectorType(ir.HalfType(), LANES)
+        return builder.fpext(builder.bitcast(bits, halves), FLOAT)
 
     return float32x16(array, types.intp), generate
+
+
+def _widened(builder: Any, bits: Any) -> Any:
+    """Return the float32 of float16 bits, for CPUs that have no instruction for it.
+
+    LLVM would call a routine that is not there.
+    """
+
+    def words(value: int) -> Any:
+        return ir.Constant(INT, [value] * LANES)
+
+    size = builder.shl(builder.and_(bits, words(0x7FFF)), words(13))
+    scale = ir.Constant(FLOAT, [2.0**112] * LANES)  # from one exponent's bias to the other's
+    value = builder.bitcast(builder.fmul(builder.bitcast(size, FLOAT), scale), INT)
+    wrong = builder.icmp_unsigned(">=", size, words(0x7C00 << 13))  # infinity or NaN
+    value = builder.select(wrong, builder.or_(size, words(0x7F800000)), value)
+    sign = builder.shl(builder.and_(bits, words(0x8000)), words(16))
+    return builder.bitcast(builder.or_(value, sign), FLOAT)
 
 
 _HALVES = ir.VectorType(ir.HalfType(), 2 * LANES)

@@ -28,6 +28,7 @@ from numbatch.kernels.simd import (
     LANES,
     align_stack,
     load_int32,
+    prefetch,
     prefetch_to_l2,
     prefetch_to_write,
     splat,
@@ -185,7 +186,7 @@ def _row_1(data, begin, size, bits, x, row, blocks, apart, ask):
     for index in range(blocks):
         block, p = begin + size * index, row * apart + index
         for line in range(first_line, last_line):
-            prefetch_to_l2(data, block + later + 64 * line)
+            prefetch(data, block + later + 64 * line)
         c, d = _sum_row(data, block, bits, codes, p * BLOCK)
         a = scale_sums(factors, p, bits, c, a, load_scales(data, block, 0, bits))
         b = scale_sums(factors, p, bits, d, b, load_scales(data, block, 1, bits))
