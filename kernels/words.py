@@ -14,10 +14,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from numbatch.kernels.jit import cpu_device
+from numbatch.kernels.simd_path import simd_path
 
 __all__ = [
     "bytes_between",
@@ -253,7 +258,7 @@ def count_ones(typing: Any, word: Any) -> Any:
 
 
 def _bit_mover(name: str, doc: str) -> Any:
-    """Make the intrinsic of an instruction of BMI2, which every CPU with AVX-512 has."""
+    """Make the intrinsic of an instruction of BMI2."""
 
     def move(typing: Any, word: Any, mask: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -270,5 +275,39 @@ def _bit_mover(name: str, doc: str) -> Any:
     return intrinsic(move)
 
 
-extract_bits = _bit_mover("pext", "Return the bits that the mask picks out, side by side.")
-deposit_bits = _bit_mover("pdep", "Return the lowest bits, put where the mask has bits.")
+@cpu_device
+def _extract_one_by_one(word, mask):
+    """As ``extract_bits``, on a CPU without BMI2."""
+    found, bit = np.uint64(0), np.uint64(1)
+    while mask:
+        if word & mask & (~mask + np.uint64(1)):
+            found |= bit
+        bit <<= np.uint64(1)
+        mask &= mask - np.uint64(1)
+    return found
+
+
+@cpu_device
+def _deposit_one_by_one(word, mask):
+    """As ``deposit_bits``, on a CPU without BMI2."""
+    found = np.uint64(0)
+    while mask and word:
+        if word & np.uint64(1):
+            found |= mask & (~mask + np.uint64(1))
+        word >>= np.uint64(1)
+        mask &= mask - np.uint64(1)
+    return found
+
+
+_HAS_BMI2 = simd_path() != "portable" and llvm.get_host_cpu_features().get("bmi2", False)
+
+extract_bits = (
+    _bit_mover("pext", "Return the bits that the mask picks out, side by side.")
+    if _HAS_BMI2
+    else _extract_one_by_one
+)
+deposit_bits = (
+    _bit_mover("pdep", "Return the lowest bits, put where the mask has bits.")
+    if _HAS_BMI2
+    else _deposit_one_by_one
+)
