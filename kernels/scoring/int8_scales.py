@@ -7,7 +7,7 @@ import numpy as np
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_product import store_output
 from numbatch.kernels.scoring.int8_panels import ZERO
-from numbatch.kernels.simd import LANES, fma, load_float32, splat, splat_int32, to_float32
+from numbatch.kernels.simd import LANES, fma, load_float32, splat, splat_at, splat_int32, to_float32
 from numbatch.kernels.simd_halves import load_half
 
 __all__ = ["LOW", "load_scales", "scale_sums", "start_sums", "store_halves"]
@@ -34,9 +34,9 @@ def start_sums(sums, place, bits):
 @cpu_device(inline=True)
 def scale_sums(factors, place, bits, sums, total, scales):
     """Add a row's scaled sums of a block and half a panel to its totals."""
-    total = fma(to_float32(sums) * splat(factors[2 * place]), scales[0], total)
+    total = fma(to_float32(sums) * splat_at(factors, 2 * place), scales[0], total)
     if bits == 4:
-        total = fma(scales[1], splat(factors[2 * place + 1]), total)
+        total = fma(scales[1], splat_at(factors, 2 * place + 1), total)
     return total
 
 

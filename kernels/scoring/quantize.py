@@ -21,6 +21,7 @@ from numbatch.kernels.simd import (
     max_lanes,
     maximum,
     splat,
+    splat_at,
     store_float32,
     store_int32,
     sum_lanes,
@@ -52,7 +53,7 @@ def _sixteen_blocks(x, at, codes, to, factors, sums, place):
     large = above(peak, splat(TINY))
     store_float32(factors, 2 * place, where(large, splat(np.float32(127)) / peak, zero))
     for block in range(LANES):
-        factor, i = splat(factors[2 * place + block]), block * BLOCK
+        factor, i = splat_at(factors, 2 * place + block), block * BLOCK
         store_rounded_int8(codes, to + i, load_float32(x, at + i) * factor)
         store_rounded_int8(codes, to + i + LANES, load_float32(x, at + i + LANES) * factor)
     total = sums_of_blocks(codes, to)

@@ -28,6 +28,7 @@ from numbatch.kernels.simd import (
     max_lanes,
     maximum,
     splat,
+    splat_at,
     store_float32,
     sum_lanes,
 )
@@ -47,13 +48,13 @@ def _score(scratch, query, deep, cache, at, width, out):
     for i in range(0, width, 2):
         even, odd = load_pairs(cache, at + i * BLOCK)
         row = query + i
-        a = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, a))
+        a = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, a))
         row += deep
-        b = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, b))
+        b = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, b))
         row += deep
-        c = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, c))
+        c = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, c))
         row += deep
-        d = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, d))
+        d = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, d))
     store_float32(scratch, out, a)
     store_float32(scratch, out + KEYS, b)
     store_float32(scratch, out + 2 * KEYS, c)
@@ -70,13 +71,13 @@ def _add_values(scratch, weights, cache, at, width, out):
         for token in range(0, BLOCK, 2):
             even, odd = load_pairs(cache, at + token * width + 2 * i)
             row = weights + token
-            a = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, a))
+            a = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, a))
             row += KEYS
-            b = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, b))
+            b = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, b))
             row += KEYS
-            c = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, c))
+            c = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, c))
             row += KEYS
-            d = fma(splat(scratch[row + 1]), odd, fma(splat(scratch[row]), even, d))
+            d = fma(splat_at(scratch, row + 1), odd, fma(splat_at(scratch, row), even, d))
         store_float32(scratch, out + i, a)
         store_float32(scratch, out + width + i, b)
         store_float32(scratch, out + 2 * width + i, c)
