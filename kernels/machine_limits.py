@@ -6,6 +6,8 @@ kernels are held against. They belong to no statistic and to no model.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbatch.kernels import amx
 from numbatch.kernels.jit import cpu_kernel
 from numbatch.kernels.simd import (
@@ -13,12 +15,13 @@ from numbatch.kernels.simd import (
     fma,
     load_float32,
     load_int32,
+    splat_int32,
     store_int32,
     sum_lanes,
 )
 from numbatch.kernels.simd64 import fill, sum_lanes64
 from numbatch.kernels.simd64_lines import add_stretch, join_vectors, start_sums, stretch_of
-from numbatch.kernels.simd_bytes import dot_bytes
+from numbatch.kernels.simd_bytes import DOTS_BYTES, dot_bytes, dot_to_shorts, splat_bytes
 from numbatch.kernels.simd_path import reads_by_four_streams
 
 __all__ = [
@@ -105,7 +108,26 @@ def multiply_add(start, stop, steps, numbers, out):
 
 
 @cpu_kernel
-def multiply_add_bytes(start, stop, steps, numbers, out):
+def _multiply_add_shorts(start, stop, steps, numbers, out):
+    """As ``multiply_add_bytes``, where sums of two products of half bytes are the fastest.
+
+    Each meets another word of an L1 cache: equal products would be computed once.
+    """
+    for item in range(start, stop):
+        a = b = c = d = splat_int32(np.int32(0))
+        weights = load_int32(numbers, 16)
+        for step in range(steps):
+            first = step % 4
+            for i in range(first, first + CHAINS, 4):
+                a = dot_to_shorts(a, weights, splat_bytes(numbers, i))
+                b = dot_to_shorts(b, weights, splat_bytes(numbers, i + 1))
+                c = dot_to_shorts(c, weights, splat_bytes(numbers, i + 2))
+                d = dot_to_shorts(d, weights, splat_bytes(numbers, i + 3))
+        store_int32(out, item * LANES, (a + b) + (c + d))
+
+
+@cpu_kernel
+def _multiply_add_dots(start, stop, steps, numbers, out):
     """Multiply and add bytes in registers; no error check.
 
     Parameters
@@ -142,6 +164,10 @@ def multiply_add_bytes(start, stop, steps, numbers, out):
             )
         total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((k + m) + (n + o))
         store_int32(out, item * LANES, total)
+
+
+multiply_add_bytes = _multiply_add_dots if DOTS_BYTES else _multiply_add_shorts
+"""The products of int8 that the path has."""
 
 
 @cpu_kernel

@@ -184,7 +184,9 @@ def dot_signed_bytes(typing: Any, total: Any, a: Any, b: Any) -> Any:
             signed = _by_halves(builder, "psign.b", (b, a), _BYTES)
         else:
             signed = builder.select(negative, builder.neg(b), b)
-        products = _short_products(builder, builder.bitcast(size, INT), builder.bitcast(signed, INT))
+        products = _short_products(
+            builder, builder.bitcast(size, INT), builder.bitcast(signed, INT)
+        )
         return _add_pairs(builder, args[0], products)
 
     return int32x16(int32x16, int32x16, int32x16), generate
