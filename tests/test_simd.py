@@ -3,7 +3,7 @@
 import numpy as np
 
 from numbatch.kernels import simd
-from numbatch.kernels.jit import cpu_kernel
+from numbatch.kernels.jit import cpu_device, cpu_kernel
 
 
 @cpu_kernel
@@ -55,3 +55,37 @@ def test_float_operations_round_each_result() -> None:
     assert np.array_equal(out[32:], a * a - a)
     fused = (a.astype(np.float64) * scale + least).astype(np.float32)
     assert not np.array_equal(out[:16], fused)
+
+
+@cpu_kernel
+def repeat_each(numbers, out):
+    for i in range(numbers.size):
+        simd.store_float32(out, 16 * i, simd.splat_at(numbers, i))
+
+
+def test_a_number_of_an_array_in_every_lane() -> None:
+    numbers = np.array([1.5, -0.0, np.nan, np.inf], np.float32)
+    out = np.empty(64, np.float32)
+    repeat_each(numbers, out)
+    assert np.array_equal(out.view(np.uint32), np.repeat(numbers, 16).view(np.uint32))
+
+
+@cpu_device
+def sum_rows(numbers, out):
+    """Sum rows of 16 numbers, one after another."""
+    simd.align_stack()
+    x = np.float32(0)
+    for i in range(0, 640, 16):
+        x += simd.sum_lanes(simd.load_float32(numbers, i))
+    out[0] = x
+
+
+@cpu_kernel
+def call_sum_rows(numbers, out):
+    sum_rows(numbers, out)
+
+
+def test_a_function_with_an_aligned_stack_computes_the_same() -> None:
+    numbers, out = np.arange(640, dtype=np.float32), np.empty(1, np.float32)
+    call_sum_rows(numbers, out)
+    assert out[0] == numbers.sum()
