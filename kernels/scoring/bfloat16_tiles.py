@@ -23,7 +23,7 @@ from numbatch.kernels.scoring.bfloat16_panels import BLOCK, PANEL
 from numbatch.kernels.scoring.bfloat16_product import ROWS, store_output, wide
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
 from numbatch.kernels.scoring.tile_groups import do_items, multiply_group, store_sums, unpack_room
-from numbatch.kernels.simd import load_float32, prefetch_to_write
+from numbatch.kernels.simd import align_stack, load_float32, prefetch_to_write
 
 __all__ = ["SHAPES", "multiply_bfloat16_by_tiles", "tiles_memory"]
 
@@ -168,6 +168,7 @@ def multiply_bfloat16_by_tiles(
         In memory each 16 rows are a run of tiles of 16 rows and 32 columns (``place_of``): read
         from end to end, where rows a few KB apart were fetched at half the speed.
     """
+    align_stack()
     blocks = x.shape[1] // BLOCK
     size, flat = data.shape[1] // blocks, data.reshape(data.size)
     configure(shapes[min(rows, ROWS) - 1])

@@ -21,7 +21,7 @@ from numbatch.kernels.scoring.bfloat16_product import ROWS, place_of
 from numbatch.kernels.scoring.bfloat16_tiles import CHUNK, SUMS_AT
 from numbatch.kernels.scoring.bfloat16_unpack import AHEAD, TILE
 from numbatch.kernels.scoring.tile_groups import do_items, multiply_group, store_sums, unpack_room
-from numbatch.kernels.simd import LANES, load_float32, splat
+from numbatch.kernels.simd import LANES, align_stack, load_float32, splat
 from numbatch.kernels.simd_bfloat16 import store_bfloat16
 
 __all__ = ["gate_and_up_by_tiles", "suits_tiles"]
@@ -107,6 +107,7 @@ def gate_and_up_by_tiles(
     memory, shapes, table, gate, up, activations, first_row, rows, inner
         As for ``gated.gate_and_up``, where :func:`suits_tiles` holds.
     """
+    align_stack()
     width, room = (up.columns + BLOCK - 1) // BLOCK * BLOCK, (rows + ROWS - 1) // ROWS * ROWS
     x = activations[1][first_row * width :][: room * width].reshape((room, width))
     first, last = start // PANEL, (stop + PANEL - 1) // PANEL

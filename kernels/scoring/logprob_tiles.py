@@ -36,6 +36,7 @@ from numbatch.kernels.scoring.tile_groups import (
 )
 from numbatch.kernels.simd import (
     LANES,
+    align_stack,
     keep_lanes,
     load_float32,
     maximum,
@@ -179,6 +180,7 @@ def reduce_by_tiles(
     segment, largest, sums
         Column ``segment`` of both is set as ``logit_tiles.finish_lanes`` would.
     """
+    align_stack()
     tokens, width = targets.size, (head.columns + BLOCK - 1) // BLOCK * BLOCK
     room = (tokens + ROWS - 1) // ROWS * ROWS
     x = activations[1][: room * width].reshape((room, width))

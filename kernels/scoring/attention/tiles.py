@@ -39,12 +39,7 @@ from numbatch.kernels.scoring.attention.unit_weights import (
     scale_results,
     weigh_row,
 )
-from numbatch.kernels.simd import (
-    LANES,
-    load_float32,
-    splat,
-    store_float32,
-)
+from numbatch.kernels.simd import LANES, align_stack, load_float32, splat, store_float32
 from numbatch.kernels.simd_bfloat16 import (
     prefetch_bytes,
     store_two_bfloat16,
@@ -118,6 +113,7 @@ def attend_tile(
 
     ``following``: what ``ahead.first_blocks`` tells of the tile that is attended for next.
     """
+    align_stack()
     layers, heads, part_size = cache.shape[1], cache.shape[2], cache.shape[4]
     width, steps = -(-head_size // LANES) * LANES, -(-head_size // DEEP)
     deep = steps * DEEP

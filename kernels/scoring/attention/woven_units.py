@@ -32,7 +32,7 @@ from numbatch.kernels.scoring.attention.woven_rows import (
     weigh_and_score,
     weigh_rows,
 )
-from numbatch.kernels.simd import LANES, load_float32, splat, store_float32
+from numbatch.kernels.simd import LANES, align_stack, load_float32, splat, store_float32
 from numbatch.kernels.simd_bfloat16 import prefetch_bytes
 from numbatch.kernels.simd_masks import at_least
 
@@ -54,6 +54,7 @@ def attend_units(
     ``parts``: where ``sections`` begin; ``final``: the last block; the other arguments are those of
     ``tiles.attend_tile`` and what it makes of them.
     """
+    align_stack()
     query, all_scores, all_weights, values, keys, all_factors = parts[:6]
     sums, largest, scales, results, saved = parts[6:]
     up_tile, up_row = visible_unit(lowest_tile, 0, last_tile, rows, position, group, window)
