@@ -48,7 +48,7 @@ def default_compute() -> str:
     """Return the arithmetic that is used if nobody says otherwise.
 
     The fastest whose perplexity is within 0.5 % of float32's: bfloat16 where there are tiles, else
-    int8 (0.35 %), 2.9 times as fast as float32 with AVX-512, 1.5 times with AVX2 before its products
+    int8 (0.35 %), 2.9 times as fast as float32 with AVX-512; with AVX2 1.5 times, before products
     of bytes took half the time.
     """
     if HAS_TILES:
