@@ -163,7 +163,7 @@ def align_stack(typing: Any) -> Any:
 
     For one that has more vectors than the CPU has registers, and is not inlined: LLVM writes them
     to wherever the stack happens to be, in and out of step with cache lines from process to
-    process, by which a loop takes up to 1.4 times as long.
+    process, by which a loop takes up to 1.3 times as long.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:

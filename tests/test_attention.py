@@ -1,13 +1,11 @@
 """Attention against its slow reference in naive.py, for every type of cache and every path."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import naive
 import numpy as np
 import pytest
+from test_vector_paths import COMPILED_FOR, run_tests
 
 from numbatch.errors import InputError
 from numbatch.kernels.scoring import attention
@@ -200,17 +198,4 @@ def test_the_other_paths(path):
     """The tests above once more in a process of its own, where the CPU has what they need."""
     if "NUMBATCH_SIMD" in os.environ or PATHS.index(path) <= PATHS.index(simd_path()):
         pytest.skip(f"{path} is the path in use, or the CPU has less")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        str(Path(__file__)),
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "NUMBATCH_SIMD": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout
+    run_tests(path, *COMPILED_FOR[path], ["test_attention.py"])

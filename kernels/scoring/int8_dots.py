@@ -12,15 +12,21 @@ from __future__ import annotations
 import numpy as np
 
 from numbatch.kernels.jit import cpu_device
-from numbatch.kernels.scoring.int8_panels import BLOCK
+from numbatch.kernels.scoring.int8_panels import BLOCK, ZERO
 from numbatch.kernels.scoring.int8_scales import (
     LOW,
     load_scales,
     scale_sums,
-    start_sums,
     store_halves,
 )
-from numbatch.kernels.simd import LANES, load_int32, prefetch_to_l2, prefetch_to_write, splat
+from numbatch.kernels.simd import (
+    LANES,
+    load_int32,
+    prefetch_to_l2,
+    prefetch_to_write,
+    splat,
+    splat_int32,
+)
 from numbatch.kernels.simd_bytes import dot_bytes, splat_bytes
 
 __all__ = ["rows_2", "rows_6"]
@@ -35,6 +41,12 @@ def _codes(data, at, j, bits):
         both = load_int32(data, at + 128 * j)
         return both & LOW, (both >> 4) & LOW
     return load_int32(data, at + 256 * j), load_int32(data, at + 256 * j + 128)
+
+
+@cpu_device(inline=True)
+def _start(sums, place, bits):
+    """Return what the sum of a row's block starts from."""
+    return splat_int32(np.int32(0) if bits == 4 else np.int32(-ZERO) * sums[place])
 
 
 @cpu_device(inline=True)
@@ -68,12 +80,12 @@ def rows_6(
         p4, p5, at = p0 + 4 * apart, p0 + 5 * apart, p0 * BLOCK
         for line in range(first_line, last_line):
             prefetch_to_l2(data, block + later + 64 * line)
-        c0 = d0 = start_sums(sums, p0, bits)
-        c1 = d1 = start_sums(sums, p1, bits)
-        c2 = d2 = start_sums(sums, p2, bits)
-        c3 = d3 = start_sums(sums, p3, bits)
-        c4 = d4 = start_sums(sums, p4, bits)
-        c5 = d5 = start_sums(sums, p5, bits)
+        c0 = d0 = _start(sums, p0, bits)
+        c1 = d1 = _start(sums, p1, bits)
+        c2 = d2 = _start(sums, p2, bits)
+        c3 = d3 = _start(sums, p3, bits)
+        c4 = d4 = _start(sums, p4, bits)
+        c5 = d5 = _start(sums, p5, bits)
         for j in range(4):
             al, ah = _codes(data, block, j, bits)
             bl, bh = _codes(data, block + 64, j, bits)
@@ -128,8 +140,8 @@ def rows_2(
         p1, at = p0 + apart, p0 * BLOCK
         for line in range(first_line, last_line):
             prefetch_to_l2(data, block + later + 64 * line)
-        c0 = d0 = start_sums(sums, p0, bits)
-        c1 = d1 = start_sums(sums, p1, bits)
+        c0 = d0 = _start(sums, p0, bits)
+        c1 = d1 = _start(sums, p1, bits)
         for j in range(4):
             al, ah = _codes(data, block, j, bits)
             bl, bh = _codes(data, block + 64, j, bits)

@@ -6,11 +6,10 @@ import numpy as np
 
 from numbatch.kernels.jit import cpu_device
 from numbatch.kernels.scoring.bfloat16_product import store_output
-from numbatch.kernels.scoring.int8_panels import ZERO
-from numbatch.kernels.simd import LANES, fma, load_float32, splat, splat_at, splat_int32, to_float32
+from numbatch.kernels.simd import LANES, fma, load_float32, splat, splat_at, to_float32
 from numbatch.kernels.simd_halves import load_half
 
-__all__ = ["LOW", "load_scales", "scale_sums", "start_sums", "store_halves"]
+__all__ = ["LOW", "load_scales", "scale_sums", "store_halves"]
 
 LOW = 0x0F0F0F0F
 """The low half bytes of a word."""
@@ -23,12 +22,6 @@ def load_scales(data, block, half, bits):
         at = block + 512 + 32 * half
         return load_half(data, at), load_half(data, at + 64)
     return load_float32(data, block + 1024 + 64 * half), splat(np.float32(0))
-
-
-@cpu_device(inline=True)
-def start_sums(sums, place, bits):
-    """Return what the sum of a row's block starts from."""
-    return splat_int32(np.int32(0) if bits == 4 else np.int32(-ZERO) * sums[place])
 
 
 @cpu_device(inline=True)

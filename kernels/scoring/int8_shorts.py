@@ -50,26 +50,22 @@ SIGNS = -0x7F7F7F80
 
 
 @cpu_device(inline=True)
-def _add(sums, codes, at, width, weights):
-    """Add the products of four columns of four rows with half a panel."""
-    a, b, c, d = sums
-    return (
-        dot_to_shorts(a, weights, splat_bytes(codes, at)),
-        dot_to_shorts(b, weights, splat_bytes(codes, at + width)),
-        dot_to_shorts(c, weights, splat_bytes(codes, at + 2 * width)),
-        dot_to_shorts(d, weights, splat_bytes(codes, at + 3 * width)),
-    )
+def _dot(bits, total, weights, code):
+    """Add products to sums of half bytes, of 16 bits, or of bytes, of 32 bits."""
+    if bits == 4:
+        return dot_to_shorts(total, weights, code)
+    return dot_signed_bytes(total, weights, code)
 
 
 @cpu_device(inline=True)
-def _add_bytes(sums, codes, at, width, weights):
-    """As :func:`_add`, of whole bytes, to sums of 32 bits."""
+def _add(bits, sums, codes, at, width, weights):
+    """Add the products of four columns of four rows with half a panel."""
     a, b, c, d = sums
     return (
-        dot_signed_bytes(a, weights, splat_bytes(codes, at)),
-        dot_signed_bytes(b, weights, splat_bytes(codes, at + width)),
-        dot_signed_bytes(c, weights, splat_bytes(codes, at + 2 * width)),
-        dot_signed_bytes(d, weights, splat_bytes(codes, at + 3 * width)),
+        _dot(bits, a, weights, splat_bytes(codes, at)),
+        _dot(bits, b, weights, splat_bytes(codes, at + width)),
+        _dot(bits, c, weights, splat_bytes(codes, at + 2 * width)),
+        _dot(bits, d, weights, splat_bytes(codes, at + 3 * width)),
     )
 
 
@@ -81,19 +77,19 @@ def _sum_block(data, block, bits, codes, at, width):
     if bits == 8:
         for j in range(8):
             weights = load_int32(data, block + 128 * j) ^ SIGNS
-            sums = _add_bytes(sums, codes, at + 4 * j, width, weights)
+            sums = _add(8, sums, codes, at + 4 * j, width, weights)
         return sums
     # Written out: in a loop LLVM keeps the sums in memory.
     w0, w1 = load_int32(data, block), load_int32(data, block + 128)
     w2, w3 = load_int32(data, block + 256), load_int32(data, block + 384)
-    sums = _add(sums, codes, at, width, w0 & LOW)
-    sums = _add(sums, codes, at + 4, width, (w0 >> 4) & LOW)
-    sums = _add(sums, codes, at + 8, width, w1 & LOW)
-    sums = _add(sums, codes, at + 12, width, (w1 >> 4) & LOW)
-    sums = _add(sums, codes, at + 16, width, w2 & LOW)
-    sums = _add(sums, codes, at + 20, width, (w2 >> 4) & LOW)
-    sums = _add(sums, codes, at + 24, width, w3 & LOW)
-    sums = _add(sums, codes, at + 28, width, (w3 >> 4) & LOW)
+    sums = _add(4, sums, codes, at, width, w0 & LOW)
+    sums = _add(4, sums, codes, at + 4, width, (w0 >> 4) & LOW)
+    sums = _add(4, sums, codes, at + 8, width, w1 & LOW)
+    sums = _add(4, sums, codes, at + 12, width, (w1 >> 4) & LOW)
+    sums = _add(4, sums, codes, at + 16, width, w2 & LOW)
+    sums = _add(4, sums, codes, at + 20, width, (w2 >> 4) & LOW)
+    sums = _add(4, sums, codes, at + 24, width, w3 & LOW)
+    sums = _add(4, sums, codes, at + 28, width, (w3 >> 4) & LOW)
     a, b, c, d = sums
     return (
         add_short_pairs(zero, a),
