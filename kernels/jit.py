@@ -39,6 +39,7 @@ from llvmlite import binding as llvm
 from numba.core import caching
 from numba.core.types.misc import unliteral
 
+from numbatch.kernels.device_code import DeviceCompiler
 from numbatch.kernels.simd_path import simd_path
 from numbatch.kernels.source_stamp import source_stamp
 from numbatch.kernels.stored_code import StoredCode, StoredFunctions
@@ -167,6 +168,7 @@ def cpu_device(
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
         forceinline=inline,
+        pipeline_class=DeviceCompiler,
     )(function)
     if general:
         own = dispatcher.get_call_template

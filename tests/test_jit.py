@@ -26,7 +26,7 @@ PACKAGE = {
     ),
 }
 
-NAMES = ("jit", "simd_path", "amx", "source_stamp", "stored_code")
+NAMES = ("jit", "device_code", "simd_path", "amx", "source_stamp", "stored_code")
 KERNEL_FILES = [f"kernels/{name}.py" for name in NAMES]
 
 RUN = (
