@@ -79,12 +79,14 @@ class Drafter:
             return chunks
         n = len(drawing)
         places = np.array([(each.address, each.length, each.capacity) for each in drawing])
+        # Rows of their own: of columns Numba compiles a form for one sequence and one for more.
+        addresses, lengths, capacities = places.T.copy()
         guesses, found = np.empty((n, self._most), np.int64), np.empty(n, np.bool_)
-        self._looked_at = places[:, 0], places[:, 1], guesses, found
+        self._looked_at = addresses, lengths, guesses, found
         guess_tokens(*self._looked_at)
         if not found.any():
             return chunks
-        rooms = np.minimum(places[:, 2] - places[:, 1] - 1, self._most)
+        rooms = np.minimum(capacities - lengths - 1, self._most)
         rates, chances = np.array([self._rate(each) for each in drawing]), np.empty(n)
         before, counts = sum(chunk.length for chunk in chunks), np.empty(n, np.int64)
         costs = (*self._costs(), before, self._tile)

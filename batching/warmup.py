@@ -13,6 +13,7 @@ from numba.core import event
 
 from numbatch.batching.llm import LLM
 from numbatch.batching.request import Request, SamplingParams
+from numbatch.kernels.scoring.drafts import choose_guesses, guess_tokens, learn_rates
 
 __all__ = ["Compilation", "compilations", "warm_up"]
 
@@ -81,3 +82,14 @@ def warm_up(llm: LLM) -> None:
     for params in (SamplingParams(temperature=0, max_tokens=1), everything):
         llm.generate([tokens], params)
     llm.run([Request("warm-up", tokens, everything), Request(1, tokens, prompt_logprobs=2)])
+    _guess_once()
+
+
+def _guess_once() -> None:
+    """Run the kernels of guesses: whether a generated text repeats itself is up to the model."""
+    tokens, lengths, ends = np.zeros(4, np.int64), np.array([3]), np.array([4])
+    addresses = np.array([tokens.ctypes.data])
+    guesses, found, rates = np.empty((1, 1), np.int64), np.empty(1, np.bool_), np.ones(1)
+    guess_tokens(addresses, lengths, guesses, found)
+    choose_guesses(found, lengths, rates, 1.0, 1.0, 1, 1, np.empty(1), np.empty(1, np.int64))
+    learn_rates(addresses, lengths, ends, guesses, found, rates)

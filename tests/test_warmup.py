@@ -24,6 +24,8 @@ def test_nothing_is_compiled_after_a_warm_up(folder):
     warm_up(llm)
     with compilations() as found:
         llm.generate(["abc", "some more"], SamplingParams(temperature=0, max_tokens=3))
+        long = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)  # repeats itself
+        llm.generate([np.zeros(8, np.int64), np.ones(8, np.int64)], long)
         llm.generate(["abc"], SamplingParams(top_k=3, presence_penalty=1, max_tokens=3, logprobs=1))
         llm.score(["a", "a longer text"])
         llm.loglikelihood([("a", "b")])
