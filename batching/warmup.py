@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +39,14 @@ class Compilation:
 class _Counter(event.Listener):
     """Counts what Numba compiles; functions that a kernel calls are compiled within it."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], None]) -> None:
         self.found = Compilation()
-        self._depth, self._begin = 0, 0.0
+        self._first, self._depth, self._begin = first, 0, 0.0
 
     def on_start(self, event: Any) -> None:
         if self._depth == 0:
+            if self.found.kernels == 0:
+                self._first()
             self.found.kernels += 1
             self._begin = time.perf_counter()
         self.found.functions += 1
@@ -56,10 +58,14 @@ class _Counter(event.Listener):
             self.found.seconds += time.perf_counter() - self._begin
 
 
+def _say_nothing() -> None:
+    """Let compiling begin."""
+
+
 @contextmanager
-def compilations() -> Iterator[Compilation]:
-    """Count what is compiled inside the ``with`` block."""
-    counter = _Counter()
+def compilations(first: Callable[[], None] = _say_nothing) -> Iterator[Compilation]:
+    """Count what is compiled inside the ``with`` block; call ``first`` before the first of it."""
+    counter = _Counter(first)
     with event.install_listener("numba:compile", counter):
         yield counter.found
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numba
 import pytest
 from click.testing import CliRunner
 from fake_llm import FakeLLM
@@ -236,6 +238,27 @@ def test_run_on_a_model(tiny, tmp_path):
     (likelihood,) = llm.loglikelihood([("the", " rest")])
     assert results["s"]["sum_logprob"] == pytest.approx(likelihood.logprob)
     assert results["s"]["is_greedy"] is likelihood.is_greedy
+
+
+def test_compiling_is_told_once_and_timed(capsys):
+    def compile_two():
+        with cli.told_of_compiling():
+            for _ in range(2):
+                numba.njit(lambda x: x + 1)(1)
+
+    compile_two()
+    begin, end = capsys.readouterr().err.splitlines()
+    assert begin.startswith("Compiling kernels")
+    assert re.fullmatch(r"Compiled    2 kernels in [0-9]+\.[0-9] s", end)
+    with cli.told_of_compiling():
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_quiet_run_tells_nothing(tiny, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "told_of_compiling", lambda: pytest.fail("it was told"))
+    result = invoke("run", source, "-o", tmp_path / "out", "-m", tiny, "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
 
 
 def test_generate_prints_what_follows(tiny):

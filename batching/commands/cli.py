@@ -71,10 +71,27 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def load_llm(model: str, **options: Any) -> LLM:
-    """Load a model; options that are None are left to :class:`LLM`."""
+@contextlib.contextmanager
+def told_of_compiling() -> Iterator[None]:
+    """Tell that kernels are compiled, if any are, and afterwards how long that took."""
+    from numbatch.batching.warmup import compilations
+
+    def begin() -> None:
+        click.echo("Compiling kernels, a minute or two, once for this version and CPU.", err=True)
+
+    with compilations(begin) as found:
+        yield
+    if found.kernels:
+        click.echo(f"Compiled    {found.kernels} kernels in {found.seconds:.1f} s", err=True)
+
+
+def load_llm(model: str, tell: bool = True, **options: Any) -> LLM:
+    """Load a model for a command; options that are None are left to :class:`LLM`."""
     from numbatch.batching.llm import LLM
 
+    context = click.get_current_context()
+    if tell and not context.params.get("quiet"):
+        context.with_resource(told_of_compiling())
     return LLM(model, **{key: value for key, value in options.items() if value is not None})
 
 
@@ -378,7 +395,7 @@ def warmup(model: str, **sizes: Any) -> None:
     from numbatch.batching.warmup import compilations, warm_up
 
     with compilations() as found:
-        warm_up(load_llm(model, **sizes))
+        warm_up(load_llm(model, tell=False, **sizes))
     click.echo(
         f"{found.kernels} kernels were compiled ({found.functions} functions) in "
         f"{found.seconds:.1f} s; those that were there already are not counted."
