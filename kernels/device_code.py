@@ -23,6 +23,7 @@ class _DeviceLibrary(codegen.JITCodeLibrary):
     """A function's own code, and those it calls; both become one where a kernel asks for it."""
 
     _shared_module: Any
+    _environment: Any
 
     def finalize(self) -> None:
         """End adding to the code."""
@@ -59,6 +60,22 @@ def _all_callees(library: Any) -> list[Any]:
     return list(found)[1:]
 
 
+def _keep_environment(library: Any, context: Any, function: Any, environment: Any) -> None:
+    """Set what a function's code reads of Python's objects, if it does (``print`` of a text).
+
+    That is a variable of LLVM's code, which all code that is linked with it shares.
+    """
+    name = context.get_env_name(function)
+    if str(library._final_module).count(name) > 1:  # once where it is declared
+        holder = library.codegen.create_library(f"environment of {function.qualname}")
+        module = holder.create_ir_module("environment")
+        context.declare_env_global(module, name)
+        holder.add_ir_module(module)
+        holder.finalize()
+        library.codegen.set_env(name, environment)
+        library._environment = holder  # which is deleted with its owner
+
+
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _LowerForKernels(NativeLowering):
     """Numba's lowering, but for what makes a function ready to be run."""
@@ -76,6 +93,7 @@ class _LowerForKernels(NativeLowering):
             function.lookup_module(), name, "", 0, lowered.env, (library,)
         )
         library.finalize()
+        _keep_environment(library, state.targetctx, function, lowered.env)
         state.targetctx.insert_user_function(entry, function, [library])
         state.reload_init.extend(library._reload_init)
         state["cr"] = lowered._replace(cfunc=entry)

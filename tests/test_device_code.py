@@ -2,6 +2,7 @@
 
 import numba
 import numpy as np
+import pytest
 
 from numbatch.kernels.jit import cpu_device, cpu_kernel
 
@@ -66,6 +67,28 @@ def test_a_users_function_can_call_them_and_be_called():
     out = np.arange(3.0)
     through_user(out)
     assert out.tolist() == [6.0, 13.0, 20.0]
+
+
+@cpu_device(allocates=True)
+def says(number):
+    """Print a text, which is one of Python's objects, and raise with a number."""
+    print("number", number)
+    if number > 3:
+        raise ValueError("too large", number)
+    return number
+
+
+@numba.njit
+def asks(number):
+    """Call what prints."""
+    return says(number)
+
+
+def test_they_may_print_texts_and_raise(capfd):
+    assert asks(2) == 2
+    with pytest.raises(ValueError, match="too large"):
+        asks(4)
+    assert capfd.readouterr().out.split() == ["number", "2", "number", "4"]
 
 
 def test_machine_code_is_made_of_callers_only():
