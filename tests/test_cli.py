@@ -17,6 +17,7 @@ from tiny_models import write_huggingface
 
 from numbatch import LLM, SamplingParams
 from numbatch.batching.commands import cli
+from numbatch.batching.commands.compiling import told_of_compiling
 from numbatch.version import __version__
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_llm.py"))]
@@ -242,7 +243,7 @@ def test_run_on_a_model(tiny, tmp_path):
 
 def test_compiling_is_told_once_and_timed(capsys):
     def compile_two():
-        with cli.told_of_compiling():
+        with told_of_compiling():
             for _ in range(2):
                 numba.njit(lambda x: x + 1)(1)
 
@@ -250,7 +251,7 @@ def test_compiling_is_told_once_and_timed(capsys):
     begin, end = capsys.readouterr().err.splitlines()
     assert begin.startswith("Compiling kernels")
     assert re.fullmatch(r"Compiled    2 kernels in [0-9]+\.[0-9] s", end)
-    with cli.told_of_compiling():
+    with told_of_compiling():
         pass
     assert capsys.readouterr().err == ""
 

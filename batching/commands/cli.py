@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from numbatch.batching.commands.compiling import told_of_compiling
 from numbatch.errors import InputError, NumbatchError, OutputError
 from numbatch.version import __version__
 
@@ -69,20 +70,6 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-@contextlib.contextmanager
-def told_of_compiling() -> Iterator[None]:
-    """Tell that kernels are compiled, if any are, and afterwards how long that took."""
-    from numbatch.batching.warmup import compilations
-
-    def begin() -> None:
-        click.echo("Compiling kernels, a minute or two, once for this version and CPU.", err=True)
-
-    with compilations(begin) as found:
-        yield
-    if found.kernels:
-        click.echo(f"Compiled    {found.kernels} kernels in {found.seconds:.1f} s", err=True)
 
 
 def load_llm(model: str, tell: bool = True, **options: Any) -> LLM:
